@@ -1,0 +1,1 @@
+"""The deformable convolution: its definition as an operator, and its native implementations."""
