@@ -1,1 +1,1 @@
-"""zsm."""
+"""From a network in PyTorch to a bundle of ONNX graphs."""

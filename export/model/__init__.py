@@ -1,0 +1,5 @@
+"""The network in PyTorch, and the checkpoints it loads."""
+
+from zsm.export.model.network import Network
+
+__all__ = ["Network"]

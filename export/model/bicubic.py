@@ -1,0 +1,34 @@
+"""Bicubic enlargement by 4 as a convolution, so that every backend computes it the same way."""
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from zsm.engine.network import SCALE
+
+_REACH = 2  # LR pixels to either side that an HR pixel depends on
+
+
+def _keys(distance: Tensor) -> Tensor:
+    """Keys' cubic kernel with a = -1/2, as MATLAB and Pillow have it."""
+    d = distance.abs()
+    near = (1.5 * d - 2.5) * d * d + 1
+    far = ((-0.5 * d + 2.5) * d - 4) * d + 2
+    return torch.where(d <= 1, near, torch.where(d < 2, far, torch.zeros_like(d)))
+
+
+def _kernels() -> Tensor:
+    """One 5x5 kernel for each of the 16 HR pixels of an LR pixel: (16,1,5,5), float64."""
+    phase = (torch.arange(SCALE, dtype=torch.float64) + 0.5) / SCALE - 0.5
+    tap = torch.arange(-_REACH, _REACH + 1, dtype=torch.float64)
+    line = _keys(phase[:, None] - tap)
+    return torch.einsum("ay,bx->abyx", line, line).reshape(SCALE * SCALE, 1, *2 * [2 * _REACH + 1])
+
+
+def enlarge(planes: Tensor) -> Tensor:
+    """(N,3,H,W) to (N,3,4H,4W): half-pixel centres, edge pixels repeated beyond the border."""
+    n, c, h, w = planes.shape
+    padded = functional.pad(planes, 4 * [_REACH], mode="replicate")
+    single = padded.reshape(n * c, 1, h + 2 * _REACH, w + 2 * _REACH)
+    phases = functional.conv2d(single, _kernels().to(planes))
+    return functional.pixel_shuffle(phases, SCALE).reshape(n, c, SCALE * h, SCALE * w)

@@ -1,0 +1,165 @@
+"""Weights in files: safetensors with this project's names, and the released checkpoint with its own."""
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from pickle import UnpicklingError
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+from torch import Tensor
+
+from zsm.engine.network import NetworkConfig
+from zsm.errors import Error
+from zsm.export.model.network import Network
+
+# The released checkpoint's names (left) and ours (right), by prefix; the longest prefix decides.
+# Within an alignment its `_1` is our `first`, its `_2` our `second`.
+RELEASED_PREFIXES = {
+    "conv_first": "extraction.head",
+    "feature_extraction": "extraction.blocks",
+    "fea_L2_conv1": "extraction.pyramid.level2.0",
+    "fea_L2_conv2": "extraction.pyramid.level2.1",
+    "fea_L3_conv1": "extraction.pyramid.level3.0",
+    "fea_L3_conv2": "extraction.pyramid.level3.1",
+    "pcd_align": "interpolation",
+    "fusion": "interpolation.fusion",
+    "ConvBLSTM.forward_net.pcd_h.fea_L2_conv1": "recurrence.align_hidden.pyramid.level2.0",
+    "ConvBLSTM.forward_net.pcd_h.fea_L2_conv2": "recurrence.align_hidden.pyramid.level2.1",
+    "ConvBLSTM.forward_net.pcd_h.fea_L3_conv1": "recurrence.align_hidden.pyramid.level3.0",
+    "ConvBLSTM.forward_net.pcd_h.fea_L3_conv2": "recurrence.align_hidden.pyramid.level3.1",
+    "ConvBLSTM.forward_net.pcd_h.pcd_align": "recurrence.align_hidden.align",
+    "ConvBLSTM.forward_net.pcd_h.fusion": "recurrence.align_hidden.align.fusion",
+    "ConvBLSTM.forward_net.pcd_c.fea_L2_conv1": "recurrence.align_cell.pyramid.level2.0",
+    "ConvBLSTM.forward_net.pcd_c.fea_L2_conv2": "recurrence.align_cell.pyramid.level2.1",
+    "ConvBLSTM.forward_net.pcd_c.fea_L3_conv1": "recurrence.align_cell.pyramid.level3.0",
+    "ConvBLSTM.forward_net.pcd_c.fea_L3_conv2": "recurrence.align_cell.pyramid.level3.1",
+    "ConvBLSTM.forward_net.pcd_c.pcd_align": "recurrence.align_cell.align",
+    "ConvBLSTM.forward_net.pcd_c.fusion": "recurrence.align_cell.align.fusion",
+    "ConvBLSTM.forward_net.cell_list.0.conv": "recurrence.gates",
+    "ConvBLSTM.conv_1x1": "reconstruction.merge",
+    "recon_trunk": "reconstruction.blocks",
+    "upconv1": "reconstruction.up1",
+    "upconv2": "reconstruction.up2",
+    "HRconv": "reconstruction.hr",
+    "conv_last": "reconstruction.last",
+}
+RELEASED_LEVELS = {"L1": "level1", "L2": "level2", "L3": "level3"}
+RELEASED_DIRECTIONS = {"1": "first", "2": "second"}
+RELEASED_ALIGN_PARTS = {
+    "offset_conv1": "offset1",
+    "offset_conv2": "offset2",
+    "offset_conv3": "offset3",
+    "dcnpack": "deform",
+    "fea_conv": "merge",
+}
+
+
+class CheckpointError(Error):
+    """A weights file that can't be read, or doesn't fit the network."""
+
+
+def our_name(released: str) -> str:
+    """The released checkpoint's name of a parameter to ours; one that isn't the checkpoint's stays as it is."""
+    for prefix in sorted(RELEASED_PREFIXES, key=len, reverse=True):
+        if released.startswith(prefix + "."):
+            ours, rest = RELEASED_PREFIXES[prefix], released.removeprefix(prefix + ".")
+            return f"{ours}.{_align_part(rest) if prefix.endswith('pcd_align') else rest}"
+    return released
+
+
+def _align_part(name: str) -> str:
+    """`L3_dcnpack_1.conv_offset_mask.weight` to `first.level3.deform.offset_mask.weight`."""
+    module, _, parameter = name.partition(".")
+    level, _, part = module.partition("_")
+    part, _, direction = part.rpartition("_")
+    try:
+        path = RELEASED_DIRECTIONS[direction], RELEASED_LEVELS[level], RELEASED_ALIGN_PARTS[part]
+    except KeyError:
+        return name
+    return ".".join((*path, parameter.replace("conv_offset_mask", "offset_mask")))
+
+
+def load(path: Path, config: NetworkConfig | None = None) -> Network:
+    """Load a network: `.safetensors` as `save` writes it, else a PyTorch checkpoint in the released format.
+
+    A safetensors file knows its configuration. For a PyTorch checkpoint it is `config`, or the released
+    network's. Raises CheckpointError, listing every name and shape that doesn't fit.
+    """
+    if not path.is_file():
+        raise CheckpointError(f"there is no weights file {path}")
+    if path.suffix == ".safetensors":
+        stored, tensors = _read_safetensors(path)
+        config = config or stored
+    else:
+        tensors = _read_pickle(path)
+    network = Network(config or NetworkConfig())
+    _check(path, tensors, network.state_dict())
+    network.load_state_dict(tensors)
+    return network.eval()
+
+
+def save(network: Network, path: Path, metadata: Mapping[str, str] | None = None) -> None:
+    """Write weights and configuration as safetensors; `metadata` is kept in the file's header."""
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
+    header = {**(metadata or {}), "network": json.dumps(network.config.to_dict())}
+    temporary = path.with_name(path.name + ".part")
+    try:
+        safetensors.torch.save_file(tensors, temporary, header)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def metadata(path: Path) -> dict[str, str]:
+    """What a safetensors file says of itself; nothing for any other file."""
+    if path.suffix != ".safetensors":
+        return {}
+    try:
+        with safetensors.safe_open(path, "pt") as file:
+            return dict(file.metadata() or {})
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{path} is no readable safetensors file: {error}") from error
+
+
+def _read_safetensors(path: Path) -> tuple[NetworkConfig | None, dict[str, Tensor]]:
+    network = metadata(path).get("network")
+    config = NetworkConfig.from_dict(json.loads(network)) if network else None
+    return config, safetensors.torch.load_file(path)
+
+
+def _read_pickle(path: Path) -> dict[str, Tensor]:
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (UnpicklingError, RuntimeError, EOFError, OSError, ValueError) as error:
+        raise CheckpointError(f"{path} is no PyTorch checkpoint that holds only weights: {error}") from error
+    if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
+        raise CheckpointError(f"{path} holds no plain table of weights; save the network's state_dict alone")
+    return {our_name(str(name).removeprefix("module.")): value for name, value in content.items()}
+
+
+def _check(path: Path, found: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> None:
+    problems = [
+        *(f"missing: {name} {_shape(wanted[name])}" for name in sorted(wanted.keys() - found.keys())),
+        *(
+            f"not the network's: {name} {_shape(found[name])}"
+            for name in sorted(found.keys() - wanted.keys())
+        ),
+        *(
+            f"wrong shape: {name} is {_shape(found[name])}, the network's is {_shape(wanted[name])}"
+            for name in sorted(found.keys() & wanted.keys())
+            if found[name].shape != wanted[name].shape
+        ),
+    ]
+    if problems:
+        raise CheckpointError("\n  ".join(_summary(path, problems)))
+
+
+def _summary(path: Path, problems: list[str]) -> Iterable[str]:
+    yield f"the weights in {path} don't fit the network ({len(problems)} differences):"
+    yield from problems
+
+
+def _shape(tensor: Tensor) -> str:
+    return "x".join(map(str, tensor.shape)) or "scalar"

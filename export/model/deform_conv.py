@@ -1,0 +1,95 @@
+"""The modulated deformable convolution in PyTorch: for training, for reference, and as a node to export.
+
+For an output position p and tap k at p_k of the kernel's window, the input is sampled bilinearly at
+p + p_k + offset_k, zero outside the image, and multiplied by sigmoid(logit_k); a convolution's weights follow.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+try:
+    from torchvision.ops import deform_conv2d as _torchvision
+except (ImportError, RuntimeError):  # RuntimeError: torchvision is there, built for another torch
+    _torchvision = None
+
+KERNEL = 3
+TAPS = KERNEL * KERNEL
+
+
+def deform_conv2d(x: Tensor, offset_mask: Tensor, weight: Tensor, bias: Tensor, groups: int) -> Tensor:
+    """3x3, stride 1, padding 1.
+
+    x (N,C,H,W); offset_mask (N,27*groups,H,W): 18 offsets a group as (dy,dx) pairs, then 9 mask logits a
+    group; weight (O,C,3,3); bias (O). Gives (N,O,H,W).
+    """
+    if torch.compiler.is_exporting():
+        return torch.ops.zsm.deform_conv2d(x, offset_mask, weight, bias, groups)
+    if _torchvision is not None:
+        offset, logit = offset_mask.split([2 * TAPS * groups, TAPS * groups], dim=1)
+        return _torchvision(x, offset, weight, bias, padding=KERNEL // 2, mask=logit.sigmoid())
+    return deform_conv2d_plain(x, offset_mask, weight, bias, groups)
+
+
+def deform_conv2d_plain(x: Tensor, offset_mask: Tensor, weight: Tensor, bias: Tensor, groups: int) -> Tensor:
+    """The same from torch's own operators alone."""
+    n, c, h, w = x.shape
+    offset, logit = offset_mask.split([2 * TAPS * groups, TAPS * groups], dim=1)
+    grid = _normalise(_positions(offset.reshape(n * groups, TAPS, 2, h, w)), h, w)
+    sampled = functional.grid_sample(
+        x.reshape(n * groups, c // groups, h, w),
+        grid,
+        mode="bilinear",
+        padding_mode="zeros",
+        align_corners=False,
+    )
+    sampled = sampled.reshape(n * groups, c // groups, TAPS, h * w)
+    columns = sampled * logit.sigmoid().reshape(n * groups, 1, TAPS, h * w)
+    out = weight.flatten(1) @ columns.reshape(n, c * TAPS, h * w)
+    return (out + bias[:, None]).reshape(n, -1, h, w)
+
+
+def _positions(offset: Tensor) -> Tensor:
+    """Offsets (M,9,2,H,W) to sampling positions (y, x) in pixels, (M,9,H,W,2)."""
+    h, w = offset.shape[-2:]
+    y = torch.arange(h, dtype=offset.dtype, device=offset.device)[:, None]
+    x = torch.arange(w, dtype=offset.dtype, device=offset.device)
+    tap = torch.arange(TAPS, device=offset.device)[:, None, None]
+    dy, dx = offset.unbind(2)
+    return torch.stack((y + dy + (tap // KERNEL - 1), x + dx + (tap % KERNEL - 1)), dim=-1)
+
+
+def _normalise(positions: Tensor, h: int, w: int) -> Tensor:
+    """Pixel positions (M,9,H,W,2) as (y, x) to grid_sample's (M,9H,W,2) as (x, y) in [-1, 1]."""
+    size = positions.new_tensor((h, w))
+    return ((2 * positions + 1) / size - 1).flip(-1).flatten(1, 2)
+
+
+@torch.library.custom_op("zsm::deform_conv2d", mutates_args=())
+def _operator(x: Tensor, offset_mask: Tensor, weight: Tensor, bias: Tensor, groups: int) -> Tensor:
+    return deform_conv2d_plain(x, offset_mask, weight, bias, groups)
+
+
+@_operator.register_fake
+def _(x: Tensor, offset_mask: Tensor, weight: Tensor, bias: Tensor, groups: int) -> Tensor:
+    return x.new_empty(x.shape[0], weight.shape[0], x.shape[2], x.shape[3])
+
+
+class DeformConv2d(nn.Module):
+    """A deformable convolution of one feature, guided by another."""
+
+    def __init__(self, width: int, groups: int) -> None:
+        super().__init__()
+        self.groups = groups
+        self.weight = nn.Parameter(torch.empty(width, width, KERNEL, KERNEL))
+        self.bias = nn.Parameter(torch.zeros(width))
+        self.offset_mask = nn.Conv2d(width, 3 * TAPS * groups, KERNEL, padding=KERNEL // 2)
+        bound = (TAPS * width) ** -0.5
+        nn.init.uniform_(self.weight, -bound, bound)
+        nn.init.zeros_(self.offset_mask.weight)
+        assert self.offset_mask.bias is not None
+        nn.init.zeros_(self.offset_mask.bias)
+
+    def forward(self, x: Tensor, guide: Tensor) -> Tensor:
+        """Sample and convolve x (N,C,H,W) where the guide (N,C,H,W) says."""
+        return deform_conv2d(x, self.offset_mask(guide), self.weight, self.bias, self.groups)

@@ -1,0 +1,151 @@
+"""The network, in the four parts that become stages: extraction, interpolation, recurrence, reconstruction."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from zsm.engine.network import NetworkConfig
+from zsm.export.model.bicubic import enlarge
+from zsm.export.model.layers import Levels, MutualAlign, Pyramid, ResidualBlock, activate, conv3x3
+
+
+class Extraction(nn.Module):
+    """An input frame's feature (section 3.1)."""
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__()
+        self.head = conv3x3(3, config.width)
+        self.blocks = nn.Sequential(*(ResidualBlock(config.width) for _ in range(config.extraction_blocks)))
+        self.pyramid = Pyramid(config.width)
+
+    def forward(self, frame: Tensor) -> Levels:
+        """(N,3,H,W) in [0, 1] to features at three levels."""
+        levels: Levels = self.pyramid(self.blocks(activate(self.head(frame))))
+        return levels
+
+
+class NaiveInterpolation(nn.Module):
+    """Blends the neighbours' features without sampling (ablation (a) of table 5)."""
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__()
+        self.fusion = nn.Conv2d(2 * config.width, config.width, 1)
+
+    def forward(self, previous: Levels, following: Levels) -> Tensor:
+        """The neighbours' features to the missing frame's."""
+        return self.fusion(torch.cat((previous.level1, following.level1), 1))
+
+
+class StateAlign(nn.Module):
+    """Moves a recurrent state to where the current frame has its content (eq. 6)."""
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__()
+        self.pyramid = Pyramid(config.width)
+        self.align = MutualAlign(config.width, config.deformable_groups)
+
+    def forward(self, feature: Tensor, state: Tensor) -> Tensor:
+        """The current feature and a state, (N,C,H,W) each, to the aligned state."""
+        aligned: Tensor = self.align(self.pyramid(feature), self.pyramid(state))
+        return aligned
+
+
+class Recurrence(nn.Module):
+    """One step of the ConvLSTM, with aligned states where the configuration says so (eqs. 5, 6)."""
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__()
+        deformable = config.recurrence == "deformable"
+        self.align_hidden = StateAlign(config) if deformable else None
+        self.align_cell = StateAlign(config) if deformable else None
+        self.gates = conv3x3(2 * config.width, 4 * config.width)
+
+    def forward(self, feature: Tensor, hidden: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:
+        """The current feature and the state, (N,C,H,W) each, to the next hidden and cell state."""
+        if self.align_hidden is not None and self.align_cell is not None:
+            hidden, cell = self.align_hidden(feature, hidden), self.align_cell(feature, cell)
+        i, f, o, g = self.gates(torch.cat((feature, hidden), 1)).chunk(4, 1)
+        cell = f.sigmoid() * cell + i.sigmoid() * g.tanh()
+        return o.sigmoid() * cell.tanh(), cell
+
+
+class Reconstruction(nn.Module):
+    """An output frame from the hidden states at its time (section 3.4)."""
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__()
+        width = config.width
+        self.merge = nn.Conv2d(2 * width, width, 1) if config.directions == 2 else None
+        self.blocks = nn.Sequential(*(ResidualBlock(width) for _ in range(config.reconstruction_blocks)))
+        self.up1 = conv3x3(width, 4 * width)
+        self.up2 = conv3x3(width, 4 * width)
+        self.hr = conv3x3(width, width)
+        self.last = conv3x3(width, 3)
+
+    def forward(self, hidden: tuple[Tensor, ...], base: tuple[Tensor, Tensor] | None) -> Tensor:
+        """Hidden states (N,C,H,W), one a direction, and the frame's two neighbours if there is a base.
+
+        `base` is (N,3,H,W) twice: the same frame for an original one. Gives (N,3,4H,4W), not clipped.
+        """
+        x = hidden[0] if self.merge is None else self.merge(torch.cat(hidden, 1))
+        x = self.blocks(x)
+        x = activate(functional.pixel_shuffle(self.up1(x), 2))
+        x = activate(functional.pixel_shuffle(self.up2(x), 2))
+        x = self.last(activate(self.hr(x)))
+        return x if base is None else x + enlarge((base[0] + base[1]) / 2)
+
+
+class Network(nn.Module):
+    """The whole network over one window: `forward` is what the stages compute when the runtime drives them."""
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.extraction = Extraction(config)
+        self.interpolation = (
+            MutualAlign(config.width, config.deformable_groups)
+            if config.interpolation == "deformable"
+            else NaiveInterpolation(config)
+        )
+        self.recurrence = Recurrence(config) if config.directions else None
+        self.reconstruction = Reconstruction(config)
+
+    def forward(self, frames: Tensor) -> Tensor:
+        """(B,N,3,H,W) in [0, 1], H and W multiples of 4, to (B,2N-1,3,4H,4W), not clipped."""
+        batch, count = frames.shape[:2]
+        hidden = self.propagate(self.features(frames))
+        states = tuple(h.flatten(0, 1) for h in hidden)
+        base = None
+        if self.config.base == "bicubic":
+            times = torch.arange(2 * count - 1, device=frames.device)
+            base = (frames[:, times // 2].flatten(0, 1), frames[:, (times + 1) // 2].flatten(0, 1))
+        out: Tensor = self.reconstruction(states, base)
+        return out.unflatten(0, (batch, 2 * count - 1))
+
+    def features(self, frames: Tensor) -> Tensor:
+        """(B,N,3,H,W) to the features of all 2N-1 frames, (B,2N-1,C,H,W) (sections 3.1, 3.2)."""
+        batch, count = frames.shape[:2]
+        levels: Levels = self.extraction(frames.flatten(0, 1))
+        levels = Levels(*(level.unflatten(0, (batch, count)) for level in levels))
+        sequence = [levels.level1[:, 0]]
+        for t in range(count - 1):
+            previous, following = (Levels(*(level[:, i] for level in levels)) for i in (t, t + 1))
+            sequence += [self.interpolation(previous, following), following.level1]
+        return torch.stack(sequence, 1)
+
+    def propagate(self, features: Tensor) -> tuple[Tensor, ...]:
+        """(B,T,C,H,W) to hidden states of the same shape, one tensor a direction (section 3.3).
+
+        Both directions run as one batch. Without a recurrence the features stand for the states.
+        """
+        if self.recurrence is None:
+            return (features,)
+        directions = [features, features.flip(1)][: self.config.directions]
+        sequence = torch.cat(directions)
+        hidden = cell = torch.zeros_like(sequence[:, 0])
+        states = []
+        for feature in sequence.unbind(1):
+            hidden, cell = self.recurrence(feature, hidden, cell)
+            states.append(hidden)
+        forward, *backward = torch.stack(states, 1).chunk(self.config.directions)
+        return (forward, *(states.flip(1) for states in backward))
