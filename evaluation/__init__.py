@@ -1,1 +1,13 @@
-"""zsm."""
+"""How good the restored frames are: metrics, the baseline, data sets, scoring and reports. No torch.
+
+| module | is |
+|---|---|
+| `bicubic` | MATLAB's `imresize`: how LR frames are made, and the baseline's enlargement |
+| `degradations` | noise and JPEG artefacts on LR frames (section 4.3) |
+| `metrics` | PSNR and SSIM on luma, temporal consistency |
+| `baseline` | bicubic enlargement and frame averaging |
+| `layouts` | data sets on disk -> clips |
+| `scoring` | clips and systems -> figures |
+| `pictures` | crops and side-by-side pictures |
+| `report` | figures -> table, JSON, HTML |
+"""

@@ -1,0 +1,74 @@
+"""The figures of the paper's tables, on luma, on the 8-bit scale, with no border cut off.
+
+Luma is ITU-R BT.601's in studio range, computed from 8-bit RGB and not itself rounded.
+"""
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from zsm.errors import Error
+
+_PEAK = 255.0
+_SSIM_SIDE, _SSIM_SIGMA = 11, 1.5
+_C1, _C2 = (0.01 * _PEAK) ** 2, (0.03 * _PEAK) ** 2
+
+
+class MetricError(Error):
+    """Two frames cannot be compared."""
+
+
+def luma(frame: NDArray[np.uint8]) -> NDArray[np.float64]:
+    """Y of 8-bit RGB: (...,H,W,3) uint8 -> (...,H,W) float64 in [16, 235]."""
+    if frame.dtype != np.uint8 or frame.shape[-1:] != (3,):
+        raise MetricError(f"luma is of RGB uint8 (...,H,W,3), not of {frame.dtype} {frame.shape}")
+    return 16 + frame @ (np.array([65.481, 128.553, 24.966]) / 255)
+
+
+def psnr(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
+    """Peak signal-to-noise ratio in dB of two luma images of one shape; infinite when they are equal."""
+    _same_shape(a, b)
+    error = np.mean(np.square(a - b))
+    return float(10 * np.log10(_PEAK**2 / error)) if error > 0 else float("inf")
+
+
+def ssim(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
+    """Structural similarity of two luma images (H,W), at least 11x11 (Wang et al., 2004).
+
+    11x11 Gaussian window of sigma 1.5, K1 = 0.01, K2 = 0.03, mean over the positions at which the window
+    lies inside the image.
+    """
+    _same_shape(a, b)
+    if min(a.shape) < _SSIM_SIDE:
+        raise MetricError(f"SSIM needs frames of 11x11 or more, not {a.shape[1]}x{a.shape[0]}")
+    mean_a, mean_b = _blur(a), _blur(b)
+    var_a = _blur(a * a) - mean_a**2
+    var_b = _blur(b * b) - mean_b**2
+    covariance = _blur(a * b) - mean_a * mean_b
+    likeness = (2 * mean_a * mean_b + _C1) * (2 * covariance + _C2)
+    return float(np.mean(likeness / ((mean_a**2 + mean_b**2 + _C1) * (var_a + var_b + _C2))))
+
+
+def temporal_psnr(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
+    """Temporal consistency in dB: the PSNR of frame-to-frame changes, of two luma clips (T,H,W).
+
+    Compares a[t+1]-a[t] with b[t+1]-b[t], over all neighbours at once. An error that stays the same from
+    frame to frame (a lasting blur) costs nothing; flicker, pulsing sharpness and wrong motion do. Not a
+    number for fewer than two frames.
+    """
+    _same_shape(a, b)
+    if len(a) < 2:
+        return float("nan")
+    return psnr(np.diff(a, axis=0), np.diff(b, axis=0))
+
+
+def _blur(image: NDArray[np.float64]) -> NDArray[np.float64]:
+    kernel = cv2.getGaussianKernel(_SSIM_SIDE, _SSIM_SIGMA)
+    half = _SSIM_SIDE // 2
+    blurred = cv2.sepFilter2D(image, cv2.CV_64F, kernel, kernel)[half:-half, half:-half]
+    return np.asarray(blurred, np.float64)
+
+
+def _same_shape(a: NDArray[np.float64], b: NDArray[np.float64]) -> None:
+    if a.shape != b.shape:
+        raise MetricError(f"cannot compare frames of shapes {a.shape} and {b.shape}")
