@@ -38,7 +38,7 @@ class NetworkConfig:
     base: Base = "none"
     """`bicubic` adds the enlarged input (for a missing frame, its neighbours' mean) to the output."""
     interpolation: Interpolation = "deformable"
-    """How a missing frame's feature is made: sampled along motion (eq. 3), or only blended by a convolution."""
+    """How a missing frame's feature is made: sampled along motion (eq. 3), or only blended."""
     recurrence: Recurrence = "deformable"
     """ConvLSTM with aligned states (eq. 6), without alignment (eq. 5), or no recurrence."""
     bidirectional: bool = True

@@ -1,7 +1,7 @@
 """Bicubic enlargement by 4 as a convolution, so that every backend computes it the same way."""
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from zsm.engine.network import SCALE
@@ -25,10 +25,18 @@ def _kernels() -> Tensor:
     return torch.einsum("ay,bx->abyx", line, line).reshape(SCALE * SCALE, 1, *2 * [2 * _REACH + 1])
 
 
-def enlarge(planes: Tensor) -> Tensor:
-    """(N,3,H,W) to (N,3,4H,4W): half-pixel centres, edge pixels repeated beyond the border."""
-    n, c, h, w = planes.shape
-    padded = functional.pad(planes, 4 * [_REACH], mode="replicate")
-    single = padded.reshape(n * c, 1, h + 2 * _REACH, w + 2 * _REACH)
-    phases = functional.conv2d(single, _kernels().to(planes))
-    return functional.pixel_shuffle(phases, SCALE).reshape(n, c, SCALE * h, SCALE * w)
+class Bicubic(nn.Module):
+    """Half-pixel centres; beyond the border, edge pixels repeat."""
+
+    kernels: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("kernels", _kernels().float(), persistent=False)
+
+    def forward(self, planes: Tensor) -> Tensor:
+        """(N,C,H,W) to (N,C,4H,4W)."""
+        n, c, h, w = planes.shape
+        padded = functional.pad(planes, 4 * [_REACH], mode="replicate")
+        phases = functional.conv2d(padded.reshape(n * c, 1, h + 2 * _REACH, w + 2 * _REACH), self.kernels)
+        return functional.pixel_shuffle(phases, SCALE).reshape(n, c, SCALE * h, SCALE * w)

@@ -61,7 +61,7 @@ class CheckpointError(Error):
 
 
 def our_name(released: str) -> str:
-    """The released checkpoint's name of a parameter to ours; one that isn't the checkpoint's stays as it is."""
+    """The released checkpoint's name of a parameter to ours; any other name stays as it is."""
     for prefix in sorted(RELEASED_PREFIXES, key=len, reverse=True):
         if released.startswith(prefix + "."):
             ours, rest = RELEASED_PREFIXES[prefix], released.removeprefix(prefix + ".")

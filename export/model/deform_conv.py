@@ -1,7 +1,7 @@
 """The modulated deformable convolution in PyTorch: for training, for reference, and as a node to export.
 
 For an output position p and tap k at p_k of the kernel's window, the input is sampled bilinearly at
-p + p_k + offset_k, zero outside the image, and multiplied by sigmoid(logit_k); a convolution's weights follow.
+p + p_k + offset_k, zero outside the image, and multiplied by sigmoid(logit_k); the kernel's weights follow.
 """
 
 import torch

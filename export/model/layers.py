@@ -1,7 +1,5 @@
 """The building blocks: residual blocks, the feature pyramid, and alignment by deformable convolution."""
 
-from typing import NamedTuple
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -43,12 +41,8 @@ class ResidualBlock(nn.Module):
         return x + self.conv2(functional.relu(self.conv1(x)))
 
 
-class Levels(NamedTuple):
-    """A feature at full, half and quarter size."""
-
-    level1: Tensor
-    level2: Tensor
-    level3: Tensor
+Levels = tuple[Tensor, ...]
+"""A feature at 1, 1/2 and 1/4 of its size."""
 
 
 class Pyramid(nn.Module):
@@ -67,7 +61,7 @@ class Pyramid(nn.Module):
         level3 = level2
         for conv in self.level3:
             level3 = activate(conv(level3))
-        return Levels(feature, level2, level3)
+        return feature, level2, level3
 
 
 class CoarsestAlign(nn.Module):
@@ -120,9 +114,10 @@ class Align(nn.Module):
 
     def forward(self, source: Levels, target: Levels) -> Tensor:
         """Two features' levels to the source aligned toward the target, full size."""
-        offset, aligned = self.level3(source.level3, target.level3)
-        offset, aligned = self.level2(source.level2, target.level2, offset, aligned)
-        _, aligned = self.level1(source.level1, target.level1, offset, activate(aligned))
+        (source1, source2, source3), (target1, target2, target3) = source, target
+        offset, aligned = self.level3(source3, target3)
+        offset, aligned = self.level2(source2, target2, offset, aligned)
+        _, aligned = self.level1(source1, target1, offset, activate(aligned))
         return aligned
 
 

@@ -1,11 +1,13 @@
-"""The network, in the four parts that become stages: extraction, interpolation, recurrence, reconstruction."""
+"""The network, in the parts that become stages: extraction, interpolation, recurrence, reconstruction."""
+
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from zsm.engine.network import NetworkConfig
-from zsm.export.model.bicubic import enlarge
+from zsm.export.model.bicubic import Bicubic
 from zsm.export.model.layers import Levels, MutualAlign, Pyramid, ResidualBlock, activate, conv3x3
 
 
@@ -16,12 +18,12 @@ class Extraction(nn.Module):
         super().__init__()
         self.head = conv3x3(3, config.width)
         self.blocks = nn.Sequential(*(ResidualBlock(config.width) for _ in range(config.extraction_blocks)))
-        self.pyramid = Pyramid(config.width)
+        self.pyramid = Pyramid(config.width) if config.interpolation == "deformable" else None
 
     def forward(self, frame: Tensor) -> Levels:
-        """(N,3,H,W) in [0, 1] to features at three levels."""
-        levels: Levels = self.pyramid(self.blocks(activate(self.head(frame))))
-        return levels
+        """(N,3,H,W) in [0, 1] to its feature, at the levels that the interpolation needs."""
+        feature = self.blocks(activate(self.head(frame)))
+        return (feature,) if self.pyramid is None else self.pyramid(feature)
 
 
 class NaiveInterpolation(nn.Module):
@@ -33,7 +35,7 @@ class NaiveInterpolation(nn.Module):
 
     def forward(self, previous: Levels, following: Levels) -> Tensor:
         """The neighbours' features to the missing frame's."""
-        return self.fusion(torch.cat((previous.level1, following.level1), 1))
+        return self.fusion(torch.cat((previous[0], following[0]), 1))
 
 
 class StateAlign(nn.Module):
@@ -81,22 +83,26 @@ class Reconstruction(nn.Module):
         self.up2 = conv3x3(width, 4 * width)
         self.hr = conv3x3(width, width)
         self.last = conv3x3(width, 3)
+        self.enlarge = Bicubic() if config.base == "bicubic" else None
 
-    def forward(self, hidden: tuple[Tensor, ...], base: tuple[Tensor, Tensor] | None) -> Tensor:
-        """Hidden states (N,C,H,W), one a direction, and the frame's two neighbours if there is a base.
+    def forward(self, hidden: tuple[Tensor, ...], base: tuple[Tensor, Tensor] | None = None) -> Tensor:
+        """Hidden states (N,C,H,W), one a direction, and a network with a base also gets the input frames.
 
-        `base` is (N,3,H,W) twice: the same frame for an original one. Gives (N,3,4H,4W), not clipped.
+        `base`: the missing frame's two neighbours (N,3,H,W), or an original frame twice. Gives (N,3,4H,4W),
+        not clipped.
         """
         x = hidden[0] if self.merge is None else self.merge(torch.cat(hidden, 1))
         x = self.blocks(x)
         x = activate(functional.pixel_shuffle(self.up1(x), 2))
         x = activate(functional.pixel_shuffle(self.up2(x), 2))
         x = self.last(activate(self.hr(x)))
-        return x if base is None else x + enlarge((base[0] + base[1]) / 2)
+        if self.enlarge is None or base is None:
+            return x
+        return x + self.enlarge((base[0] + base[1]) / 2)
 
 
 class Network(nn.Module):
-    """The whole network over one window: `forward` is what the stages compute when the runtime drives them."""
+    """The whole network over one window: what the stages compute when the runtime drives them."""
 
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
@@ -115,22 +121,19 @@ class Network(nn.Module):
         batch, count = frames.shape[:2]
         hidden = self.propagate(self.features(frames))
         states = tuple(h.flatten(0, 1) for h in hidden)
-        base = None
-        if self.config.base == "bicubic":
-            times = torch.arange(2 * count - 1, device=frames.device)
-            base = (frames[:, times // 2].flatten(0, 1), frames[:, (times + 1) // 2].flatten(0, 1))
+        times = torch.arange(2 * count - 1, device=frames.device)
+        base = (frames[:, times // 2].flatten(0, 1), frames[:, (times + 1) // 2].flatten(0, 1))
         out: Tensor = self.reconstruction(states, base)
         return out.unflatten(0, (batch, 2 * count - 1))
 
     def features(self, frames: Tensor) -> Tensor:
         """(B,N,3,H,W) to the features of all 2N-1 frames, (B,2N-1,C,H,W) (sections 3.1, 3.2)."""
         batch, count = frames.shape[:2]
-        levels: Levels = self.extraction(frames.flatten(0, 1))
-        levels = Levels(*(level.unflatten(0, (batch, count)) for level in levels))
-        sequence = [levels.level1[:, 0]]
-        for t in range(count - 1):
-            previous, following = (Levels(*(level[:, i] for level in levels)) for i in (t, t + 1))
-            sequence += [self.interpolation(previous, following), following.level1]
+        levels = [level.unflatten(0, (batch, count)) for level in self.extraction(frames.flatten(0, 1))]
+        extracted = [tuple(level[:, t] for level in levels) for t in range(count)]
+        sequence = [extracted[0][0]]
+        for previous, following in pairwise(extracted):
+            sequence += [self.interpolation(previous, following), following[0]]
         return torch.stack(sequence, 1)
 
     def propagate(self, features: Tensor) -> tuple[Tensor, ...]:
