@@ -1,0 +1,168 @@
+"""Data sets as they lie on disk: Vid4, Vimeo-90K septuplets, and any folder of clips."""
+
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from zsm.errors import Error
+
+IMAGES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"})
+VIDEOS = frozenset({".mp4", ".mkv", ".webm", ".avi", ".mov", ".m4v", ".mpg", ".mpeg", ".ts", ".y4m", ".264"})
+
+VIMEO_TEST_LIST = "sep_testlist.txt"
+VIMEO_TRAIN_LIST = "sep_trainlist.txt"
+VIMEO_SPEED_LISTS = {speed: f"{speed}_testset.txt" for speed in ("fast", "medium", "slow")}
+
+
+class LayoutError(Error):
+    """A data set is not where or not what it was said to be."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Clip:
+    """HR frames on disk.
+
+    name: unique in the data set; the folder that holds another system's frames of this clip.
+    source: a video file, or the frames' image files in order.
+    group: the part of the data set that it belongs to, such as Vimeo's `fast`.
+    """
+
+    name: str
+    source: Path | tuple[Path, ...]
+    group: str | None = None
+
+    def frames(self, start: int = 0, frames: int | None = None) -> Iterator[NDArray[np.uint8]]:
+        """Yield RGB frames (H,W,3) uint8: at most `frames` of them, from number `start` on."""
+        if isinstance(self.source, Path):
+            # Video files need PyAV, image folders don't.
+            from zsm.runtime.video import read_frames
+
+            return read_frames(self.source, start=start, frames=frames)
+        stop = None if frames is None else start + frames
+        return (read_image(path) for path in islice(self.source, start, stop))
+
+    def read(self, start: int = 0, frames: int | None = None) -> NDArray[np.uint8]:
+        """The frames as one array (N,H,W,3) uint8."""
+        stack = list(self.frames(start, frames))
+        if not stack:
+            raise LayoutError(f"clip {self.name} has no frames from number {start} on")
+        shapes = {frame.shape for frame in stack}
+        if len(shapes) > 1:
+            sizes = ", ".join(sorted(f"{width}x{height}" for height, width, _ in shapes))
+            raise LayoutError(f"clip {self.name} has frames of several sizes: {sizes}")
+        return np.stack(stack)
+
+
+def vid4(root: Path) -> list[Clip]:
+    """ROOT/<clip>/*.png: one folder of images a clip."""
+    clips = [_from_folder(folder) for folder in _sorted(root.iterdir()) if _images(folder)]
+    return _some(clips, root, "a folder of images for each clip (calendar, city, foliage, walk)")
+
+
+def vimeo(root: Path, list_file: str = VIMEO_TEST_LIST) -> list[Clip]:
+    """Vimeo-90K: ROOT/sequences/00001/0001/im1.png to im7.png, of the septuplets that ROOT's lists name.
+
+    With `fast_testset.txt`, `medium_testset.txt` and `slow_testset.txt` in ROOT, the test set is what they
+    name, and each is a group; else it is `list_file`, without groups.
+    """
+    lists: dict[str | None, Path] = {speed: root / name for speed, name in VIMEO_SPEED_LISTS.items()}
+    present = {speed: path for speed, path in lists.items() if path.is_file()}
+    if list_file != VIMEO_TEST_LIST or not present:
+        present = {None: root / list_file}
+    clips = [_septuplet(root, name, speed) for speed, path in present.items() for name in _names(path)]
+    return _some(clips, root, f"names of septuplets in {list_file}")
+
+
+def clips(root: Path) -> list[Clip]:
+    """Every video file and every folder of images directly in ROOT; or ROOT itself, if it holds images."""
+    if _images(root):
+        return [_from_folder(root)]
+    found = []
+    for path in _sorted(root.iterdir()):
+        if path.suffix.lower() in VIDEOS and path.is_file():
+            found.append(Clip(name=path.stem, source=path))
+        elif _images(path):
+            found.append(_from_folder(path))
+    return _some(found, root, "video files, or a folder of images for each clip")
+
+
+LAYOUTS: dict[str, Callable[[Path], list[Clip]]] = {"vid4": vid4, "vimeo": vimeo, "clips": clips}
+
+
+def find(root: Path, layout: str = "clips") -> list[Clip]:
+    """The clips of the data set at `root`, in a fixed order.
+
+    Raises:
+        LayoutError: an unknown layout, no such folder, nothing in it, or files missing.
+    """
+    if layout not in LAYOUTS:
+        raise LayoutError(f"unknown layout {layout!r}: give one of {', '.join(LAYOUTS)}")
+    if not root.is_dir():
+        raise LayoutError(f"no folder {root}")
+    return LAYOUTS[layout](root)
+
+
+def read_image(path: Path) -> NDArray[np.uint8]:
+    """An image file as RGB (H,W,3) uint8; 16-bit files are brought to 8 bits."""
+    data = cv2.imread(str(path), cv2.IMREAD_COLOR)
+    if data is None:
+        raise LayoutError(f"cannot read {path} as an image")
+    return np.ascontiguousarray(data[..., ::-1], np.uint8)
+
+
+def image_files(folder: Path) -> tuple[Path, ...]:
+    """The images in a folder in the order of the numbers in their names (im2 before im10)."""
+    if not folder.is_dir():
+        raise LayoutError(f"no folder {folder}")
+    files = _images(folder)
+    if not files:
+        raise LayoutError(f"no images in {folder}")
+    return files
+
+
+def _images(folder: Path) -> tuple[Path, ...]:
+    if not folder.is_dir():
+        return ()
+    return tuple(_sorted(path for path in folder.iterdir() if path.suffix.lower() in IMAGES))
+
+
+def _sorted(paths: Iterable[Path]) -> list[Path]:
+    def by_number(path: Path) -> list[tuple[int, str]]:
+        parts = re.findall(r"\d+|\D+", path.name)
+        return [(int(part), "") if part.isdigit() else (-1, part) for part in parts]
+
+    return sorted((path for path in paths if not path.name.startswith(".")), key=by_number)
+
+
+def _from_folder(folder: Path) -> Clip:
+    return Clip(name=folder.resolve().name, source=image_files(folder))
+
+
+def _names(path: Path) -> list[str]:
+    if not path.is_file():
+        raise LayoutError(f"no list {path}: Vimeo-90K comes with {VIMEO_TEST_LIST} and {VIMEO_TRAIN_LIST}")
+    return [line.split()[0] for line in path.read_text().splitlines() if line.strip()]
+
+
+def _septuplet(root: Path, name: str, group: str | None) -> Clip:
+    source = tuple(root / "sequences" / name / f"im{number}.png" for number in range(1, 8))
+    missing = next((path for path in source if not path.is_file()), None)
+    if missing:
+        raise LayoutError(f"{missing} is missing, which a list in {root} names")
+    return Clip(name=name, source=source, group=group)
+
+
+def _some(clips: Sequence[Clip], root: Path, expected: str) -> list[Clip]:
+    if not clips:
+        raise LayoutError(f"no clips in {root}: expected {expected}")
+    name, times = Counter(clip.name for clip in clips).most_common(1)[0]
+    if times > 1:
+        raise LayoutError(f"{times} clips in {root} are called {name}: rename all but one")
+    return list(clips)
