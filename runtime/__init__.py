@@ -1,1 +1,7 @@
-"""zsm."""
+"""Frames to frames: windows, the bidirectional recurrence, streaming, video files."""
+
+from zsm.runtime.backend import Backend, Pixels
+from zsm.runtime.stream import Cuts, FrameError
+from zsm.runtime.windows import Window, WindowError, plan
+
+__all__ = ["Backend", "Cuts", "FrameError", "Pixels", "Window", "WindowError", "plan"]

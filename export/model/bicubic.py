@@ -30,13 +30,13 @@ class Bicubic(nn.Module):
 
     kernels: Tensor
 
-    def __init__(self) -> None:
+    def __init__(self, channels: int = 3) -> None:
         super().__init__()
-        self.register_buffer("kernels", _kernels().float(), persistent=False)
+        self.channels = channels
+        self.register_buffer("kernels", _kernels().float().repeat(channels, 1, 1, 1), persistent=False)
 
     def forward(self, planes: Tensor) -> Tensor:
         """(N,C,H,W) to (N,C,4H,4W)."""
-        n, c, h, w = planes.shape
         padded = functional.pad(planes, 4 * [_REACH], mode="replicate")
-        phases = functional.conv2d(padded.reshape(n * c, 1, h + 2 * _REACH, w + 2 * _REACH), self.kernels)
-        return functional.pixel_shuffle(phases, SCALE).reshape(n, c, SCALE * h, SCALE * w)
+        phases = functional.conv2d(padded, self.kernels, groups=self.channels)
+        return functional.pixel_shuffle(phases, SCALE)

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from zsm.plugins import operator
+
 try:
     from torchvision.ops import deform_conv2d as _torchvision
 except (ImportError, RuntimeError):  # RuntimeError: torchvision is there, built for another torch
@@ -24,7 +26,7 @@ def deform_conv2d(x: Tensor, offset_mask: Tensor, weight: Tensor, bias: Tensor, 
     group; weight (O,C,3,3); bias (O). Gives (N,O,H,W).
     """
     if torch.compiler.is_exporting():
-        return torch.ops.zsm.deform_conv2d(x, offset_mask, weight, bias, groups)
+        return _node(x, offset_mask, weight, bias, groups)
     if _torchvision is not None:
         offset, logit = offset_mask.split([2 * TAPS * groups, TAPS * groups], dim=1)
         return _torchvision(x, offset, weight, bias, padding=KERNEL // 2, mask=logit.sigmoid())
@@ -65,14 +67,26 @@ def _normalise(positions: Tensor, h: int, w: int) -> Tensor:
     return ((2 * positions + 1) / size - 1).flip(-1).flatten(1, 2)
 
 
-@torch.library.custom_op("zsm::deform_conv2d", mutates_args=())
-def _operator(x: Tensor, offset_mask: Tensor, weight: Tensor, bias: Tensor, groups: int) -> Tensor:
-    return deform_conv2d_plain(x, offset_mask, weight, bias, groups)
-
-
-@_operator.register_fake
-def _(x: Tensor, offset_mask: Tensor, weight: Tensor, bias: Tensor, groups: int) -> Tensor:
-    return x.new_empty(x.shape[0], weight.shape[0], x.shape[2], x.shape[3])
+def _node(x: Tensor, offset_mask: Tensor, weight: Tensor, bias: Tensor, groups: int) -> Tensor:
+    """The operator as one node of the exported graph."""
+    attributes = {
+        "kernel_shape": [KERNEL, KERNEL],
+        "strides": [1, 1],
+        "pads": [KERNEL // 2] * 4,
+        "dilations": [1, 1],
+        "group": 1,
+        "offset_group": groups,
+        "plugin_version": str(operator.VERSION),
+        "plugin_namespace": operator.DOMAIN,
+    }
+    return torch.onnx.ops.symbolic(
+        f"{operator.DOMAIN}::{operator.NAME}",
+        (x, offset_mask, weight, bias),
+        attributes,
+        dtype=x.dtype,
+        shape=(x.shape[0], weight.shape[0], x.shape[2], x.shape[3]),
+        version=operator.VERSION,
+    )
 
 
 class DeformConv2d(nn.Module):

@@ -85,7 +85,7 @@ class Reconstruction(nn.Module):
         self.last = conv3x3(width, 3)
         self.enlarge = Bicubic() if config.base == "bicubic" else None
 
-    def forward(self, hidden: tuple[Tensor, ...], base: tuple[Tensor, Tensor] | None = None) -> Tensor:
+    def forward(self, hidden: tuple[Tensor, ...], base: tuple[Tensor, ...] = ()) -> Tensor:
         """Hidden states (N,C,H,W), one a direction, and a network with a base also gets the input frames.
 
         `base`: the missing frame's two neighbours (N,3,H,W), or an original frame twice. Gives (N,3,4H,4W),
@@ -96,9 +96,7 @@ class Reconstruction(nn.Module):
         x = activate(functional.pixel_shuffle(self.up1(x), 2))
         x = activate(functional.pixel_shuffle(self.up2(x), 2))
         x = self.last(activate(self.hr(x)))
-        if self.enlarge is None or base is None:
-            return x
-        return x + self.enlarge((base[0] + base[1]) / 2)
+        return x if self.enlarge is None else x + self.enlarge((base[0] + base[1]) / 2)
 
 
 class Network(nn.Module):

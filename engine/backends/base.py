@@ -1,0 +1,56 @@
+"""Devices by name, and the choice of a backend."""
+
+import importlib
+import logging
+import re
+from dataclasses import dataclass
+from typing import Literal, Self
+
+from zsm.engine.bundle import Bundle
+from zsm.errors import Error
+from zsm.runtime import Backend
+
+log = logging.getLogger("zsm")
+
+BACKENDS = ("onnxruntime",)
+"""Backends by name; each is the module of this package that defines `open_bundle(bundle, device, threads)`."""
+
+
+class BackendError(Error):
+    """A device or backend that isn't known, isn't installed, or fails."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Device:
+    """Where stages are executed."""
+
+    kind: Literal["cpu", "cuda"]
+    index: int = 0
+
+    @classmethod
+    def parse(cls, name: str) -> Self:
+        """`cpu`, `cuda` or `cuda:1`."""
+        match = re.fullmatch(r"(cpu)|cuda(?::(\d+))?", name)
+        if not match:
+            raise BackendError(f"unknown device {name!r}; choose cpu, cuda or cuda:N")
+        return cls(kind="cpu") if match[1] else cls(kind="cuda", index=int(match[2] or 0))
+
+    def __str__(self) -> str:
+        return self.kind if self.kind == "cpu" else f"{self.kind}:{self.index}"
+
+
+def open_backend(bundle: Bundle, device: str, backend: str, threads: int | None) -> Backend:
+    """Open a bundle's stages where asked, and say in the log what was chosen and why; never fall back."""
+    where = Device.parse(device)
+    if threads is not None and threads < 1:
+        raise BackendError(
+            f"{threads} threads can't compute anything; give at least 1, or none for all cores"
+        )
+    if backend != "auto" and backend not in BACKENDS:
+        raise BackendError(f"unknown backend {backend!r}; choose auto, {', '.join(BACKENDS)}")
+    name, reason = ("onnxruntime", "the only one") if backend == "auto" else (backend, "as asked")
+    opened: Backend = importlib.import_module(f"zsm.engine.backends.{name}").open_bundle(
+        bundle, where, threads
+    )
+    log.info("%s on %s with %s (%s)", bundle.path, where, name, reason)
+    return opened

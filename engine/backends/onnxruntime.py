@@ -1,0 +1,109 @@
+"""Stages on ONNX Runtime."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+from numpy.typing import NDArray
+
+from zsm.engine.backends.base import BackendError, Device
+from zsm.engine.bundle import Bundle
+from zsm.plugins.operator import make_portable
+
+PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+
+Array = NDArray[Any]
+
+
+def open_bundle(bundle: Bundle, device: Device, threads: int | None) -> "OnnxRuntimeBackend":
+    """Open a bundle's stages on the device; raises BackendError if this ONNX Runtime can't run there."""
+    if device.kind != "cpu":
+        raise BackendError(
+            f"the onnxruntime backend runs on the cpu only, not on {device}; give --device cpu"
+        )
+    provider = PROVIDERS[device.kind]
+    if provider not in ort.get_available_providers():
+        raise BackendError(
+            f"this ONNX Runtime {ort.__version__} has no {provider}; install zsm[{device.kind}]"
+        )
+    return OnnxRuntimeBackend(bundle, device, provider, threads)
+
+
+class OnnxRuntimeBackend:
+    """One session a stage; tensors are NumPy arrays."""
+
+    def __init__(self, bundle: Bundle, device: Device, provider: str, threads: int | None) -> None:
+        self._device = device
+        self._provider = provider
+        self._threads = threads
+        self._sessions = {name: self._session(bundle, name) for name in bundle.manifest.stages}
+        self._inputs = {
+            name: tuple(tensor.name for tensor in stage.inputs)
+            for name, stage in bundle.manifest.stages.items()
+        }
+
+    def _session(self, bundle: Bundle, stage: str) -> ort.InferenceSession:
+        options = ort.SessionOptions()
+        options.log_severity_level = 3
+        options.intra_op_num_threads = self._threads or 0
+        content = bundle.read(stage)
+        try:
+            if not bundle.manifest.portable:
+                content = make_portable(onnx.load_from_string(content)).SerializeToString()
+            session = ort.InferenceSession(content, options, providers=[self._provider])
+        except Exception as error:  # ONNX Runtime's own have no common base
+            raise BackendError(f"ONNX Runtime {ort.__version__} can't load stage {stage}: {error}") from error
+        if session.get_providers()[0] != self._provider:
+            raise BackendError(f"{self._provider} failed to start; ONNX Runtime's log says why")
+        return session
+
+    def inputs(self, stage: str) -> tuple[str, ...]:
+        """The names of a stage's inputs."""
+        return self._inputs.get(stage, ())
+
+    def run(self, stage: str, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        """Execute a stage."""
+        session = self._sessions[stage]
+        try:
+            outputs = session.run(None, dict(inputs))
+        except Exception as error:
+            shapes = ", ".join(f"{name} {array.shape}" for name, array in inputs.items())
+            raise BackendError(f"stage {stage} failed on {shapes}: {error}") from error
+        return {spec.name: array for spec, array in zip(session.get_outputs(), outputs, strict=True)}
+
+    def from_host(self, array: Array) -> Array:
+        """The array itself."""
+        return array
+
+    def to_host(self, tensor: Array) -> Array:
+        """The array itself."""
+        return tensor
+
+    def zeros_like(self, tensor: Array) -> Array:
+        """An array of zeros."""
+        return np.zeros_like(tensor)
+
+    def concatenate(self, tensors: Sequence[Array]) -> Array:
+        """Along the first axis."""
+        return np.concatenate(tensors)
+
+    def split(self, tensor: Array) -> list[Array]:
+        """Along the first axis."""
+        return [tensor[i : i + 1] for i in range(len(tensor))]
+
+    def describe(self) -> dict[str, Any]:
+        """What executes where."""
+        return {
+            "backend": "onnxruntime",
+            "version": ort.__version__,
+            "device": str(self._device),
+            "provider": self._provider,
+            "threads": self._threads or "all cores",
+            "operator": "ONNX function over DeformConv",
+        }
+
+    def close(self) -> None:
+        """Release the sessions."""
+        self._sessions.clear()

@@ -1,0 +1,152 @@
+"""The bundle: a folder with one ONNX graph a stage, and `manifest.json`, which says what they are."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any, Literal, Self, get_args
+
+from zsm.engine.network import NetworkConfig
+from zsm.errors import Error
+
+MANIFEST = "manifest.json"
+FORMAT_VERSION = 1
+
+Precision = Literal["fp32", "fp16"]
+
+
+class BundleError(Error):
+    """A folder that is no bundle, a damaged bundle, or one of a newer format."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TensorSpec:
+    """A stage's input or output. Dimensions are integers, or symbols such as `n`, `H`, `W/2`, `4H`."""
+
+    name: str
+    dtype: str
+    shape: tuple[int | str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageSpec:
+    """One stage: its file, relative to the bundle's folder, and what goes in and out."""
+
+    file: str
+    sha256: str
+    bytes: int
+    parameters: int
+    flop_per_pixel: float
+    """Floating-point operations (a multiply-add is two) of one call on one frame, per LR pixel."""
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """What a bundle says of itself."""
+
+    format_version: int
+    network: NetworkConfig
+    precision: Precision
+    opset: int
+    portable: bool
+    """Whether the files carry the operator's function, so that any ONNX Runtime opens them."""
+    trained: bool
+    weights_sha256: str
+    """Digest of the weights file that the bundle was exported from; empty for an untrained network."""
+    license: str
+    stages: Mapping[str, StageSpec]
+
+    def to_json(self) -> str:
+        """The text of `manifest.json`."""
+        return json.dumps(asdict(self), indent=1) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """Read `manifest.json`; raises BundleError for what no bundle of this format says."""
+        try:
+            values = json.loads(text)
+            version = values["format_version"]
+            if not isinstance(version, int):
+                raise BundleError(f"its format version is {version!r}, which is no number")
+            if version > FORMAT_VERSION:
+                raise BundleError(
+                    f"its format is version {version}, this zsm reads up to {FORMAT_VERSION}; upgrade zsm"
+                )
+            network = NetworkConfig.from_dict(values.pop("network"))
+            stages = {name: _stage(name, stage) for name, stage in values.pop("stages").items()}
+            manifest = cls(network=network, stages=stages, **values)
+        except json.JSONDecodeError as error:
+            raise BundleError(f"it is no JSON: {error}") from error
+        except (KeyError, TypeError, AttributeError) as error:
+            raise BundleError(f"a field is missing, unknown or of the wrong type: {error}") from error
+        if manifest.precision not in get_args(Precision):
+            raise BundleError(f"its precision is {manifest.precision!r}; fp32 and fp16 are known")
+        return manifest
+
+
+def _stage(name: str, values: dict[str, Any]) -> StageSpec:
+    file = PurePosixPath(values["file"])
+    if file.is_absolute() or ".." in file.parts or "\\" in values["file"]:
+        raise BundleError(f"stage {name} points outside the bundle, to {values['file']}")
+    tensors = {
+        side: tuple(
+            TensorSpec(name=tensor["name"], dtype=tensor["dtype"], shape=tuple(tensor["shape"]))
+            for tensor in values.pop(side)
+        )
+        for side in ("inputs", "outputs")
+    }
+    return StageSpec(**values, **tensors)
+
+
+class Bundle:
+    """A bundle on disk. Opening reads the manifest; a stage's file is read and checked when asked for."""
+
+    def __init__(self, path: str | Path) -> None:
+        """Open the folder `path`; raises BundleError when it holds no bundle that this version reads."""
+        self.path = Path(path)
+        file = self.path / MANIFEST
+        try:
+            self.manifest = Manifest.from_json(file.read_text("utf-8"))
+        except BundleError as error:
+            raise BundleError(f"{file} can't be used: {error}") from error
+        except (FileNotFoundError, NotADirectoryError) as error:
+            raise BundleError(
+                f"{self.path} is no bundle: there is no {MANIFEST} in it; make one with zsm-export"
+            ) from error
+        except (OSError, UnicodeDecodeError) as error:
+            raise BundleError(f"{file} can't be read: {error}") from error
+
+    @property
+    def network(self) -> NetworkConfig:
+        """The network that the bundle was exported from."""
+        return self.manifest.network
+
+    def stage(self, name: str) -> StageSpec:
+        """What the manifest says of a stage."""
+        try:
+            return self.manifest.stages[name]
+        except KeyError:
+            known = ", ".join(self.manifest.stages)
+            raise BundleError(f"{self.path} has no stage {name}; it has {known}") from None
+
+    def read(self, name: str) -> bytes:
+        """A stage's ONNX file, checked against the manifest's digest."""
+        spec = self.stage(name)
+        file = self.path / spec.file
+        if not file.resolve().is_relative_to(self.path.resolve()):
+            raise BundleError(f"stage {name} points outside the bundle, to {file.resolve()}")
+        try:
+            content = file.read_bytes()
+        except OSError as error:
+            raise BundleError(
+                f"stage {name} can't be read: {error}; copy or export the bundle again"
+            ) from error
+        if hashlib.sha256(content).hexdigest() != spec.sha256:
+            raise BundleError(
+                f"{file} is damaged: {len(content)} bytes that don't have the manifest's digest "
+                f"({spec.bytes} bytes were written); copy or export the bundle again"
+            )
+        return content

@@ -1,0 +1,125 @@
+"""`Runtime`: a bundle that is ready to process frames."""
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+
+from zsm.engine.backends import BackendError, open_backend
+from zsm.engine.bundle import Bundle
+from zsm.engine.network import SCALE
+from zsm.runtime import Backend, Cuts, FrameError, Pixels, windows
+from zsm.runtime.stream import stream
+
+
+class Runtime:
+    """Frames in, frames out at 4x the resolution and 2x the frame rate.
+
+        with Runtime("bundle") as rt:
+            video = rt(clip)                    # (N,H,W,3) -> (2N-1,4H,4W,3)
+            for frame in rt.stream(frames):     # the same, frame by frame
+                ...
+
+    Frames are RGB: uint8, uint16, or float32 in [0, 1]; outputs have the inputs' type (float32 is not
+    clipped) and belong to the caller. Any size from 1x1 up. A Runtime belongs to one thread at a time;
+    several may exist. Every error is a `zsm.Error` that says what to do.
+    """
+
+    def __init__(
+        self,
+        bundle: str | Path | Bundle,
+        *,
+        device: str = "cpu",
+        backend: str = "auto",
+        window: int = 4,
+        overlap: int = 1,
+        threads: int | None = None,
+    ) -> None:
+        """Open a bundle.
+
+        `device`: `cpu` or `cuda:N`. `backend`: `onnxruntime`, or `auto`; `describe` tells the choice. Never
+        is another device, backend or precision taken instead. `window`: input frames processed together;
+        `overlap`: how many of them neighbouring windows share. `threads`: CPU threads, all cores by default.
+
+        Raises BundleError, BackendError or WindowError.
+        """
+        windows.check(window, overlap)
+        self.bundle = bundle if isinstance(bundle, Bundle) else Bundle(bundle)
+        self._window = window
+        self._overlap = overlap
+        self._backend: Backend | None = open_backend(self.bundle, device, backend, threads)
+
+    @property
+    def scale(self) -> int:
+        """Enlargement of height and width."""
+        return SCALE
+
+    @property
+    def latency(self) -> int:
+        """How many further input frames `stream` reads, at most, before it yields an output."""
+        return windows.latency(self._window)
+
+    def __call__(self, clip: Pixels, *, cuts: Cuts = None) -> Pixels:
+        """Process a whole clip (N,H,W,3) into (2N-1,4H,4W,3); raises FrameError for another shape or type."""
+        if not isinstance(clip, np.ndarray) or clip.ndim != 4 or not len(clip):
+            found = f"of shape {clip.shape}" if isinstance(clip, np.ndarray) else f"a {type(clip).__name__}"
+            raise FrameError(f"the clip is {found}; give a NumPy array (frames, height, width, 3)")
+        outputs = self.stream(clip, cuts=cuts)
+        first = next(outputs)
+        result = np.empty((2 * len(clip) - 1, *first.shape), first.dtype)
+        result[0] = first
+        for i, frame in enumerate(outputs, start=1):
+            result[i] = frame
+        return result
+
+    def stream(self, frames: Iterable[Pixels], *, cuts: Cuts = None) -> Iterator[Pixels]:
+        """Process frames (H,W,3) as they come; yield each output (4H,4W,3) as soon as it is final.
+
+        N frames give 2N-1; memory doesn't grow with N. `cuts` are the numbers of frames that begin a new
+        scene, or a function of two neighbouring frames that tells whether the second one does. Nothing is
+        mixed across a cut: the missing frame there repeats the one before it.
+
+        Raises FrameError for a frame of another shape or type, or unlike the frames before it.
+        """
+        return stream(
+            self._open(),
+            frames,
+            directions=self.bundle.network.directions,
+            window=self._window,
+            overlap=self._overlap,
+            cuts=cuts,
+        )
+
+    def describe(self) -> dict[str, Any]:
+        """What runs where, in plain values."""
+        manifest = self.bundle.manifest
+        return {
+            "bundle": str(self.bundle.path),
+            "precision": manifest.precision,
+            "trained": manifest.trained,
+            **self._open().describe(),
+            "window": self._window,
+            "overlap": self._overlap,
+            "latency_frames": self.latency,
+        }
+
+    def close(self) -> None:
+        """Give back what the backend holds. The Runtime can't be used afterwards."""
+        if self._backend is not None:
+            self._backend.close()
+            self._backend = None
+
+    def _open(self) -> Backend:
+        if self._backend is None:
+            raise BackendError("this Runtime is closed; make a new one")
+        return self._backend
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

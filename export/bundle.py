@@ -1,0 +1,160 @@
+"""Writes a bundle: every stage traced and checked, the whole verified, then put in place at once."""
+
+import hashlib
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnx
+from onnx import ModelProto, ValueInfoProto
+
+from zsm.engine.bundle import FORMAT_VERSION, MANIFEST, Bundle, Manifest, Precision, StageSpec, TensorSpec
+from zsm.errors import Error
+from zsm.export import graphs, pixels, verify
+from zsm.export.model import Network
+from zsm.export.stages import stages
+from zsm.plugins.operator import OPSET, make_portable
+
+Progress = Callable[[str], None]
+"""Told what is being done next."""
+
+
+class ExportError(Error):
+    """A bundle that can't be written, or whose graphs don't compute what the network does."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """How to export."""
+
+    precision: Precision = "fp32"
+    portable: bool = False
+    """Put the operator's function into the files, so that any ONNX Runtime opens them."""
+    overwrite: bool = False
+    trained: bool = True
+    weights_sha256: str = ""
+    license: str = "unknown"
+    """The licence of the weights."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Exported:
+    """A bundle that was written, and how far its outputs are from the network's."""
+
+    bundle: Bundle
+    error: verify.Difference
+
+
+def export_bundle(
+    network: Network, out: Path, options: Options | None = None, progress: Progress = lambda _: None
+) -> Exported:
+    """Write a network as the bundle `out`, which must not exist unless `options.overwrite`.
+
+    The bundle is verified against the network before it gets its name; on any failure none is left.
+    """
+    options = options or Options()
+    _check_target(out, options)
+    with _staging(out) as folder:
+        specs = {}
+        for name, model, parameters, flop in _models(network.eval(), options.precision, progress):
+            specs[name] = _write(folder, name, model, parameters, flop, options)
+        manifest = Manifest(
+            format_version=FORMAT_VERSION,
+            network=network.config,
+            precision=options.precision,
+            opset=OPSET,
+            portable=options.portable,
+            trained=options.trained,
+            weights_sha256=options.weights_sha256,
+            license=options.license,
+            stages=specs,
+        )
+        (folder / MANIFEST).write_text(manifest.to_json(), "utf-8")
+        progress("verifying")
+        error = verify.compare(network, folder)
+        if not error.acceptable:
+            raise ExportError(f"the exported graphs differ from the network: {error}; no bundle was written")
+        _put_in_place(folder, out)
+    return Exported(bundle=Bundle(out), error=error)
+
+
+def _models(
+    network: Network, precision: Precision, progress: Progress
+) -> Iterator[tuple[str, ModelProto, int, float]]:
+    for pixel_type in pixels.PIXEL_TYPES:
+        yield f"ingest_{pixel_type}", pixels.ingest(pixel_type, precision, network.config), 0, 0
+    for stage in stages(network):
+        progress(f"tracing {stage.name}")
+        parameters = sum(tensor.numel() for tensor in stage.module.parameters())
+        flop = graphs.flop_per_pixel(stage)
+        yield stage.name, graphs.trace(stage, precision), parameters, flop
+    for pixel_type in pixels.PIXEL_TYPES:
+        yield f"emit_{pixel_type}", pixels.emit(pixel_type, precision), 0, 0
+
+
+def _write(
+    folder: Path, name: str, model: ModelProto, parameters: int, flop: float, options: Options
+) -> StageSpec:
+    if options.portable:
+        make_portable(model)
+    content = model.SerializeToString(deterministic=True)
+    file = f"{name}.onnx"
+    (folder / file).write_bytes(content)
+    return StageSpec(
+        file=file,
+        sha256=hashlib.sha256(content).hexdigest(),
+        bytes=len(content),
+        parameters=parameters,
+        flop_per_pixel=flop,
+        inputs=tuple(map(_tensor_spec, model.graph.input)),
+        outputs=tuple(map(_tensor_spec, model.graph.output)),
+    )
+
+
+def _tensor_spec(value: ValueInfoProto) -> TensorSpec:
+    tensor = value.type.tensor_type
+    return TensorSpec(
+        name=value.name,
+        dtype=onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type).name,
+        shape=tuple(dim.dim_param or dim.dim_value for dim in tensor.shape.dim),
+    )
+
+
+def _check_target(out: Path, options: Options) -> None:
+    if not out.exists():
+        return
+    if not options.overwrite:
+        raise ExportError(f"{out} is there already; give another folder, or --overwrite")
+    if not (out / MANIFEST).is_file():
+        raise ExportError(f"{out} is no bundle, so it won't be overwritten; give another folder")
+
+
+@contextmanager
+def _staging(out: Path) -> Iterator[Path]:
+    """A folder beside the target, gone afterwards whatever happens."""
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
+    except OSError as error:
+        raise ExportError(f"{out} can't be written: {error}") from error
+    try:
+        folder.chmod(0o755)
+        yield folder
+    except OSError as error:
+        raise ExportError(f"{out} can't be written: {error}") from error
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _put_in_place(folder: Path, out: Path) -> None:
+    """Give the finished folder its name; an older bundle there goes only when the new one is complete."""
+    if out.exists():
+        old = folder.with_name(folder.name + ".old")
+        out.rename(old)
+        folder.rename(out)
+        shutil.rmtree(old)
+    else:
+        folder.rename(out)

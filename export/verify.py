@@ -1,0 +1,69 @@
+"""Does a bundle compute what its network does?"""
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from zsm.engine.bundle import Bundle, Precision
+from zsm.engine.network import MULTIPLE
+from zsm.engine.runtime import Runtime
+from zsm.export.model import Network
+
+LIMIT_ABSOLUTE = 1e-4
+"""For fp32, outputs being of order 1."""
+LIMIT_PSNR = 55.0
+"""For fp16, in dB at peak 1."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Difference:
+    """How far a bundle's outputs are from the network's in float32."""
+
+    precision: Precision
+    max_abs: float
+    psnr: float
+
+    @property
+    def acceptable(self) -> bool:
+        """Whether the difference is no more than rounding makes."""
+        if self.precision == "fp32":
+            return self.max_abs <= LIMIT_ABSOLUTE
+        return self.psnr >= LIMIT_PSNR
+
+    def __str__(self) -> str:
+        limit = f"{LIMIT_ABSOLUTE:g}" if self.precision == "fp32" else f"{LIMIT_PSNR:g} dB"
+        return f"max. abs. error {self.max_abs:.2g}, PSNR {self.psnr:.1f} dB (limit {limit})"
+
+
+def reference(network: Network, clip: Tensor) -> Tensor:
+    """A clip (N,H,W,3) in [0, 1] through the network in PyTorch: (2N-1,4H,4W,3), not clipped."""
+    planes = clip.movedim(-1, 1)[None]
+    height, width = clip.shape[1:3]
+    missing = (0, -width % MULTIPLE, 0, -height % MULTIPLE)
+    if network.config.base == "bicubic":
+        padded = functional.pad(planes[0], missing, mode="replicate")[None]
+    else:
+        padded = functional.pad(planes, missing)
+    with torch.no_grad():
+        out: Tensor = network(padded)[0]
+    return out[..., : 4 * height, : 4 * width].movedim(1, -1)
+
+
+def compare(network: Network, folder: Path) -> Difference:
+    """Run a random clip through the bundle on ONNX Runtime, window by window, and through the network."""
+    bundle = Bundle(folder)
+    clip = torch.rand(3, 22, 27, 3, generator=torch.Generator().manual_seed(0))
+    with Runtime(bundle) as runtime:
+        found = runtime(clip.numpy())
+    error = found.astype(np.float64) - reference(network, clip).numpy()
+    mse = float(np.mean(error**2))
+    return Difference(
+        precision=bundle.manifest.precision,
+        max_abs=float(np.abs(error).max()),
+        psnr=-10 * math.log10(mse) if mse else math.inf,
+    )

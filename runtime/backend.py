@@ -1,0 +1,58 @@
+"""What the runtime asks of whatever executes a network's stages."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+Tensor = Any
+"""An array (n, ...) on the backend's device. Only its backend looks into it."""
+
+
+class Backend(Protocol):
+    """The stages of one network, on one device.
+
+    Stages and their inputs and outputs are those of the bundle: `ingest_<dtype>`, `extract`, `interpolate`,
+    `propagate`, `reconstruct`, `emit_<dtype>`. A network without a recurrence has no `propagate`.
+    """
+
+    def inputs(self, stage: str) -> tuple[str, ...]:
+        """The names of a stage's inputs; none if the network has no such stage."""
+        ...
+
+    def run(self, stage: str, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Execute a stage. Its outputs stay valid as long as they are referred to."""
+        ...
+
+    def from_host(self, array: NDArray[Any]) -> Tensor:
+        """Bring an array to the device."""
+        ...
+
+    def to_host(self, tensor: Tensor) -> NDArray[Any]:
+        """Bring a tensor back, as an array that the caller owns."""
+        ...
+
+    def zeros_like(self, tensor: Tensor) -> Tensor:
+        """A tensor of zeros, of the same shape and type."""
+        ...
+
+    def concatenate(self, tensors: Sequence[Tensor]) -> Tensor:
+        """Tensors (1,...) to one (n,...)."""
+        ...
+
+    def split(self, tensor: Tensor) -> list[Tensor]:
+        """One tensor (n,...) to n tensors (1,...)."""
+        ...
+
+    def describe(self) -> dict[str, Any]:
+        """What executes where, in plain values."""
+        ...
+
+    def close(self) -> None:
+        """Give back what the backend holds."""
+        ...
+
+
+Pixels = NDArray[np.uint8] | NDArray[np.uint16] | NDArray[np.float32]
+"""A frame or frames, (..., height, width, 3), RGB; float32 in [0, 1]."""

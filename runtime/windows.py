@@ -1,0 +1,86 @@
+"""Which frames are processed together: pure functions of frame numbers.
+
+N input frames give 2N-1 outputs: output 2i is input i, output 2i+1 the missing frame after it. A window is a
+run of neighbouring inputs, neighbouring windows share `overlap` of them. Of the outputs within a shared span,
+those up to its middle come from the earlier window, the others from the later one.
+"""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from itertools import pairwise
+
+from zsm.errors import Error
+
+
+class WindowError(Error):
+    """A window, overlap or cut that can't be."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Window:
+    """Input frames that are processed together, and the outputs that are taken from them."""
+
+    frames: range
+    """The input frames that the window reads."""
+    outputs: range
+    """The outputs that are kept, numbered over the whole clip."""
+    repeats_last: bool = False
+    """A cut follows: the frame missing before it repeats the last output kept, and has the next number."""
+
+
+def check(window: int, overlap: int) -> None:
+    """Raise WindowError unless a window of this many frames can share this many with the next."""
+    if window < 2:
+        raise WindowError(
+            f"a window of {window} frames has no gap to fill; give at least 2 (networks learn 4)"
+        )
+    if not 1 <= overlap < window:
+        raise WindowError(f"an overlap of {overlap} doesn't fit a window of {window}; give 1 to {window - 1}")
+
+
+def boundary(start: int, following: int, window: int) -> int:
+    """The last output kept from the window at input `start`, when the next one begins at input `following`."""
+    # The middle of the shared span: inputs `following` to `start + window - 1`, outputs are twice as many.
+    return following + start + window - 1
+
+
+def starts(frames: int, window: int, overlap: int) -> list[int]:
+    """Where the windows of a scene begin; the last is slid back to full length, if the scene is that long."""
+    last = max(0, frames - window)
+    return [*range(0, last, window - overlap), last]
+
+
+def latency(window: int) -> int:
+    """How many further input frames have been read, at most, when an output is yielded."""
+    return window - 1
+
+
+def plan(frames: int, window: int = 4, overlap: int = 1, cuts: Collection[int] = ()) -> list[Window]:
+    """The windows of a clip of `frames` frames; `cuts` are the numbers of frames that begin a new scene.
+
+    No window crosses a cut, and the grid of windows starts anew there, so that any scene can be processed
+    alone with the same result. Raises WindowError for lengths and cuts that can't be.
+    """
+    check(window, overlap)
+    if frames < 0:
+        raise WindowError(f"a clip can't have {frames} frames")
+    outside = sorted(cut for cut in cuts if not 0 <= cut < max(frames, 1))
+    if outside:
+        raise WindowError(f"there can be no cut at frame {outside[0]} of a clip of {frames} frames")
+    scenes = pairwise(sorted({0, *cuts, frames}))
+    return [w for first, end in scenes for w in _scene(first, end, window, overlap, cut_follows=end < frames)]
+
+
+def _scene(first: int, end: int, window: int, overlap: int, *, cut_follows: bool) -> list[Window]:
+    begins = [first + start for start in starts(end - first, window, overlap)]
+    ends = [boundary(start, following, window) + 1 for start, following in pairwise(begins)]
+    ends.append(2 * end - 1)
+    outputs = [range(a, b) for a, b in pairwise([2 * first, *ends])]
+    return [
+        Window(
+            frames=range(start, min(start + window, end)),
+            outputs=kept,
+            repeats_last=cut_follows and start == begins[-1],
+        )
+        for start, kept in zip(begins, outputs, strict=True)
+    ]
