@@ -3,11 +3,17 @@
 Luma is ITU-R BT.601's in studio range, computed from 8-bit RGB and not itself rounded.
 """
 
+from collections.abc import Iterable
+from itertools import pairwise
+from math import inf, log10, nan
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from zsm.errors import Error
+
+Luma = NDArray[np.float64]
 
 _PEAK = 255.0
 _SSIM_SIDE, _SSIM_SIGMA = 11, 1.5
@@ -18,21 +24,20 @@ class MetricError(Error):
     """Two frames cannot be compared."""
 
 
-def luma(frame: NDArray[np.uint8]) -> NDArray[np.float64]:
+def luma(frame: NDArray[np.uint8]) -> Luma:
     """Y of 8-bit RGB: (...,H,W,3) uint8 -> (...,H,W) float64 in [16, 235]."""
     if frame.dtype != np.uint8 or frame.shape[-1:] != (3,):
         raise MetricError(f"luma is of RGB uint8 (...,H,W,3), not of {frame.dtype} {frame.shape}")
     return 16 + frame @ (np.array([65.481, 128.553, 24.966]) / 255)
 
 
-def psnr(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
+def psnr(a: Luma, b: Luma) -> float:
     """Peak signal-to-noise ratio in dB of two luma images of one shape; infinite when they are equal."""
     _same_shape(a, b)
-    error = np.mean(np.square(a - b))
-    return float(10 * np.log10(_PEAK**2 / error)) if error > 0 else float("inf")
+    return _decibels(float(np.mean(np.square(a - b))))
 
 
-def ssim(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
+def ssim(a: Luma, b: Luma) -> float:
     """Structural similarity of two luma images (H,W), at least 11x11 (Wang et al., 2004).
 
     11x11 Gaussian window of sigma 1.5, K1 = 0.01, K2 = 0.03, mean over the positions at which the window
@@ -49,26 +54,29 @@ def ssim(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
     return float(np.mean(likeness / ((mean_a**2 + mean_b**2 + _C1) * (var_a + var_b + _C2))))
 
 
-def temporal_psnr(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
-    """Temporal consistency in dB: the PSNR of frame-to-frame changes, of two luma clips (T,H,W).
+def temporal_psnr(a: Iterable[Luma], b: Iterable[Luma]) -> float:
+    """Temporal consistency in dB: the PSNR of frame-to-frame changes, of two clips' luma images (H,W).
 
     Compares a[t+1]-a[t] with b[t+1]-b[t], over all neighbours at once. An error that stays the same from
     frame to frame (a lasting blur) costs nothing; flicker, pulsing sharpness and wrong motion do. Not a
     number for fewer than two frames.
     """
-    _same_shape(a, b)
-    if len(a) < 2:
-        return float("nan")
-    return psnr(np.diff(a, axis=0), np.diff(b, axis=0))
+    errors = (one - other for one, other in zip(a, b, strict=True))
+    changes = [float(np.mean(np.square(after - before))) for before, after in pairwise(errors)]
+    return _decibels(sum(changes) / len(changes)) if changes else nan
 
 
-def _blur(image: NDArray[np.float64]) -> NDArray[np.float64]:
+def _decibels(mean_square: float) -> float:
+    return 10 * log10(_PEAK**2 / mean_square) if mean_square > 0 else inf
+
+
+def _blur(image: Luma) -> Luma:
     kernel = cv2.getGaussianKernel(_SSIM_SIDE, _SSIM_SIGMA)
     half = _SSIM_SIDE // 2
     blurred = cv2.sepFilter2D(image, cv2.CV_64F, kernel, kernel)[half:-half, half:-half]
     return np.asarray(blurred, np.float64)
 
 
-def _same_shape(a: NDArray[np.float64], b: NDArray[np.float64]) -> None:
+def _same_shape(a: Luma, b: Luma) -> None:
     if a.shape != b.shape:
         raise MetricError(f"cannot compare frames of shapes {a.shape} and {b.shape}")

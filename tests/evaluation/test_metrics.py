@@ -54,7 +54,7 @@ def test_a_lasting_error_is_consistent_and_flicker_is_not(rng: np.random.Generat
 
 
 def test_one_frame_has_no_temporal_figure() -> None:
-    assert np.isnan(metrics.temporal_psnr(np.zeros((1, 4, 4)), np.zeros((1, 4, 4))))
+    assert np.isnan(metrics.temporal_psnr([np.zeros((4, 4))], [np.zeros((4, 4))]))
 
 
 def test_what_cannot_be_compared_says_so() -> None:

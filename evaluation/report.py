@@ -1,0 +1,159 @@
+"""Figures -> a table for the terminal, and JSON. (`page` makes the HTML.)"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from math import isfinite
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from zsm import __version__
+from zsm.errors import Error
+from zsm.evaluation.scoring import ClipScores, Figures, MeanScores, Protocol, Scores, means
+
+
+class ReportError(Error):
+    """A report that cannot be written."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """What was measured, and how.
+
+    data: the data set as it was named. systems: what is known of each system, by name, in table order.
+    """
+
+    data: str
+    protocol: Protocol
+    systems: Mapping[str, Mapping[str, Any]]
+    clips: Sequence[ClipScores] = field(repr=False)
+
+    @property
+    def left_out(self) -> list[str]:
+        """Clips that are in no mean, because a PSNR is infinite."""
+        return [clip.name for clip in self.clips if not clip.comparable]
+
+    def means(self) -> dict[str, dict[str, MeanScores]]:
+        """Each group's means, by group and system, then those of all clips."""
+        groups = [group for group in dict.fromkeys(clip.group for clip in self.clips) if group]
+        by_group = {group: means([clip for clip in self.clips if clip.group == group]) for group in groups}
+        return by_group | {"all clips": means(self.clips)}
+
+
+COLUMNS = ("PSNR", "SSIM", "original", "interpolated", "whole windows", "temporal")
+
+
+def cells(scores: Scores | MeanScores) -> tuple[str, ...]:
+    """What stands in `COLUMNS` for a system on a clip, or on the mean of several."""
+    return (
+        f"{scores.all.psnr:.2f}",
+        f"{scores.all.ssim:.4f}",
+        _both(scores.original),
+        _both(scores.interpolated),
+        _both(scores.windows),
+        f"{scores.temporal_psnr:.2f}",
+    )
+
+
+def table(report: Report) -> Table:
+    """The table for a terminal: a row for each system on each clip, and the means."""
+    result = Table(title=f"{report.data}: PSNR in dB / SSIM, on luma", caption=_caption(report))
+    result.add_column("clip")
+    result.add_column("system")
+    for column in COLUMNS:
+        result.add_column(column, justify="right", no_wrap=True)
+    for clip in report.clips:
+        _rows(result, clip.name, clip.systems)
+    for group, by_system in report.means().items():
+        _rows(result, f"mean, {group}", by_system)
+    return result
+
+
+def to_json(report: Report) -> dict[str, Any]:
+    """Everything, down to each frame; a value that is no finite number is None."""
+    values: dict[str, Any] = _finite(
+        {
+            "zsm": __version__,
+            "data": report.data,
+            "protocol": asdict(report.protocol) | {"degradation": _text(report.protocol.degradation)},
+            "systems": report.systems,
+            "means": {
+                group: {name: asdict(mean) for name, mean in by_system.items()}
+                for group, by_system in report.means().items()
+            },
+            "left_out": report.left_out,
+            "clips": [_clip_json(clip) for clip in report.clips],
+        }
+    )
+    return values
+
+
+def check(path: Path) -> None:
+    """Raise ReportError if `path` can't be written: known before the work, not after it."""
+    if path.is_dir():
+        raise ReportError(f"cannot write {path}: it is a folder")
+    if not path.parent.is_dir():
+        raise ReportError(f"cannot write {path}: there is no folder {path.parent}")
+
+
+def write(path: Path, content: str | Mapping[str, Any]) -> None:
+    """Write a text, or JSON, so that the file is either whole or as it was."""
+    text = content if isinstance(content, str) else json.dumps(content, indent=1, allow_nan=False) + "\n"
+    partial = path.with_name(path.name + ".partial")
+    try:
+        partial.write_text(text)
+        partial.replace(path)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise ReportError(f"cannot write {path}: {error.strerror}") from error
+
+
+def _rows(result: Table, title: str, systems: Mapping[str, Scores | MeanScores]) -> None:
+    for row, (system, scores) in enumerate(systems.items()):
+        result.add_row("" if row else title, system, *cells(scores))
+    result.add_section()
+
+
+def _caption(report: Report) -> str | None:
+    if not report.left_out:
+        return None
+    return f"Left out of the means, because a PSNR is infinite: {', '.join(report.left_out)}"
+
+
+def _both(figures: Figures) -> str:
+    return f"{figures.psnr:.2f} / {figures.ssim:.4f}"
+
+
+def _clip_json(clip: ClipScores) -> dict[str, Any]:
+    return {
+        "name": clip.name,
+        "group": clip.group,
+        "frames": clip.frames,
+        "size": "{}x{}".format(*clip.size),
+        "systems": {name: _scores_json(scores) for name, scores in clip.systems.items()},
+    }
+
+
+def _scores_json(scores: Scores) -> dict[str, Any]:
+    parts = ("all", "original", "interpolated", "windows")
+    return {
+        **{part: asdict(getattr(scores, part)) for part in parts},
+        "temporal_psnr": scores.temporal_psnr,
+        "frames": {"psnr": scores.psnr, "ssim": scores.ssim},
+    }
+
+
+def _text(value: object) -> str | None:
+    return None if value is None else repr(value)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return value

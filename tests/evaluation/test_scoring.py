@@ -1,0 +1,170 @@
+"""The protocol step by step, and the figures against the metrics taken frame by frame."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from zsm.evaluation import bicubic, degradations, layouts, metrics, scoring, systems
+from zsm.evaluation.scoring import Protocol, System
+
+
+@pytest.fixture
+def clip(tmp_path: Path, rng: np.random.Generator) -> layouts.Clip:
+    """Eight HR frames of 66x50 (not a multiple of 4) with something moving."""
+    return write_clip(tmp_path / "data" / "ball", 8, (66, 50), rng)
+
+
+def write_clip(folder: Path, frames: int, size: tuple[int, int], rng: np.random.Generator) -> layouts.Clip:
+    folder.mkdir(parents=True)
+    background = cv2.GaussianBlur(rng.integers(0, 256, (size[1], size[0], 3), dtype=np.uint8), (0, 0), 2)
+    for number in range(frames):
+        frame = cv2.circle(background.copy(), (10 + 5 * number, 25), 8, (0, 0, 255), -1)
+        assert cv2.imwrite(str(folder / f"{number:03}.png"), frame)
+    return layouts.find(folder.parent)[0]
+
+
+def only(system: System, clip: layouts.Clip, protocol: Protocol) -> scoring.Scored:
+    (scored,) = scoring.evaluate([clip], {"it": system}, protocol)
+    return scored
+
+
+def test_the_input_is_the_odd_frames_of_the_cropped_truth(clip: layouts.Clip) -> None:
+    trial = scoring.prepare(clip, Protocol())
+    hr = clip.read()
+    assert np.array_equal(trial.truth, hr[:7, :48, :64])
+    assert np.array_equal(trial.lr, bicubic.resize(hr[:7:2, :48, :64], 0.25))
+
+
+def test_frames_are_limited_and_odd_in_number(clip: layouts.Clip) -> None:
+    assert len(scoring.prepare(clip, Protocol(frames=5)).truth) == 5
+    trial = scoring.prepare(clip, Protocol(frames=4))
+    assert (len(trial.truth), len(trial.lr)) == (3, 2)
+
+
+@pytest.mark.parametrize(
+    ("frames", "kept"), [(34, 31), (41, 37), (49, 49), (47, 43), (7, 7), (8, 7), (13, 13), (6, 5), (1, 1)]
+)
+def test_whole_windows_of_seven(frames: int, kept: int) -> None:
+    assert scoring.whole_windows(frames) == kept
+
+
+def test_whole_windows_cut_the_clip(tmp_path: Path, rng: np.random.Generator) -> None:
+    clip = write_clip(tmp_path / "long", 11, (16, 16), rng)
+    assert len(scoring.prepare(clip, Protocol()).truth) == 11
+    assert len(scoring.prepare(clip, Protocol(whole_windows=True)).truth) == 7
+
+
+def test_every_figure_is_the_mean_of_its_frames(tmp_path: Path, rng: np.random.Generator) -> None:
+    clip = write_clip(tmp_path / "long", 11, (32, 24), rng)
+    scored = only(systems.baseline(), clip, Protocol())
+    truth, restored = scored.trial.truth, scored.restored["it"]
+    luma = [(metrics.luma(a), metrics.luma(b)) for a, b in zip(restored, truth, strict=True)]
+    psnr = np.array([metrics.psnr(a, b) for a, b in luma])
+    ssim = np.array([metrics.ssim(a, b) for a, b in luma])
+    scores = scored.scores.systems["it"]
+    for figures, part in (
+        (scores.all, slice(None)),
+        (scores.original, slice(0, None, 2)),
+        (scores.interpolated, slice(1, None, 2)),
+        (scores.windows, slice(0, 7)),
+    ):
+        assert figures.psnr == pytest.approx(psnr[part].mean())
+        assert figures.ssim == pytest.approx(ssim[part].mean())
+    change = np.diff(metrics.luma(restored), axis=0) - np.diff(metrics.luma(truth), axis=0)
+    assert scores.temporal_psnr == pytest.approx(10 * np.log10(255**2 / np.mean(change**2)))
+
+
+def test_means_are_over_clips_not_frames(tmp_path: Path, rng: np.random.Generator) -> None:
+    for name, frames in (("a", 3), ("b", 7)):
+        write_clip(tmp_path / "data" / name, frames, (48, 32), rng)
+    clips = layouts.find(tmp_path / "data")
+    scores = [one.scores for one in scoring.evaluate(clips, {"it": systems.baseline()}, Protocol())]
+    first, second = (one.systems["it"] for one in scores)
+    mean = scoring.means(scores)["it"]
+    assert mean.all.psnr == pytest.approx((first.all.psnr + second.all.psnr) / 2)
+    assert mean.temporal_psnr == pytest.approx((first.temporal_psnr + second.temporal_psnr) / 2)
+
+
+def test_a_still_clip_is_in_every_mean_but_the_temporal_one(
+    clip: layouts.Clip, tmp_path: Path, rng: np.random.Generator
+) -> None:
+    still = write_clip(tmp_path / "still" / "corner", 3, (12, 12), rng)
+    scores = [one.scores for one in scoring.evaluate([clip, still], {"it": systems.baseline()}, Protocol())]
+    first, second = (one.systems["it"] for one in scores)
+    mean = scoring.means(scores)["it"]
+    assert np.isinf(second.temporal_psnr)
+    assert mean.temporal_psnr == first.temporal_psnr
+    assert mean.all.psnr == pytest.approx((first.all.psnr + second.all.psnr) / 2)
+
+
+def test_a_clip_restored_without_error_is_in_no_mean(clip: layouts.Clip) -> None:
+    perfect = System(restore=lambda trial: trial.truth)
+    both = {"perfect": perfect, "baseline": systems.baseline()}
+    (scored,) = scoring.evaluate([clip], both, Protocol())
+    assert not scored.scores.comparable
+    mean = scoring.means([scored.scores])
+    assert np.isnan(mean["baseline"].all.psnr)
+    assert np.isnan(mean["perfect"].all.psnr)
+
+
+def test_one_frame_has_no_interpolated_figure_and_spoils_no_mean(clip: layouts.Clip) -> None:
+    short = only(systems.baseline(), clip, Protocol(frames=1)).scores
+    assert np.isnan(short.systems["it"].interpolated.psnr)
+    whole = only(systems.baseline(), clip, Protocol()).scores
+    mean = scoring.means([short, whole])["it"]
+    assert mean.interpolated == whole.systems["it"].interpolated
+
+
+def test_a_degradation_follows_seed_and_clip(clip: layouts.Clip) -> None:
+    clean = scoring.prepare(clip, Protocol()).lr
+    noisy = Protocol(degradation=degradations.Noise(), seed=1)
+    first = scoring.prepare(clip, noisy)
+    assert not np.array_equal(first.lr, clean)
+    assert np.array_equal(first.truth, scoring.prepare(clip, Protocol()).truth)
+    assert np.array_equal(first.lr, scoring.prepare(clip, noisy).lr)
+    assert not np.array_equal(first.lr, scoring.prepare(clip, replace(noisy, seed=2)).lr)
+    assert not np.array_equal(first.lr, scoring.prepare(replace(clip, name="other"), noisy).lr)
+
+
+def save(frames: NDArray[np.uint8], folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for number, frame in enumerate(frames):
+        assert cv2.imwrite(str(folder / f"{number}.png"), frame[..., ::-1])
+
+
+def test_predictions_score_as_the_system_that_made_them(clip: layouts.Clip, tmp_path: Path) -> None:
+    made = only(systems.baseline(), clip, Protocol())
+    save(made.restored["it"], tmp_path / "theirs" / "ball")
+    read = only(systems.predictions(tmp_path / "theirs"), clip, Protocol())
+    assert read.scores == made.scores
+
+
+def test_predictions_may_hold_the_frame_that_is_not_scored(clip: layouts.Clip, tmp_path: Path) -> None:
+    made = only(systems.baseline(), clip, Protocol()).restored["it"]
+    save(np.concatenate([made, made[:1]]), tmp_path / "theirs" / "ball")
+    assert only(systems.predictions(tmp_path / "theirs"), clip, Protocol()).scores.frames == 7
+
+
+def test_wrong_predictions_say_what_is_wrong(clip: layouts.Clip, tmp_path: Path) -> None:
+    made = only(systems.baseline(), clip, Protocol()).restored["it"]
+    theirs = systems.predictions(tmp_path / "theirs")
+    with pytest.raises(layouts.LayoutError, match="no folder"):
+        only(theirs, clip, Protocol())
+    save(made[:5], tmp_path / "theirs" / "ball")
+    with pytest.raises(scoring.ScoringError, match="holds 5 frames, but 7"):
+        only(theirs, clip, Protocol())
+    save(made[:, ::2], tmp_path / "theirs" / "ball")
+    with pytest.raises(scoring.ScoringError, match=r"expected uint8 \(7, 48, 64, 3\)"):
+        only(theirs, clip, Protocol())
+
+
+def test_what_cannot_be_scored_says_so(tmp_path: Path, rng: np.random.Generator) -> None:
+    with pytest.raises(scoring.ScoringError, match="0 frames"):
+        Protocol(frames=0)
+    tiny = write_clip(tmp_path / "tiny", 3, (3, 8), rng)
+    with pytest.raises(scoring.ScoringError, match="3x8"):
+        scoring.prepare(tiny, Protocol())
