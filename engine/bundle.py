@@ -91,14 +91,12 @@ def _stage(name: str, values: dict[str, Any]) -> StageSpec:
     file = PurePosixPath(values["file"])
     if file.is_absolute() or ".." in file.parts or "\\" in values["file"]:
         raise BundleError(f"stage {name} points outside the bundle, to {values['file']}")
-    tensors = {
-        side: tuple(
-            TensorSpec(name=tensor["name"], dtype=tensor["dtype"], shape=tuple(tensor["shape"]))
-            for tensor in values.pop(side)
-        )
-        for side in ("inputs", "outputs")
-    }
-    return StageSpec(**values, **tensors)
+    inputs, outputs = (tuple(map(_tensor, values.pop(side))) for side in ("inputs", "outputs"))
+    return StageSpec(inputs=inputs, outputs=outputs, **values)
+
+
+def _tensor(values: dict[str, Any]) -> TensorSpec:
+    return TensorSpec(name=values["name"], dtype=values["dtype"], shape=tuple(values["shape"]))
 
 
 class Bundle:
@@ -141,9 +139,7 @@ class Bundle:
         try:
             content = file.read_bytes()
         except OSError as error:
-            raise BundleError(
-                f"stage {name} can't be read: {error}; copy or export the bundle again"
-            ) from error
+            raise BundleError(f"stage {name} can't be read: {error}; copy or export the bundle again") from error
         if hashlib.sha256(content).hexdigest() != spec.sha256:
             raise BundleError(
                 f"{file} is damaged: {len(content)} bytes that don't have the manifest's digest "

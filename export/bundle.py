@@ -81,9 +81,7 @@ def export_bundle(
     return Exported(bundle=Bundle(out), error=error)
 
 
-def _models(
-    network: Network, precision: Precision, progress: Progress
-) -> Iterator[tuple[str, ModelProto, int, float]]:
+def _models(network: Network, precision: Precision, progress: Progress) -> Iterator[tuple[str, ModelProto, int, float]]:
     for pixel_type in pixels.PIXEL_TYPES:
         yield f"ingest_{pixel_type}", pixels.ingest(pixel_type, precision, network.config), 0, 0
     for stage in stages(network):
@@ -95,9 +93,7 @@ def _models(
         yield f"emit_{pixel_type}", pixels.emit(pixel_type, precision), 0, 0
 
 
-def _write(
-    folder: Path, name: str, model: ModelProto, parameters: int, flop: float, options: Options
-) -> StageSpec:
+def _write(folder: Path, name: str, model: ModelProto, parameters: int, flop: float, options: Options) -> StageSpec:
     if options.portable:
         make_portable(model)
     content = model.SerializeToString(deterministic=True)

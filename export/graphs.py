@@ -21,15 +21,11 @@ from zsm.plugins.operator import OPSET
 TORCH_TYPE = {"fp32": torch.float32, "fp16": torch.float16}
 
 
-def random_inputs(
-    planes: Mapping[str, Plane], n: int, height: int, width: int, seed: int = 0
-) -> list[Tensor]:
+def random_inputs(planes: Mapping[str, Plane], n: int, height: int, width: int, seed: int = 0) -> list[Tensor]:
     """Random tensors in [0, 1) for a stage's inputs, at an LR size of multiples of 4."""
     generator = torch.Generator().manual_seed(seed)
     return [
-        torch.rand(
-            n, plane.channels, int(height * plane.scale), int(width * plane.scale), generator=generator
-        )
+        torch.rand(n, plane.channels, int(height * plane.scale), int(width * plane.scale), generator=generator)
         for plane in planes.values()
     ]
 
@@ -69,8 +65,7 @@ def _dynamic_shapes(planes: Mapping[str, Plane]) -> tuple[tuple[dict[int, object
     n, h, w = torch.export.Dim("n"), torch.export.Dim("h"), torch.export.Dim("w")
     return (
         tuple(
-            {0: n, 2: int(MULTIPLE * plane.scale) * h, 3: int(MULTIPLE * plane.scale) * w}
-            for plane in planes.values()
+            {0: n, 2: int(MULTIPLE * plane.scale) * h, 3: int(MULTIPLE * plane.scale) * w} for plane in planes.values()
         ),
     )
 

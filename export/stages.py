@@ -60,9 +60,7 @@ def stages(network: Network) -> list[Stage]:
         Stage(
             name="interpolate",
             module=_Flat(network.interpolation, first=len(levels)),
-            inputs={
-                f"{side}_{name}": plane for side in ("previous", "next") for name, plane in levels.items()
-            },
+            inputs={f"{side}_{name}": plane for side in ("previous", "next") for name, plane in levels.items()},
             outputs={"feature": feature},
         ),
     ]

@@ -42,9 +42,7 @@ def stream(
     last: Pixels | None = None
     for number, frame in enumerate(frames):
         check_frame(frame, number, previous)
-        if previous is not None and (
-            number in numbers or (new_scene is not None and new_scene(previous, frame))
-        ):
+        if previous is not None and (number in numbers or (new_scene is not None and new_scene(previous, frame))):
             for last in scene.finish():
                 yield last
             assert last is not None

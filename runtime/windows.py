@@ -31,9 +31,7 @@ class Window:
 def check(window: int, overlap: int) -> None:
     """Raise WindowError unless a window of this many frames can share this many with the next."""
     if window < 2:
-        raise WindowError(
-            f"a window of {window} frames has no gap to fill; give at least 2 (networks learn 4)"
-        )
+        raise WindowError(f"a window of {window} frames has no gap to fill; give at least 2 (networks learn 4)")
     if not 1 <= overlap < window:
         raise WindowError(f"an overlap of {overlap} doesn't fit a window of {window}; give 1 to {window - 1}")
 

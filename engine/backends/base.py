@@ -43,14 +43,10 @@ def open_backend(bundle: Bundle, device: str, backend: str, threads: int | None)
     """Open a bundle's stages where asked, and say in the log what was chosen and why; never fall back."""
     where = Device.parse(device)
     if threads is not None and threads < 1:
-        raise BackendError(
-            f"{threads} threads can't compute anything; give at least 1, or none for all cores"
-        )
+        raise BackendError(f"{threads} threads can't compute anything; give at least 1, or none for all cores")
     if backend != "auto" and backend not in BACKENDS:
         raise BackendError(f"unknown backend {backend!r}; choose auto, {', '.join(BACKENDS)}")
     name, reason = ("onnxruntime", "the only one") if backend == "auto" else (backend, "as asked")
-    opened: Backend = importlib.import_module(f"zsm.engine.backends.{name}").open_bundle(
-        bundle, where, threads
-    )
+    opened: Backend = importlib.import_module(f"zsm.engine.backends.{name}").open_bundle(bundle, where, threads)
     log.info("%s on %s with %s (%s)", bundle.path, where, name, reason)
     return opened

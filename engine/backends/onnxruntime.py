@@ -20,14 +20,10 @@ Array = NDArray[Any]
 def open_bundle(bundle: Bundle, device: Device, threads: int | None) -> "OnnxRuntimeBackend":
     """Open a bundle's stages on the device; raises BackendError if this ONNX Runtime can't run there."""
     if device.kind != "cpu":
-        raise BackendError(
-            f"the onnxruntime backend runs on the cpu only, not on {device}; give --device cpu"
-        )
+        raise BackendError(f"the onnxruntime backend runs on the cpu only, not on {device}; give --device cpu")
     provider = PROVIDERS[device.kind]
     if provider not in ort.get_available_providers():
-        raise BackendError(
-            f"this ONNX Runtime {ort.__version__} has no {provider}; install zsm[{device.kind}]"
-        )
+        raise BackendError(f"this ONNX Runtime {ort.__version__} has no {provider}; install zsm[{device.kind}]")
     return OnnxRuntimeBackend(bundle, device, provider, threads)
 
 
@@ -40,8 +36,7 @@ class OnnxRuntimeBackend:
         self._threads = threads
         self._sessions = {name: self._session(bundle, name) for name in bundle.manifest.stages}
         self._inputs = {
-            name: tuple(tensor.name for tensor in stage.inputs)
-            for name, stage in bundle.manifest.stages.items()
+            name: tuple(tensor.name for tensor in stage.inputs) for name, stage in bundle.manifest.stages.items()
         }
 
     def _session(self, bundle: Bundle, stage: str) -> ort.InferenceSession:

@@ -142,10 +142,7 @@ def _read_pickle(path: Path) -> dict[str, Tensor]:
 def _check(path: Path, found: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> None:
     problems = [
         *(f"missing: {name} {_shape(wanted[name])}" for name in sorted(wanted.keys() - found.keys())),
-        *(
-            f"not the network's: {name} {_shape(found[name])}"
-            for name in sorted(found.keys() - wanted.keys())
-        ),
+        *(f"not the network's: {name} {_shape(found[name])}" for name in sorted(found.keys() - wanted.keys())),
         *(
             f"wrong shape: {name} is {_shape(found[name])}, the network's is {_shape(wanted[name])}"
             for name in sorted(found.keys() & wanted.keys())

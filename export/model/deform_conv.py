@@ -69,7 +69,7 @@ def _normalise(positions: Tensor, h: int, w: int) -> Tensor:
 
 def _node(x: Tensor, offset_mask: Tensor, weight: Tensor, bias: Tensor, groups: int) -> Tensor:
     """The operator as one node of the exported graph."""
-    attributes = {
+    attributes: dict[str, int | str | list[int]] = {
         "kernel_shape": [KERNEL, KERNEL],
         "strides": [1, 1],
         "pads": [KERNEL // 2] * 4,
@@ -82,7 +82,7 @@ def _node(x: Tensor, offset_mask: Tensor, weight: Tensor, bias: Tensor, groups: 
     return torch.onnx.ops.symbolic(
         f"{operator.DOMAIN}::{operator.NAME}",
         (x, offset_mask, weight, bias),
-        attributes,
+        attributes,  # type: ignore[arg-type]  # dict is invariant
         dtype=x.dtype,
         shape=(x.shape[0], weight.shape[0], x.shape[2], x.shape[3]),
         version=operator.VERSION,
