@@ -1,6 +1,7 @@
 """Stages on ONNX Runtime."""
 
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,25 @@ def open_bundle(bundle: Bundle, device: Device, threads: int | None) -> "OnnxRun
     return OnnxRuntimeBackend(bundle, device, provider, threads)
 
 
+@cache
+def _share_memory() -> None:
+    """Let the sessions of this process take memory from one pool: stages run one after the other."""
+    info = ort.OrtMemoryInfo("Cpu", ort.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, ort.OrtMemType.DEFAULT)
+    ort.create_and_register_allocator(info, None)
+
+
+def _options(threads: int | None) -> ort.SessionOptions:
+    _share_memory()
+    options = ort.SessionOptions()
+    options.log_severity_level = 3
+    options.intra_op_num_threads = threads or 0
+    options.enable_mem_pattern = False
+    options.add_session_config_entry("session.use_env_allocators", "1")
+    # Each session has threads of its own; those that wait for work would hold up the next stage's.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    return options
+
+
 class OnnxRuntimeBackend:
     """One session a stage; tensors are NumPy arrays."""
 
@@ -40,9 +60,7 @@ class OnnxRuntimeBackend:
         }
 
     def _session(self, bundle: Bundle, stage: str) -> ort.InferenceSession:
-        options = ort.SessionOptions()
-        options.log_severity_level = 3
-        options.intra_op_num_threads = self._threads or 0
+        options = _options(self._threads)
         content = bundle.read(stage)
         try:
             if not bundle.manifest.portable:

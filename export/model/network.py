@@ -93,8 +93,9 @@ class Reconstruction(nn.Module):
         """
         x = hidden[0] if self.merge is None else self.merge(torch.cat(hidden, 1))
         x = self.blocks(x)
-        x = activate(functional.pixel_shuffle(self.up1(x), 2))
-        x = activate(functional.pixel_shuffle(self.up2(x), 2))
+        # The activation commutes with the shuffle, and before it inference libraries fuse it with the convolution.
+        x = functional.pixel_shuffle(activate(self.up1(x)), 2)
+        x = functional.pixel_shuffle(activate(self.up2(x)), 2)
         x = self.last(activate(self.hr(x)))
         return x if self.enlarge is None else x + self.enlarge((base[0] + base[1]) / 2)
 
