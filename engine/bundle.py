@@ -56,7 +56,7 @@ class Manifest:
     trained: bool
     weights_sha256: str
     """Digest of the weights file that the bundle was exported from; empty for an untrained network."""
-    license: str
+    licence: str
     stages: Mapping[str, StageSpec]
 
     def to_json(self) -> str:

@@ -1,13 +1,14 @@
 """`Runtime`: a bundle that is ready to process frames."""
 
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
 
-from zsm.engine.backends import BackendError, open_backend
+from zsm.engine.backends import BackendError, TimedBackend, open_backend
 from zsm.engine.bundle import Bundle
 from zsm.engine.network import SCALE
 from zsm.runtime import Backend, Cuts, FrameError, Pixels, windows
@@ -104,6 +105,17 @@ class Runtime:
             "overlap": self._overlap,
             "latency_frames": self.latency,
         }
+
+    @contextmanager
+    def timing(self) -> Iterator[dict[str, float]]:
+        """Add up the seconds that each stage takes while the context lasts."""
+        inner = self._open()
+        spent: dict[str, float] = {}
+        self._backend = TimedBackend(inner, spent)
+        try:
+            yield spent
+        finally:
+            self._backend = inner
 
     def close(self) -> None:
         """Give back what the backend holds. The Runtime can't be used afterwards."""

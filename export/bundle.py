@@ -14,7 +14,8 @@ from onnx import ModelProto, ValueInfoProto
 from zsm.engine.bundle import FORMAT_VERSION, MANIFEST, Bundle, Manifest, Precision, StageSpec, TensorSpec
 from zsm.errors import Error
 from zsm.export import graphs, pixels, verify
-from zsm.export.model import Network
+from zsm.export import weights as released
+from zsm.export.model import Network, checkpoint
 from zsm.export.stages import stages
 from zsm.plugins.operator import OPSET, make_portable
 
@@ -36,7 +37,7 @@ class Options:
     overwrite: bool = False
     trained: bool = True
     weights_sha256: str = ""
-    license: str = "unknown"
+    licence: str = "unknown"
     """The licence of the weights."""
 
 
@@ -69,7 +70,7 @@ def export_bundle(
             portable=options.portable,
             trained=options.trained,
             weights_sha256=options.weights_sha256,
-            license=options.license,
+            licence=options.licence,
             stages=specs,
         )
         (folder / MANIFEST).write_text(manifest.to_json(), "utf-8")
@@ -79,6 +80,35 @@ def export_bundle(
             raise ExportError(f"the exported graphs differ from the network: {error}; no bundle was written")
         _put_in_place(folder, out)
     return Exported(bundle=Bundle(out), error=error)
+
+
+def export_weights(
+    weights: Path,
+    out: Path,
+    *,
+    precision: Precision = "fp32",
+    portable: bool = False,
+    overwrite: bool = False,
+    licence: str | None = None,
+    progress: Progress = lambda _: None,
+) -> Exported:
+    """Export a weights file: safetensors, or a PyTorch checkpoint in the released format.
+
+    What the file says of itself goes into the bundle; `licence` overrides its word on that.
+    """
+    network = checkpoint.load(weights)
+    said = checkpoint.metadata(weights)
+    if licence is None:
+        licence = released.LICENCE if released.is_released(weights) else said.get("licence", "unknown")
+    options = Options(
+        precision=precision,
+        portable=portable,
+        overwrite=overwrite,
+        trained=said.get("trained", "true") == "true",
+        weights_sha256=hashlib.sha256(weights.read_bytes()).hexdigest(),
+        licence=licence,
+    )
+    return export_bundle(network, out, options, progress)
 
 
 def _models(network: Network, precision: Precision, progress: Progress) -> Iterator[tuple[str, ModelProto, int, float]]:

@@ -1,0 +1,40 @@
+"""Measure how fast a bundle is on this machine: seconds for each output frame, by stage, and memory."""
+
+import argparse
+from pathlib import Path
+
+from zsm.cli.options import add_runtime_options, runtime_options
+
+SUMMARY = "measure a bundle's speed"
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments."""
+    parser.add_argument("bundle", type=Path, help="the bundle's folder")
+    parser.add_argument("--size", default="112x64", help="LR size (default: %(default)s)")
+    parser.add_argument("--frames", type=int, default=4, help="input frames (default: %(default)s)")
+    parser.add_argument("--repeats", type=int, default=5, help="how often (default: %(default)s)")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    add_runtime_options(parser)
+
+
+def execute(args: argparse.Namespace) -> int:
+    """Measure and print."""
+    import json
+
+    from zsm.engine import Runtime
+    from zsm.engine.bench import measure
+    from zsm.engine.sizes import Size
+
+    with Runtime(args.bundle, **runtime_options(args)) as runtime:
+        result = measure(runtime, Size.parse(args.size), args.frames, args.repeats)
+    if args.json:
+        print(json.dumps(result, indent=1))
+        return 0
+    seconds = result["seconds_per_output"]
+    print(f"{result['size']}, {result['frames']} frames in, {result['outputs']} out, {result['repeats']} times")
+    print(f"{seconds['median']:.4f} s per output frame (from {seconds['min']:.4f} to {seconds['max']:.4f})")
+    for stage, spent in result["stages"].items():
+        print(f"  {stage:16} {spent:.4f} s")
+    print(f"peak memory {result['peak_rss_mib']:.0f} MiB")
+    return 0
