@@ -9,15 +9,15 @@ from math import isfinite, nan
 from pathlib import Path
 
 from zsm.evaluation import pictures
-from zsm.evaluation.report import COLUMNS, Report, cells, to_json
+from zsm.evaluation.report import Report, to_json
 from zsm.evaluation.scoring import ClipScores, MeanScores, Scored, Scores
 
+_COLUMNS = ("PSNR", "SSIM", "original", "interpolated", "whole windows", "temporal")
 _CROP = (112, 84)
 _SERIES = 5
 _EXPLANATIONS = {
     "original / interpolated": "frames that the system saw in low resolution / frames that it had to invent.",
-    "whole windows": "the frames that fill windows of 7, as the paper's released script counts: "
-    "it drops the rest.",
+    "whole windows": "the frames that fill windows of 7, as the paper's released script counts: it drops the rest.",
     "temporal": "PSNR in dB of the change from frame to frame: flicker lowers it, a steady blur doesn't.",
     "PSNR, SSIM": "on luma of rounded 8-bit RGB, no border cut; SSIM with an 11x11 Gaussian of sigma 1.5.",
 }
@@ -104,29 +104,38 @@ def _header(report: Report) -> str:
 
 
 def _table(parts: Iterable[tuple[str, Mapping[str, Scores | MeanScores]]]) -> str:
-    heads = "".join(f"<th>{escape(column)}</th>" for column in ("", "", *COLUMNS))
+    heads = "".join(f"<th>{escape(column)}</th>" for column in ("", "", *_COLUMNS))
     bodies = "".join(f"<tbody>{_rows(title, systems)}</tbody>" for title, systems in parts)
     return f'<div class="scroll"><table><thead><tr>{heads}</tr></thead>{bodies}</table></div>'
 
 
 def _rows(title: str, systems: Mapping[str, Scores | MeanScores]) -> str:
-    texts = {name: cells(scores) for name, scores in systems.items()}
-    # "29.10 / 0.9012": the PSNR in front decides.
-    values = [[_number(row[column]) for row in texts.values()] for column in range(len(COLUMNS))]
-    best = [max(column) if len(set(column)) > 1 else None for column in values]
+    figures = {name: _figures(scores) for name, scores in systems.items()}
+    best = [_best([row[column][0] for row in figures.values()]) for column in range(len(_COLUMNS))]
     rows = []
-    for index, (name, row) in enumerate(texts.items()):
-        figures = "".join(
-            f"<td{' class=best' if _number(text) == best[column] else ''}>{text}</td>"
-            for column, text in enumerate(row)
+    for index, (name, row) in enumerate(figures.items()):
+        cells = "".join(
+            f"<td{' class=best' if value == best[column] else ''}>{text}</td>"
+            for column, (value, text) in enumerate(row)
         )
-        rows.append(f"<tr><td>{escape(title) if not index else ''}</td><td>{escape(name)}</td>{figures}</tr>")
+        rows.append(f"<tr><td>{'' if index else escape(title)}</td><td>{escape(name)}</td>{cells}</tr>")
     return "".join(rows)
 
 
-def _number(text: str) -> float:
-    value = float(text.split(" ")[0])
-    return value if value == value else -1.0
+def _figures(scores: Scores | MeanScores) -> list[tuple[float, str]]:
+    """For each column, what is written and, rounded as written, the value that ranks it."""
+    parts = (scores.original, scores.interpolated, scores.windows)
+    return [
+        (round(scores.all.psnr, 2), f"{scores.all.psnr:.2f}"),
+        (round(scores.all.ssim, 4), f"{scores.all.ssim:.4f}"),
+        *((round(part.psnr, 2), f"{part.psnr:.2f} / {part.ssim:.4f}") for part in parts),
+        (round(scores.temporal_psnr, 2), f"{scores.temporal_psnr:.2f}"),
+    ]
+
+
+def _best(values: Sequence[float]) -> float | None:
+    """The largest of several different values."""
+    return max(values) if len(set(values)) > 1 else None
 
 
 def _left_out(report: Report) -> str:
@@ -170,9 +179,7 @@ def _chart(systems: Mapping[str, Scores]) -> str:
     margin = max(0.5, (high - low) * 0.08)
     chart = _Axes(low=low - margin, high=high + margin, frames=len(next(iter(systems.values())).psnr))
     lines = "".join(_line(chart, index, scores.psnr) for index, scores in enumerate(systems.values()))
-    return (
-        f'<svg viewBox="0 0 640 240" role="img" aria-label="PSNR of every frame">{chart.grid()}{lines}</svg>'
-    )
+    return f'<svg viewBox="0 0 640 240" role="img" aria-label="PSNR of every frame">{chart.grid()}{lines}</svg>'
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -221,9 +228,7 @@ def _legend(systems: Iterable[str]) -> str:
 
 
 def _footer(report: Report) -> str:
-    meaning = "".join(
-        f"<dt>{escape(word)}</dt><dd>{escape(text)}</dd>" for word, text in _EXPLANATIONS.items()
-    )
+    meaning = "".join(f"<dt>{escape(word)}</dt><dd>{escape(text)}</dd>" for word, text in _EXPLANATIONS.items())
     facts = {key: value for key, value in to_json(report).items() if key in ("zsm", "protocol", "systems")}
     return (
         f"<h2>What the columns mean</h2><dl>{meaning}</dl><details><summary>How it was run</summary>"

@@ -7,11 +7,14 @@ from math import isfinite
 from pathlib import Path
 from typing import Any
 
+from rich import box
+from rich.padding import Padding
 from rich.table import Table
+from rich.text import Text
 
 from zsm import __version__
 from zsm.errors import Error
-from zsm.evaluation.scoring import ClipScores, Figures, MeanScores, Protocol, Scores, means
+from zsm.evaluation.scoring import ClipScores, MeanScores, Protocol, Scores, means
 
 
 class ReportError(Error):
@@ -42,27 +45,17 @@ class Report:
         return by_group | {"all clips": means(self.clips)}
 
 
-COLUMNS = ("PSNR", "SSIM", "original", "interpolated", "whole windows", "temporal")
-
-
-def cells(scores: Scores | MeanScores) -> tuple[str, ...]:
-    """What stands in `COLUMNS` for a system on a clip, or on the mean of several."""
-    return (
-        f"{scores.all.psnr:.2f}",
-        f"{scores.all.ssim:.4f}",
-        _both(scores.original),
-        _both(scores.interpolated),
-        _both(scores.windows),
-        f"{scores.temporal_psnr:.2f}",
-    )
-
-
 def table(report: Report) -> Table:
     """The table for a terminal: a row for each system on each clip, and the means."""
-    result = Table(title=f"{report.data}: PSNR in dB / SSIM, on luma", caption=_caption(report))
-    result.add_column("clip")
-    result.add_column("system")
-    for column in COLUMNS:
+    result = Table(
+        title=f"{report.data}: PSNR in dB and SSIM on luma",
+        caption=_caption(report),
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+        pad_edge=False,
+    )
+    result.add_column("", min_width=16, overflow="fold")
+    for column in ("PSNR", "SSIM", "PSNR\noriginal", "PSNR\ninterp.", "PSNR\nwindows", "PSNR\ntemporal"):
         result.add_column(column, justify="right", no_wrap=True)
     for clip in report.clips:
         _rows(result, clip.name, clip.systems)
@@ -111,8 +104,11 @@ def write(path: Path, content: str | Mapping[str, Any]) -> None:
 
 
 def _rows(result: Table, title: str, systems: Mapping[str, Scores | MeanScores]) -> None:
-    for row, (system, scores) in enumerate(systems.items()):
-        result.add_row("" if row else title, system, *cells(scores))
+    result.add_row(Text(title, style="bold"))
+    for system, scores in systems.items():
+        decibels = (scores.original.psnr, scores.interpolated.psnr, scores.windows.psnr, scores.temporal_psnr)
+        figures = (f"{scores.all.psnr:.2f}", f"{scores.all.ssim:.4f}", *(f"{value:.2f}" for value in decibels))
+        result.add_row(Padding(Text(system), (0, 0, 0, 2)), *figures)
     result.add_section()
 
 
@@ -120,10 +116,6 @@ def _caption(report: Report) -> str | None:
     if not report.left_out:
         return None
     return f"Left out of the means, because a PSNR is infinite: {', '.join(report.left_out)}"
-
-
-def _both(figures: Figures) -> str:
-    return f"{figures.psnr:.2f} / {figures.ssim:.4f}"
 
 
 def _clip_json(clip: ClipScores) -> dict[str, Any]:

@@ -183,9 +183,7 @@ def evaluate(clips: Iterable[Clip], systems: Mapping[str, System], protocol: Pro
         scores = {name: score(frames, trial.truth) for name, frames in restored.items()}
         frames, height, width, _ = trial.truth.shape
         yield Scored(
-            scores=ClipScores(
-                name=clip.name, group=clip.group, frames=frames, size=(width, height), systems=scores
-            ),
+            scores=ClipScores(name=clip.name, group=clip.group, frames=frames, size=(width, height), systems=scores),
             trial=trial,
             restored=restored,
         )

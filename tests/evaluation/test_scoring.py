@@ -1,5 +1,6 @@
 """The protocol step by step, and the figures against the metrics taken frame by frame."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,20 +12,13 @@ from numpy.typing import NDArray
 from zsm.evaluation import bicubic, degradations, layouts, metrics, scoring, systems
 from zsm.evaluation.scoring import Protocol, System
 
+ClipWriter = Callable[[str, int, tuple[int, int]], layouts.Clip]
+
 
 @pytest.fixture
-def clip(tmp_path: Path, rng: np.random.Generator) -> layouts.Clip:
-    """Eight HR frames of 66x50 (not a multiple of 4) with something moving."""
-    return write_clip(tmp_path / "data" / "ball", 8, (66, 50), rng)
-
-
-def write_clip(folder: Path, frames: int, size: tuple[int, int], rng: np.random.Generator) -> layouts.Clip:
-    folder.mkdir(parents=True)
-    background = cv2.GaussianBlur(rng.integers(0, 256, (size[1], size[0], 3), dtype=np.uint8), (0, 0), 2)
-    for number in range(frames):
-        frame = cv2.circle(background.copy(), (10 + 5 * number, 25), 8, (0, 0, 255), -1)
-        assert cv2.imwrite(str(folder / f"{number:03}.png"), frame)
-    return layouts.find(folder.parent)[0]
+def clip(write_clip: ClipWriter) -> layouts.Clip:
+    """Eight HR frames of a size that is no multiple of 4."""
+    return write_clip("ball", 8, (66, 50))
 
 
 def only(system: System, clip: layouts.Clip, protocol: Protocol) -> scoring.Scored:
@@ -52,14 +46,14 @@ def test_whole_windows_of_seven(frames: int, kept: int) -> None:
     assert scoring.whole_windows(frames) == kept
 
 
-def test_whole_windows_cut_the_clip(tmp_path: Path, rng: np.random.Generator) -> None:
-    clip = write_clip(tmp_path / "long", 11, (16, 16), rng)
+def test_whole_windows_cut_the_clip(write_clip: ClipWriter) -> None:
+    clip = write_clip("long", 11, (16, 16))
     assert len(scoring.prepare(clip, Protocol()).truth) == 11
     assert len(scoring.prepare(clip, Protocol(whole_windows=True)).truth) == 7
 
 
-def test_every_figure_is_the_mean_of_its_frames(tmp_path: Path, rng: np.random.Generator) -> None:
-    clip = write_clip(tmp_path / "long", 11, (32, 24), rng)
+def test_every_figure_is_the_mean_of_its_frames(write_clip: ClipWriter) -> None:
+    clip = write_clip("long", 11, (32, 24))
     scored = only(systems.baseline(), clip, Protocol())
     truth, restored = scored.trial.truth, scored.restored["it"]
     luma = [(metrics.luma(a), metrics.luma(b)) for a, b in zip(restored, truth, strict=True)]
@@ -78,10 +72,8 @@ def test_every_figure_is_the_mean_of_its_frames(tmp_path: Path, rng: np.random.G
     assert scores.temporal_psnr == pytest.approx(10 * np.log10(255**2 / np.mean(change**2)))
 
 
-def test_means_are_over_clips_not_frames(tmp_path: Path, rng: np.random.Generator) -> None:
-    for name, frames in (("a", 3), ("b", 7)):
-        write_clip(tmp_path / "data" / name, frames, (48, 32), rng)
-    clips = layouts.find(tmp_path / "data")
+def test_means_are_over_clips_not_frames(write_clip: ClipWriter) -> None:
+    clips = [write_clip("a", 3, (48, 32)), write_clip("b", 7, (48, 32))]
     scores = [one.scores for one in scoring.evaluate(clips, {"it": systems.baseline()}, Protocol())]
     first, second = (one.systems["it"] for one in scores)
     mean = scoring.means(scores)["it"]
@@ -89,10 +81,8 @@ def test_means_are_over_clips_not_frames(tmp_path: Path, rng: np.random.Generato
     assert mean.temporal_psnr == pytest.approx((first.temporal_psnr + second.temporal_psnr) / 2)
 
 
-def test_a_still_clip_is_in_every_mean_but_the_temporal_one(
-    clip: layouts.Clip, tmp_path: Path, rng: np.random.Generator
-) -> None:
-    still = write_clip(tmp_path / "still" / "corner", 3, (12, 12), rng)
+def test_a_still_clip_is_in_every_mean_but_the_temporal_one(clip: layouts.Clip, write_clip: ClipWriter) -> None:
+    still = write_clip("still", 3, (12, 12))
     scores = [one.scores for one in scoring.evaluate([clip, still], {"it": systems.baseline()}, Protocol())]
     first, second = (one.systems["it"] for one in scores)
     mean = scoring.means(scores)["it"]
@@ -162,9 +152,9 @@ def test_wrong_predictions_say_what_is_wrong(clip: layouts.Clip, tmp_path: Path)
         only(theirs, clip, Protocol())
 
 
-def test_what_cannot_be_scored_says_so(tmp_path: Path, rng: np.random.Generator) -> None:
+def test_what_cannot_be_scored_says_so(write_clip: ClipWriter) -> None:
     with pytest.raises(scoring.ScoringError, match="0 frames"):
         Protocol(frames=0)
-    tiny = write_clip(tmp_path / "tiny", 3, (3, 8), rng)
+    tiny = write_clip("tiny", 3, (3, 8))
     with pytest.raises(scoring.ScoringError, match="3x8"):
         scoring.prepare(tiny, Protocol())

@@ -10,6 +10,8 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from zsm.cli.options import add_runtime_options, runtime_options
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
@@ -19,7 +21,7 @@ SUMMARY = "score a bundle or another system's frames: PSNR, SSIM, temporal consi
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    """Add the command's arguments."""
+    """Add the arguments."""
     parser.add_argument("bundle", nargs="?", type=Path, metavar="BUNDLE", help="the bundle to score")
     parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="the data set's folder")
     parser.add_argument(
@@ -38,9 +40,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every figure, down to each frame")
     parser.add_argument("--html", type=Path, metavar="FILE", help="write one page with pictures")
-    parser.add_argument("--pictures", type=int, default=8, metavar="N", help="clips shown on the page (8)")
+    parser.add_argument("--pictures", type=int, default=8, metavar="N", help="clips shown (default: %(default)s)")
     _configure_protocol(parser)
-    _configure_runtime(parser)
+    add_runtime_options(parser)
 
 
 def _configure_protocol(parser: argparse.ArgumentParser) -> None:
@@ -56,16 +58,7 @@ def _configure_protocol(parser: argparse.ArgumentParser) -> None:
         metavar="KIND",
         help="degrade the input: noise, noise:SIGMA (8-bit levels) or jpeg:QUALITY",
     )
-    group.add_argument("--seed", type=int, default=0, help="seed of the degradation (0)")
-
-
-def _configure_runtime(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("how the bundle runs")
-    group.add_argument("--device", default="cpu", help="cpu or cuda:0 (cpu)")
-    group.add_argument("--backend", default="auto", help="auto, onnxruntime or tensorrt (auto)")
-    group.add_argument("--window", type=int, default=4, help="input frames processed together (4)")
-    group.add_argument("--overlap", type=int, default=1, help="input frames that windows share (1)")
-    group.add_argument("--threads", type=int, help="CPU threads (all cores)")
+    group.add_argument("--seed", type=int, default=0, help="seed of the degradation (default: %(default)s)")
 
 
 def execute(args: argparse.Namespace) -> int:
@@ -117,14 +110,7 @@ def _systems(args: argparse.Namespace, stack: ExitStack) -> dict[str, "scoring.S
     if args.bundle is not None:
         from zsm import engine
 
-        runtime = engine.Runtime(
-            args.bundle,
-            device=args.device,
-            backend=args.backend,
-            window=args.window,
-            overlap=args.overlap,
-            threads=args.threads,
-        )
+        runtime = engine.Runtime(args.bundle, **runtime_options(args))
         found[args.bundle.resolve().name] = systems.bundle(stack.enter_context(runtime))
     if len(found) != 1 + len(args.predictions) + (args.bundle is not None):
         raise scoring.ScoringError("two systems have the same name: rename a folder of predictions")

@@ -1,0 +1,138 @@
+"""`zsm eval` as it is run: real clips in, the printed table, JSON and HTML read back."""
+
+import base64
+import json
+import re
+from collections.abc import Callable
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+from zsm.cli import main
+from zsm.evaluation import layouts, metrics
+
+
+class Page(HTMLParser):
+    """The tags of a page, with their attributes, and its text."""
+
+    def __init__(self, source: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self.feed(source)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+    def images(self) -> list[str]:
+        return [attributes["src"] or "" for tag, attributes in self.tags if tag == "img"]
+
+
+@pytest.fixture
+def data(tmp_path: Path, write_clip: Callable[[str, int, tuple[int, int]], layouts.Clip]) -> Path:
+    write_clip("long & short", 8, (66, 50))
+    write_clip("wide", 3, (80, 32))
+    return tmp_path / "data"
+
+
+def evaluated(*arguments: object, out: Path) -> dict[str, Any]:
+    assert main(["eval", *map(str, arguments), "--json", str(out)]) == 0
+    result: dict[str, Any] = json.loads(out.read_text())
+    return result
+
+
+def test_an_untrained_bundle_scores_as_the_baseline(
+    data: Path, untrained_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    result = evaluated(untrained_bundle, "--data", data, out=tmp_path / "scores.json")
+    means = result["means"]["all clips"]
+    assert list(means) == ["bicubic + averaging", "tiny"]
+    assert means["tiny"]["all"]["psnr"] == pytest.approx(means["bicubic + averaging"]["all"]["psnr"], abs=0.02)
+    assert result["systems"]["tiny"]["trained"] is False
+    assert [(clip["name"], clip["frames"], clip["size"]) for clip in result["clips"]] == [
+        ("long & short", 7, "64x48"),
+        ("wide", 3, "80x32"),
+    ]
+    printed = capsys.readouterr().out
+    assert f"{means['tiny']['all']['psnr']:.2f}" in printed
+    assert "mean, all clips" in printed
+
+
+def test_predictions_are_scored_beside_the_baseline(data: Path, tmp_path: Path) -> None:
+    theirs = tmp_path / "theirs"
+    for clip in layouts.find(data):
+        (theirs / clip.name).mkdir(parents=True)
+        for number, frame in enumerate(clip.read()[:7]):
+            blurred = cv2.GaussianBlur(frame[: len(frame) // 4 * 4, : frame.shape[1] // 4 * 4], (0, 0), 1)
+            assert cv2.imwrite(str(theirs / clip.name / f"{number}.png"), blurred[..., ::-1])
+    result = evaluated("--data", data, "--predictions", theirs, out=tmp_path / "scores.json")
+    scores = result["clips"][1]["systems"]["theirs"]["frames"]["psnr"]
+    (clip,) = [clip for clip in layouts.find(data) if clip.name == "wide"]
+    expected = [
+        metrics.psnr(metrics.luma(layouts.read_image(path)), metrics.luma(frame))
+        for path, frame in zip(layouts.image_files(theirs / "wide"), clip.read(), strict=True)
+    ]
+    assert scores == pytest.approx(expected)
+
+
+def test_the_page_needs_nothing_beside_it(data: Path, untrained_bundle: Path, tmp_path: Path) -> None:
+    path = tmp_path / "report.html"
+    evaluated(untrained_bundle, "--data", data, "--html", path, out=tmp_path / "scores.json")
+    source = path.read_text()
+    page = Page(source)
+    assert not re.search(r"https?://|url\(|<script|<link", source)
+    # For each clip the whole frame, and on two frames the input, two systems and the truth.
+    assert len(page.images()) == 2 * (1 + 2 * 4)
+    for image in page.images():
+        kind, content = image.split(";base64,")
+        assert kind in ("data:image/png", "data:image/jpeg")
+        assert cv2.imdecode(np.frombuffer(base64.b64decode(content), np.uint8), cv2.IMREAD_COLOR) is not None
+    assert "long & short" in page.text
+    assert "untrained" in page.text
+
+
+def test_fewer_pictures_and_frames(data: Path, untrained_bundle: Path, tmp_path: Path) -> None:
+    path = tmp_path / "report.html"
+    options = ("--data", data, "--html", path, "--pictures", 1, "--frames", 1)
+    result = evaluated(untrained_bundle, *options, out=tmp_path / "scores.json")
+    assert [clip["frames"] for clip in result["clips"]] == [1, 1]
+    assert result["means"]["all clips"]["tiny"]["interpolated"] == {"psnr": None, "ssim": None}
+    assert len(Page(path.read_text()).images()) == 1 + 4
+
+
+def test_a_degraded_input_scores_worse_and_is_written_down(data: Path, untrained_bundle: Path, tmp_path: Path) -> None:
+    clean = evaluated(untrained_bundle, "--data", data, out=tmp_path / "clean.json")
+    worse = evaluated(untrained_bundle, "--data", data, "--degradation", "jpeg:10", out=tmp_path / "jpeg.json")
+    psnr = [result["means"]["all clips"]["tiny"]["all"]["psnr"] for result in (clean, worse)]
+    assert psnr[1] < psnr[0] - 1
+    assert clean["protocol"]["degradation"] is None
+    assert worse["protocol"]["degradation"] == "Jpeg(quality=10)"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--data", "nowhere", "--predictions", "p"], "no folder nowhere"),
+        (["--data", "{data}"], "nothing to score"),
+        (["--data", "{data}", "--predictions", "a/x", "--predictions", "b/x"], "same name"),
+        (["--data", "{data}", "--predictions", "p", "--html", "no/where.html"], "no folder no"),
+        (["--data", "{data}", "--predictions", "p", "--json", "{data}"], "it is a folder"),
+        (["--data", "{data}", "--predictions", "p", "--degradation", "fog"], "unknown degradation 'fog'"),
+        (["--data", "{data}", "no-bundle"], "no bundle"),
+    ],
+)
+def test_mistakes_are_one_message(
+    arguments: list[str], message: str, data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["eval", *(argument.format(data=data) for argument in arguments)]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("zsm eval: ")
+    assert message in error
+    assert error.count("\n") == 1
