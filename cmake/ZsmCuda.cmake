@@ -1,0 +1,20 @@
+# Enables CUDA if nvcc is there. Sets ZSM_HAVE_CUDA.
+#
+# Shorten the list for a quicker build: -DCMAKE_CUDA_ARCHITECTURES=90 (or `native`).
+set(ZSM_HAVE_CUDA OFF)
+if(ZSM_CUDA)
+  include(CheckLanguage)
+  check_language(CUDA)
+  if(CMAKE_CUDA_COMPILER)
+    # Code for each generation, and PTX of the newest for those that come after it.
+    set(architectures 75-real 80-real 86-real 89-real 90-real 100-real 120-real 120-virtual)
+    set(CMAKE_CUDA_ARCHITECTURES "${architectures}" CACHE STRING "GPU architectures to compile for")
+    enable_language(CUDA)
+    find_package(CUDAToolkit REQUIRED)
+    set(ZSM_HAVE_CUDA ON)
+  else()
+    message(STATUS "Skipped: CUDA kernels and TensorRT adapter. No nvcc; install the CUDA toolkit or set CUDACXX to its nvcc.")
+  endif()
+else()
+  message(STATUS "Skipped: CUDA kernels and TensorRT adapter. ZSM_CUDA is off.")
+endif()

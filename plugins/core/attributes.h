@@ -1,0 +1,29 @@
+// The operator's attributes and tensor sizes, as the inference libraries hand them over.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "core/shape.h"
+
+namespace zsm {
+
+using Sizes = std::vector<int64_t>;
+
+// Named and valued as those of ONNX's DeformConv; pads are top, left, bottom, right.
+struct Attributes {
+  Sizes kernel_shape;
+  Sizes strides{1, 1};
+  Sizes pads{0, 0, 0, 0};
+  Sizes dilations{1, 1};
+  int64_t group = 1;
+  int64_t offset_group = 1;
+};
+
+// Both return an empty string, or one sentence that says what is wrong.
+std::string fault(const Attributes& attributes);
+std::string resolve(const Attributes& attributes, const Sizes& x, const Sizes& offset_mask, const Sizes& weight,
+                    const Sizes& bias, Shape& shape);
+
+}  // namespace zsm

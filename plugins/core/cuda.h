@@ -1,0 +1,16 @@
+// Choosing and launching the CUDA kernels.
+#pragma once
+
+#include <string>
+
+#include "core/deform_conv.h"
+#include "core/shape.h"
+
+namespace zsm {
+
+int cuda_kernels(const Shape& shape, zsm_type type, zsm_layout layout, int32_t* kernels);
+
+zsm_status cuda(const Shape& shape, zsm_type type, zsm_layout layout, int32_t kernel,
+                const zsm_deform_conv2d_tensors& tensors, void* stream, std::string& message);
+
+}  // namespace zsm

@@ -1,0 +1,100 @@
+// The deformable convolution's C interface: pointers, a shape, a stream, a status.
+//
+// Adapters for inference libraries and tests call this and nothing else.
+#ifndef ZSM_DEFORM_CONV_H
+#define ZSM_DEFORM_CONV_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#if defined(_WIN32)
+#define ZSM_API __declspec(dllexport)
+#else
+#define ZSM_API __attribute__((visibility("default")))
+#endif
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef enum {
+  ZSM_OK = 0,
+  ZSM_INVALID_ARGUMENT = 1,
+  ZSM_UNSUPPORTED = 2,  // a kernel that does not take this shape, or a library built without CUDA
+  ZSM_OUT_OF_MEMORY = 3,
+  ZSM_CUDA_ERROR = 4,
+} zsm_status;
+
+// The element type of all tensors. Whatever it is, positions and sums are float32 or better.
+typedef enum { ZSM_FLOAT32 = 0, ZSM_FLOAT16 = 1 } zsm_type;
+
+// How x, offset_mask and out lie in memory; weight and bias are always linear.
+typedef enum {
+  ZSM_LINEAR = 0,         // (N,C,H,W)
+  ZSM_CHANNELS_LAST = 1,  // (N,H,W,C), C rounded up to a multiple of 8: TensorRT's kHWC8
+} zsm_layout;
+
+// The fused kernels differ in how many pixels a block works on and in how it keeps the weights.
+typedef enum {
+  ZSM_KERNEL_AUTO = 0,
+  ZSM_KERNEL_PLAIN = 1,               // any shape
+  ZSM_KERNEL_FUSED_64_STREAMED = 2,   // 64 pixels, weights of two deformable groups at a time
+  ZSM_KERNEL_FUSED_128_STREAMED = 3,  // 128 pixels, weights of one deformable group at a time
+  ZSM_KERNEL_FUSED_64_RESIDENT = 4,   // 64 pixels, all weights stay in shared memory
+  ZSM_KERNEL_FUSED_128_RESIDENT = 5,  // 128 pixels, all weights stay in shared memory
+} zsm_cuda_kernel;
+
+// x (batch,channels,height,width), weight (outputs,channels/groups,kernel_h,kernel_w), bias (outputs),
+// offset_mask (batch,3*offset_groups*kernel_h*kernel_w,H',W') and out (batch,outputs,H',W'), where (H',W')
+// is zsm_deform_conv2d_output_size. With K = kernel_h*kernel_w, channel g*2K+2k of offset_mask is dy of tap
+// k in deformable group g, the next is dx, and channel 2K*offset_groups+g*K+k the logit of its mask.
+typedef struct {
+  int32_t batch, channels, height, width, outputs;
+  int32_t kernel_h, kernel_w, stride_h, stride_w, dilation_h, dilation_w;
+  int32_t pad_top, pad_left, pad_bottom, pad_right;
+  int32_t groups, offset_groups;
+} zsm_deform_conv2d_shape;
+
+typedef struct {
+  const void* x;
+  const void* offset_mask;
+  const void* weight;
+  const void* bias;
+  void* out;
+} zsm_deform_conv2d_tensors;
+
+// Calls task(data, i) once for every i in [0, count), in any order, on any threads; returns when all are done.
+typedef void (*zsm_parallel_for)(void* context, void (*task)(void* data, size_t index), void* data, size_t count);
+
+// What went wrong in this thread's last call that did not return ZSM_OK.
+ZSM_API const char* zsm_last_error(void);
+
+// The CUDA architectures this library carries code for ("75;80;90"), or "" if it was built without CUDA.
+ZSM_API const char* zsm_cuda_architectures(void);
+
+ZSM_API zsm_status zsm_deform_conv2d_output_size(const zsm_deform_conv2d_shape* shape, int32_t* height, int32_t* width);
+
+// Readable and slow; sums in float64. Linear layout.
+ZSM_API zsm_status zsm_deform_conv2d_reference(const zsm_deform_conv2d_shape* shape, zsm_type type,
+                                               const zsm_deform_conv2d_tensors* tensors);
+
+// Linear layout. `parallel_for` may be null: then everything runs in the calling thread.
+// Needs memory for a float32 copy of x. More than one conv group goes to the reference.
+ZSM_API zsm_status zsm_deform_conv2d_cpu(const zsm_deform_conv2d_shape* shape, zsm_type type,
+                                         const zsm_deform_conv2d_tensors* tensors, zsm_parallel_for parallel_for,
+                                         void* context);
+
+// Writes the kernels that take this shape on the current device, fastest guess first, and returns how many.
+// `kernels` has room for 8. Without a device the answer is for one with enough shared memory for all.
+ZSM_API int32_t zsm_deform_conv2d_cuda_kernels(const zsm_deform_conv2d_shape* shape, zsm_type type, zsm_layout layout,
+                                               int32_t* kernels);
+
+// Launches on `stream` (a cudaStream_t) of the current device and returns at once. No workspace.
+// Tensors are aligned to 16 bytes.
+ZSM_API zsm_status zsm_deform_conv2d_cuda(const zsm_deform_conv2d_shape* shape, zsm_type type, zsm_layout layout,
+                                          int32_t kernel, const zsm_deform_conv2d_tensors* tensors, void* stream);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

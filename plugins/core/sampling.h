@@ -1,0 +1,50 @@
+// Where the deformable convolution samples, and what each of the four pixels around a position counts for.
+//
+// One header for host and device, so that the arithmetic the kernels use is tested without a GPU.
+#pragma once
+
+#include <cmath>
+
+// Always inlined: a copy compiled for one instruction set must not serve callers compiled for another.
+#if defined(__CUDACC__)
+#define ZSM_HOST_DEVICE __host__ __device__ __forceinline__
+#else
+#define ZSM_HOST_DEVICE inline __attribute__((always_inline))
+#endif
+
+namespace zsm {
+
+// A position along one axis as a pixel and the way from it to the next one. Rounding origin + offset to one
+// float would lose sub-pixel precision as images grow (12 bits are left of 24 at 4096 pixels, none of half's 11).
+struct Position {
+  int pixel;
+  float fraction;  // in [0, 1]
+};
+
+// An offset beyond any image: it samples zero. Sizes stay below it, so that sums with it fit an int.
+constexpr float kFar = 1 << 28;
+
+ZSM_HOST_DEVICE Position displace(int origin, float offset) {
+  const float above = offset > -kFar ? offset : -kFar;  // false for NaN: it too samples zero
+  const float bounded = above < kFar ? above : kFar;
+  const float whole = floorf(bounded);
+  return {origin + static_cast<int>(whole), bounded - whole};
+}
+
+// Pixels (y, x), (y, x+1), (y+1, x), (y+1, x+1), in this order.
+struct Corners {
+  int y, x;
+  float weight[4];
+};
+
+ZSM_HOST_DEVICE Corners corners(Position y, Position x, float mask) {
+  const float below = y.fraction * mask, above = mask - below;
+  const float upper_right = above * x.fraction, lower_right = below * x.fraction;
+  return {y.pixel, x.pixel, {above - upper_right, upper_right, below - lower_right, lower_right}};
+}
+
+ZSM_HOST_DEVICE bool inside(int index, int size) { return static_cast<unsigned>(index) < static_cast<unsigned>(size); }
+
+ZSM_HOST_DEVICE float sigmoid(float logit) { return 1.0f / (1.0f + expf(-logit)); }
+
+}  // namespace zsm
