@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 
 Frame = NDArray[np.uint8]
 
+_DARK = 24
+
 
 @dataclass(frozen=True, kw_only=True)
 class Region:
@@ -59,10 +61,11 @@ def sheet(rows: Mapping[str, Mapping[str, Frame]], *, width: int) -> Frame:
 
     Every row has the same labels; they stand above the first row.
     """
-    bands = [_captions(next(iter(rows.values())), width)]
+    labels = next(iter(rows.values()))
+    bands = [_side_by_side([_text(label, width, 34, 0.6, (255, 255, 255)) for label in labels])]
     for title, frames in rows.items():
-        cells = [_scaled(frame, width) for frame in frames.values()]
-        bands += [_band(title, sum(cell.shape[1] for cell in cells)), np.hstack(cells)]
+        pictures = _side_by_side([_scaled(frame, width) for frame in frames.values()])
+        bands += [_text(title, pictures.shape[1], 28, 0.45, (190, 190, 190)), pictures]
     return np.vstack(bands)
 
 
@@ -88,16 +91,13 @@ def _scaled(frame: Frame, width: int) -> Frame:
     return np.asarray(cv2.resize(frame, (width, height), interpolation=how), np.uint8)
 
 
-def _captions(labels: Mapping[str, object], width: int) -> Frame:
-    return np.hstack([_text(label, width, 34, 0.6, (255, 255, 255)) for label in labels])
-
-
-def _band(title: str, width: int) -> Frame:
-    return _text(title, width, 26, 0.45, (190, 190, 190))
+def _side_by_side(pictures: Sequence[Frame]) -> Frame:
+    gap = np.full((len(pictures[0]), 6, 3), _DARK, np.uint8)
+    return np.hstack([part for picture in pictures for part in (picture, gap)][:-1])
 
 
 def _text(text: str, width: int, height: int, scale: float, colour: tuple[int, int, int]) -> Frame:
-    strip = np.full((height, width, 3), 24, np.uint8)
+    strip = np.full((height, width, 3), _DARK, np.uint8)
     place = (8, height - 10)
     cv2.putText(strip, text, place, cv2.FONT_HERSHEY_SIMPLEX, scale, colour, 1, cv2.LINE_AA)
     return strip

@@ -46,7 +46,7 @@ class Report:
 
 
 def table(report: Report) -> Table:
-    """The table for a terminal: a row for each system on each clip, and the means."""
+    """The table for a terminal: a row for each system on each clip, and the means of several clips."""
     result = Table(
         title=f"{report.data}: PSNR in dB and SSIM on luma",
         caption=_caption(report),
@@ -59,8 +59,9 @@ def table(report: Report) -> Table:
         result.add_column(column, justify="right", no_wrap=True)
     for clip in report.clips:
         _rows(result, clip.name, clip.systems)
-    for group, by_system in report.means().items():
-        _rows(result, f"mean, {group}", by_system)
+    if len(report.clips) > 1:
+        for group, by_system in report.means().items():
+            _rows(result, f"mean, {group}", by_system)
     return result
 
 

@@ -151,13 +151,17 @@ class Scored:
 
 
 def prepare(clip: Clip, protocol: Protocol) -> Trial:
-    """Read a clip and make the input. Of an even number of frames, the last is left out."""
-    truth = clip.read(frames=protocol.frames)
-    frames, height, width, _ = truth.shape
-    frames = whole_windows(frames) if protocol.whole_windows else frames - (frames + 1) % 2
+    """Read a clip and make the input of it."""
+    return trial(clip, clip.read(frames=protocol.frames), protocol)
+
+
+def trial(clip: Clip, frames: NDArray[np.uint8], protocol: Protocol) -> Trial:
+    """Make the input of a clip's frames (T,H,W,3). Of an even number of them, the last is left out."""
+    count, height, width, _ = frames.shape
     if height < SCALE or width < SCALE:
         raise ScoringError(f"clip {clip.name} is {width}x{height}: frames must be 4x4 or larger")
-    truth = truth[:frames, : height - height % SCALE, : width - width % SCALE]
+    count = whole_windows(count) if protocol.whole_windows else count - (count + 1) % 2
+    truth = frames[:count, : height - height % SCALE, : width - width % SCALE]
     lr = np.stack([bicubic.resize(frame, 1 / SCALE) for frame in truth[::2]])
     if protocol.degradation:
         rng = np.random.default_rng([protocol.seed, zlib.crc32(clip.name.encode())])
@@ -178,15 +182,27 @@ def whole_windows(frames: int) -> int:
 def evaluate(clips: Iterable[Clip], systems: Mapping[str, System], protocol: Protocol) -> Iterator[Scored]:
     """Score every system on every clip, yielding clip by clip."""
     for clip in clips:
-        trial = prepare(clip, protocol)
-        restored = {name: _checked(name, system.restore(trial), trial) for name, system in systems.items()}
-        scores = {name: score(frames, trial.truth) for name, frames in restored.items()}
-        frames, height, width, _ = trial.truth.shape
-        yield Scored(
-            scores=ClipScores(name=clip.name, group=clip.group, frames=frames, size=(width, height), systems=scores),
-            trial=trial,
-            restored=restored,
-        )
+        prepared = prepare(clip, protocol)
+        yield compare(prepared, {name: system.restore(prepared) for name, system in systems.items()})
+
+
+def compare(trial: Trial, restored: Mapping[str, NDArray[Any]]) -> Scored:
+    """Score what several systems, by name, made of one trial."""
+    for name, frames in restored.items():
+        if frames.shape != trial.truth.shape or frames.dtype != np.uint8:
+            raise ScoringError(
+                f"{name} gave {frames.dtype} {frames.shape} for clip {trial.clip.name}: "
+                f"expected uint8 {trial.truth.shape}"
+            )
+    count, height, width, _ = trial.truth.shape
+    scores = ClipScores(
+        name=trial.clip.name,
+        group=trial.clip.group,
+        frames=count,
+        size=(width, height),
+        systems={name: score(frames, trial.truth) for name, frames in restored.items()},
+    )
+    return Scored(scores=scores, trial=trial, restored=restored)
 
 
 def score(restored: NDArray[np.uint8], truth: NDArray[np.uint8]) -> Scores:
@@ -230,12 +246,3 @@ def _mean(values: Sequence[float]) -> float:
     # A clip of one frame has no interpolated frames and no changes: it says nothing about them.
     numbers = [value for value in values if not isnan(value)]
     return sum(numbers) / len(numbers) if numbers else nan
-
-
-def _checked(name: str, restored: NDArray[Any], trial: Trial) -> NDArray[np.uint8]:
-    if restored.shape != trial.truth.shape or restored.dtype != np.uint8:
-        raise ScoringError(
-            f"{name} gave {restored.dtype} {restored.shape} for clip {trial.clip.name}: "
-            f"expected uint8 {trial.truth.shape}"
-        )
-    return restored
