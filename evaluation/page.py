@@ -92,8 +92,8 @@ def _header(report: Report) -> str:
         how += f", then {protocol.degradation} with seed {protocol.seed}"
     untrained = [name for name, facts in report.systems.items() if facts.get("trained") is False]
     notice = (
-        f'<p class="notice"><b>{escape(", ".join(untrained))}</b> is an untrained network: it computes what '
-        "bicubic enlargement and averaging compute.</p>"
+        f'<p class="notice"><b>{escape(", ".join(untrained))}</b> is untrained: its figures show that '
+        "everything runs, not what a trained network gives.</p>"
         if untrained
         else ""
     )

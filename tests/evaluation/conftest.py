@@ -34,22 +34,3 @@ class ClipWriter:
 @pytest.fixture
 def write_clip(tmp_path: Path, rng: np.random.Generator) -> ClipWriter:
     return ClipWriter(tmp_path / "data", rng)
-
-
-@pytest.fixture(scope="session")
-def untrained_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny network whose residual is zero: it computes bicubic enlargement and averaging."""
-    import torch
-
-    from zsm.engine.network import NetworkConfig
-    from zsm.export import Options, export_bundle
-    from zsm.export.model import Network
-
-    config = NetworkConfig(width=4, extraction_blocks=1, reconstruction_blocks=1, deformable_groups=1, base="bicubic")
-    network = Network(config)
-    torch.nn.init.zeros_(network.reconstruction.last.weight)
-    if network.reconstruction.last.bias is not None:
-        torch.nn.init.zeros_(network.reconstruction.last.bias)
-    out = tmp_path_factory.mktemp("bundles") / "tiny"
-    export_bundle(network, out, Options(trained=False))
-    return out

@@ -11,8 +11,6 @@ from PIL import Image
 
 from zsm.evaluation import bicubic
 
-SEPTUPLETS = Path(__file__).parents[3] / "shared/clips/demo/septuplets"
-
 
 def keys(x: float) -> float:
     x = abs(x)
@@ -92,10 +90,10 @@ def test_pillow_agrees_inside(rng: np.random.Generator) -> None:
     assert np.abs(bicubic.resize(image, 0.25) - pillow)[2:-2, 2:-2].max() < 1e-5
 
 
-def test_lr_frames_made_elsewhere() -> None:
-    if not SEPTUPLETS.is_dir():
-        pytest.skip(f"{SEPTUPLETS} is absent")
-    for hr_path in sorted(SEPTUPLETS.glob("*/HR_*.png")):
+def test_lr_frames_made_elsewhere(clips: Path) -> None:
+    paths = sorted(clips.glob("demo/septuplets/*/HR_*.png"))
+    assert paths
+    for hr_path in paths:
         lr_path = hr_path.with_name(hr_path.name.replace("HR", "LR"))
         hr, lr = cv2.imread(str(hr_path)), cv2.imread(str(lr_path))
         assert hr is not None

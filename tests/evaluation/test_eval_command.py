@@ -49,19 +49,19 @@ def evaluated(*arguments: object, out: Path) -> dict[str, Any]:
 
 
 def test_an_untrained_bundle_scores_as_the_baseline(
-    data: Path, untrained_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    data: Path, bicubic_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    result = evaluated(untrained_bundle, "--data", data, out=tmp_path / "scores.json")
+    result = evaluated(bicubic_bundle, "--data", data, out=tmp_path / "scores.json")
     means = result["means"]["all clips"]
-    assert list(means) == ["bicubic + averaging", "tiny"]
-    assert means["tiny"]["all"]["psnr"] == pytest.approx(means["bicubic + averaging"]["all"]["psnr"], abs=0.02)
-    assert result["systems"]["tiny"]["trained"] is False
+    assert list(means) == ["bicubic + averaging", "bicubic"]
+    assert means["bicubic"]["all"]["psnr"] == pytest.approx(means["bicubic + averaging"]["all"]["psnr"], abs=0.02)
+    assert result["systems"]["bicubic"]["trained"] is False
     assert [(clip["name"], clip["frames"], clip["size"]) for clip in result["clips"]] == [
         ("long & short", 7, "64x48"),
         ("wide", 3, "80x32"),
     ]
     printed = capsys.readouterr().out
-    assert f"{means['tiny']['all']['psnr']:.2f}" in printed
+    assert f"{means['bicubic']['all']['psnr']:.2f}" in printed
     assert "mean, all clips" in printed
 
 
@@ -82,9 +82,9 @@ def test_predictions_are_scored_beside_the_baseline(data: Path, tmp_path: Path) 
     assert scores == pytest.approx(expected)
 
 
-def test_the_page_needs_nothing_beside_it(data: Path, untrained_bundle: Path, tmp_path: Path) -> None:
+def test_the_page_needs_nothing_beside_it(data: Path, bicubic_bundle: Path, tmp_path: Path) -> None:
     path = tmp_path / "report.html"
-    evaluated(untrained_bundle, "--data", data, "--html", path, out=tmp_path / "scores.json")
+    evaluated(bicubic_bundle, "--data", data, "--html", path, out=tmp_path / "scores.json")
     source = path.read_text()
     page = Page(source)
     assert not re.search(r"https?://|url\(|<script|<link", source)
@@ -98,19 +98,19 @@ def test_the_page_needs_nothing_beside_it(data: Path, untrained_bundle: Path, tm
     assert "untrained" in page.text
 
 
-def test_fewer_pictures_and_frames(data: Path, untrained_bundle: Path, tmp_path: Path) -> None:
+def test_fewer_pictures_and_frames(data: Path, bicubic_bundle: Path, tmp_path: Path) -> None:
     path = tmp_path / "report.html"
     options = ("--data", data, "--html", path, "--pictures", 1, "--frames", 1)
-    result = evaluated(untrained_bundle, *options, out=tmp_path / "scores.json")
+    result = evaluated(bicubic_bundle, *options, out=tmp_path / "scores.json")
     assert [clip["frames"] for clip in result["clips"]] == [1, 1]
-    assert result["means"]["all clips"]["tiny"]["interpolated"] == {"psnr": None, "ssim": None}
+    assert result["means"]["all clips"]["bicubic"]["interpolated"] == {"psnr": None, "ssim": None}
     assert len(Page(path.read_text()).images()) == 1 + 4
 
 
-def test_a_degraded_input_scores_worse_and_is_written_down(data: Path, untrained_bundle: Path, tmp_path: Path) -> None:
-    clean = evaluated(untrained_bundle, "--data", data, out=tmp_path / "clean.json")
-    worse = evaluated(untrained_bundle, "--data", data, "--degradation", "jpeg:10", out=tmp_path / "jpeg.json")
-    psnr = [result["means"]["all clips"]["tiny"]["all"]["psnr"] for result in (clean, worse)]
+def test_a_degraded_input_scores_worse_and_is_written_down(data: Path, bicubic_bundle: Path, tmp_path: Path) -> None:
+    clean = evaluated(bicubic_bundle, "--data", data, out=tmp_path / "clean.json")
+    worse = evaluated(bicubic_bundle, "--data", data, "--degradation", "jpeg:10", out=tmp_path / "jpeg.json")
+    psnr = [result["means"]["all clips"]["bicubic"]["all"]["psnr"] for result in (clean, worse)]
     assert psnr[1] < psnr[0] - 1
     assert clean["protocol"]["degradation"] is None
     assert worse["protocol"]["degradation"] == "Jpeg(quality=10)"
