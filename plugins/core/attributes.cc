@@ -2,10 +2,14 @@
 
 #include <algorithm>
 #include <limits>
+#include <numeric>
 #include <sstream>
+#include <utility>
 
 namespace zsm {
 namespace {
+
+constexpr int64_t kMostGroups = 1 << 20;
 
 std::string list(const Sizes& sizes) {
   std::ostringstream text;
@@ -30,13 +34,13 @@ std::string first_of(std::initializer_list<std::string> faults) {
   return found == faults.end() ? std::string() : *found;
 }
 
-// Too large a value becomes one that fault(Shape) refuses.
 int32_t narrow(int64_t value) {
   return static_cast<int32_t>(std::clamp<int64_t>(value, -1, std::numeric_limits<int32_t>::max()));
 }
 
-// A shape of one small image: enough to check the attributes by themselves.
-Shape with_sizes(const Attributes& a, const Sizes& x, int64_t outputs) {
+}  // namespace
+
+Shape shape_of(const Attributes& a, const Sizes& x, int64_t outputs) {
   return {narrow(x[0]),
           narrow(x[1]),
           narrow(x[2]),
@@ -56,17 +60,17 @@ Shape with_sizes(const Attributes& a, const Sizes& x, int64_t outputs) {
           narrow(a.offset_group)};
 }
 
-}  // namespace
-
 std::string fault(const Attributes& a) {
   const std::string lengths =
       first_of({wrong_length("kernel_shape", a.kernel_shape, 2), wrong_length("strides", a.strides, 2),
                 wrong_length("pads", a.pads, 4), wrong_length("dilations", a.dilations, 2)});
   if (!lengths.empty()) return lengths;
-  if (a.group < 1) return "group is " + std::to_string(a.group) + ", must be at least 1";
-  if (a.offset_group < 1) return "offset_group is " + std::to_string(a.offset_group) + ", must be at least 1";
-  const int64_t channels = std::min<int64_t>(a.group * a.offset_group, 1 << 20);  // that both groups divide
-  return fault(with_sizes(a, {1, channels, 1, 1}, a.group));
+  for (const auto& [name, value] : {std::pair{"group", a.group}, std::pair{"offset_group", a.offset_group}}) {
+    if (value < 1 || value > kMostGroups)
+      return std::string(name) + " is " + std::to_string(value) + ", must be from 1 to " + std::to_string(kMostGroups);
+  }
+  const int64_t channels = std::lcm(a.group, a.offset_group);  // so that the rest can be checked without a tensor
+  return fault(shape_of(a, {1, channels, 1, 1}, a.group));
 }
 
 std::string resolve(const Attributes& a, const Sizes& x, const Sizes& offset_mask, const Sizes& weight,
@@ -74,7 +78,7 @@ std::string resolve(const Attributes& a, const Sizes& x, const Sizes& offset_mas
   const std::string ranks =
       first_of({wrong_length("the shape of x", x, 4), wrong_length("the shape of weight", weight, 4)});
   if (!ranks.empty()) return ranks;
-  shape = with_sizes(a, x, weight[0]);
+  shape = shape_of(a, x, weight[0]);
   const std::string own = fault(shape);
   if (!own.empty()) return own;
   return first_of(

@@ -21,6 +21,9 @@ struct Attributes {
   int64_t offset_group = 1;
 };
 
+// Values too large for a shape become ones that fault(Shape) refuses.
+Shape shape_of(const Attributes& attributes, const Sizes& x, int64_t outputs);
+
 // Both return an empty string, or one sentence that says what is wrong.
 std::string fault(const Attributes& attributes);
 std::string resolve(const Attributes& attributes, const Sizes& x, const Sizes& offset_mask, const Sizes& weight,

@@ -69,7 +69,7 @@ typedef void (*zsm_parallel_for)(void* context, void (*task)(void* data, size_t 
 // What went wrong in this thread's last call that did not return ZSM_OK.
 ZSM_API const char* zsm_last_error(void);
 
-// The CUDA architectures this library carries code for ("75;80;90"), or "" if it was built without CUDA.
+// The CUDA architectures this library carries code for ("75-real 90-real"), or "" if it was built without CUDA.
 ZSM_API const char* zsm_cuda_architectures(void);
 
 ZSM_API zsm_status zsm_deform_conv2d_output_size(const zsm_deform_conv2d_shape* shape, int32_t* height, int32_t* width);
