@@ -31,12 +31,12 @@ def measure(runtime: Runtime, size: Size, frames: int, repeats: int) -> dict[str
     seconds: list[float] = []
     stages: dict[str, list[float]] = defaultdict(list)
     for _ in range(repeats):
-        with runtime.timing() as spent:
+        with runtime.timing() as times:
             begin = time.perf_counter()
             runtime(clip)
             seconds.append((time.perf_counter() - begin) / outputs)
-        for stage, total in spent.items():
-            stages[stage].append(total / outputs)
+        for stage, taken in times.items():
+            stages[stage].append(taken.seconds / outputs)
     return {
         "size": str(size),
         "frames": frames,

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal, Self, get_args
 
-from zsm.engine.network import NetworkConfig
+from zsm.engine.network import ConfigError, NetworkConfig
 from zsm.errors import Error
 
 MANIFEST = "manifest.json"
@@ -78,6 +78,8 @@ class Manifest:
             network = NetworkConfig.from_dict(values.pop("network"))
             stages = {name: _stage(name, stage) for name, stage in values.pop("stages").items()}
             manifest = cls(network=network, stages=stages, **values)
+        except ConfigError as error:
+            raise BundleError(str(error)) from error
         except json.JSONDecodeError as error:
             raise BundleError(f"it is no JSON: {error}") from error
         except (KeyError, TypeError, AttributeError) as error:

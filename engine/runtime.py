@@ -8,7 +8,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from zsm.engine.backends import BackendError, TimedBackend, open_backend
+from zsm.engine.backends import BackendError, StageTime, TimedBackend, open_backend
 from zsm.engine.bundle import Bundle
 from zsm.engine.network import SCALE
 from zsm.runtime import Backend, Cuts, FrameError, Pixels, windows
@@ -107,13 +107,13 @@ class Runtime:
         }
 
     @contextmanager
-    def timing(self) -> Iterator[dict[str, float]]:
-        """Add up the seconds that each stage takes while the context lasts."""
+    def timing(self) -> Iterator[dict[str, StageTime]]:
+        """Count each stage's calls, and add up the seconds they take, while the context lasts."""
         inner = self._open()
-        spent: dict[str, float] = {}
-        self._backend = TimedBackend(inner, spent)
+        times: dict[str, StageTime] = {}
+        self._backend = TimedBackend(inner, times)
         try:
-            yield spent
+            yield times
         finally:
             self._backend = inner
 

@@ -36,7 +36,7 @@ def stream(
     """
     windows.check(window, overlap)
     new_scene = cuts if callable(cuts) else None
-    numbers = frozenset() if cuts is None or callable(cuts) else frozenset(cuts)
+    numbers = frozenset() if cuts is None or callable(cuts) else _numbers(cuts)
     scene = Scene(backend, directions, window, overlap)
     previous: Pixels | None = None
     last: Pixels | None = None
@@ -52,6 +52,13 @@ def stream(
             yield last
         previous = frame
     yield from scene.finish()
+
+
+def _numbers(cuts: Collection[int]) -> frozenset[int]:
+    for cut in cuts:
+        if not isinstance(cut, (int, np.integer)) or cut < 0:
+            raise windows.WindowError(f"there can be no cut at {cut!r}; give numbers of frames that begin a scene")
+    return frozenset(map(int, cuts))
 
 
 def check_frame(frame: Pixels, number: int, previous: Pixels | None) -> None:

@@ -2,24 +2,35 @@
 
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from zsm.runtime import Backend
 from zsm.runtime.backend import Tensor
 
 
-class TimedBackend:
-    """Does what another backend does, and adds up the seconds that each stage takes."""
+@dataclass
+class StageTime:
+    """How often a stage was called, and how long that took in all."""
 
-    def __init__(self, inner: Backend, spent: dict[str, float]) -> None:
+    calls: int = 0
+    seconds: float = 0.0
+
+
+class TimedBackend:
+    """Does what another backend does, and adds up what each stage takes."""
+
+    def __init__(self, inner: Backend, times: dict[str, StageTime]) -> None:
         self._inner = inner
-        self._spent = spent
+        self._times = times
 
     def run(self, stage: str, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Execute a stage, and measure it."""
         begin = time.perf_counter()
         outputs = self._inner.run(stage, inputs)
-        self._spent[stage] = self._spent.get(stage, 0.0) + time.perf_counter() - begin
+        taken = self._times.setdefault(stage, StageTime())
+        taken.calls += 1
+        taken.seconds += time.perf_counter() - begin
         return outputs
 
     def __getattr__(self, name: str) -> Any:

@@ -19,6 +19,7 @@ def execute(args: argparse.Namespace) -> int:
     import json
 
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     from zsm.engine.doctor import examine
@@ -33,7 +34,8 @@ def execute(args: argparse.Namespace) -> int:
         table.add_column(column, overflow="fold")
     for check in checks:
         mark = "[green]works[/]" if check.works else "[red]broken[/]" if check.needed else "[yellow]absent[/]"
-        table.add_row(mark, check.name, check.found + (f"\n{check.fix}" if check.fix and not check.works else ""))
+        text = check.found + (f"\n{check.fix}" if check.fix and not check.works else "")
+        table.add_row(mark, escape(check.name), escape(text))
     console = Console()
     console.print(table)
     console.print("zsm run on the CPU " + ("doesn't work yet: see above." if failed else "works."))

@@ -1,0 +1,95 @@
+"""The command line as a user meets it: in a process of its own."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from zsm.engine import Bundle
+from zsm.export.model import Network, checkpoint
+
+HEAVY = {"torch", "onnx", "onnxruntime", "av", "cv2", "scenedetect", "numpy", "rich"}
+
+
+def zsm(*arguments: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", "import sys; from zsm.cli import main; sys.exit(main())", *map(str, arguments)]
+    env = {**os.environ, "COLUMNS": "120", **environment}
+    return subprocess.run(command, capture_output=True, text=True, env=env, check=False)
+
+
+@pytest.mark.parametrize("code", ["import zsm", "from zsm.cli import main; main(['--help'])"])
+def test_importing_and_helping_load_nothing_heavy(code: str) -> None:
+    script = f"import sys\ntry:\n {code}\nexcept SystemExit: pass\nprint(sorted({HEAVY} & sys.modules.keys()))"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_help_names_every_command() -> None:
+    text = zsm("--help").stdout
+    for command in ("run", "info", "bench", "eval", "export", "weights", "train", "doctor"):
+        assert f"\n    {command} " in text
+
+
+def test_info(tiny_bundle: Path) -> None:
+    assert json.loads(zsm("info", tiny_bundle, "--json").stdout)["network"]["width"] == 8
+    text = zsm("info", tiny_bundle, "--size", "480x270").stdout
+    gflop = Bundle(tiny_bundle).manifest.stages["propagate"].flop_per_pixel * 480 * 270 / 1e9
+    assert f"{gflop:.2f}" in text
+
+
+def test_bench(tiny_bundle: Path) -> None:
+    done = zsm("bench", tiny_bundle, "--size", "8x8", "--frames", "2", "--repeats", "1", "--json")
+    result = json.loads(done.stdout)
+    assert result["outputs"] == 3
+    assert result["machine"]["cores"] >= 1
+    assert sum(result["stages"].values()) <= result["seconds_per_output"]["max"]
+
+
+def test_doctor_says_that_the_cpu_works() -> None:
+    done = zsm("doctor", "--json")
+    checks = {check["name"]: check for check in json.loads(done.stdout)}
+    assert done.returncode == 0
+    assert checks["onnxruntime"]["works"]
+
+
+def test_doctor_says_what_is_broken(tmp_path: Path) -> None:
+    (tmp_path / "onnxruntime.py").write_text("raise ImportError('libfoo.so is missing')")
+    done = zsm("doctor", PYTHONPATH=str(tmp_path))
+    assert done.returncode == 1
+    assert "libfoo.so is missing" in done.stdout
+    assert "pip install 'zsm[cpu]'" in done.stdout
+
+
+def test_export(bicubic_bundle: Path, tmp_path: Path) -> None:
+    weights = tmp_path / "weights.safetensors"
+    checkpoint.save(Network(Bundle(bicubic_bundle).network), weights)
+    done = zsm("export", "--weights", weights, "--fp16", "--out", tmp_path / "bundle", "--licence", "CC0")
+    assert done.returncode == 0, done.stderr
+    assert "verified" in done.stderr
+    assert done.stdout.strip() == str(tmp_path / "bundle")
+    manifest = Bundle(tmp_path / "bundle").manifest
+    assert (manifest.precision, manifest.licence) == ("fp16", "CC0")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("info", "nowhere"), "nowhere is no bundle"),
+        (("info", "{bundle}", "--size", "big"), "'big' is no size"),
+        (("bench", "{bundle}", "--device", "tpu"), "unknown device 'tpu'"),
+        (("bench", "{bundle}", "--frames", "0"), "0 frames"),
+        (("export", "--weights", "nothing.pth", "--out", "out"), "no weights file nothing.pth"),
+        (("weights", "fetch", "--url", "http://127.0.0.1:9/x"), "can't be fetched"),
+    ],
+)
+def test_bad_input_gets_one_message_and_status_1(
+    arguments: tuple[str, ...], message: str, tiny_bundle: Path, tmp_path: Path
+) -> None:
+    done = zsm(*(a.format(bundle=tiny_bundle) for a in arguments), ZSM_CACHE=str(tmp_path))
+    assert done.returncode == 1
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stderr.count(f"zsm {arguments[0]}: ") == 1

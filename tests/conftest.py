@@ -1,0 +1,95 @@
+"""What many tests need: networks as bundles, and the reference network's data where it is there."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from zsm.engine import NetworkConfig
+from zsm.export import Options, export_bundle
+from zsm.export.model import Network
+
+ROOT = Path(__file__).parents[1]
+SHARED = ROOT.parent / "shared"
+
+TINY = NetworkConfig(width=8, extraction_blocks=1, reconstruction_blocks=1, deformable_groups=2)
+BICUBIC = NetworkConfig(
+    width=4,
+    extraction_blocks=0,
+    reconstruction_blocks=0,
+    deformable_groups=1,
+    base="bicubic",
+    interpolation="naive",
+    recurrence="none",
+)
+
+
+def random_network(config: NetworkConfig, seed: int = 0) -> Network:
+    """A network whose offsets move samples by pixels, unlike one that is ready to be trained."""
+    torch.manual_seed(seed)
+    network = Network(config).eval()
+    with torch.no_grad():
+        for name, parameter in network.named_parameters():
+            if "offset_mask" in name:
+                parameter.normal_(std=0.5)
+    return network
+
+
+@pytest.fixture(scope="session")
+def tiny_network() -> Network:
+    """A small network with every module of the full one, and random weights."""
+    return random_network(TINY)
+
+
+@pytest.fixture(scope="session")
+def tiny_bundle(tmp_path_factory: pytest.TempPathFactory, tiny_network: Network) -> Path:
+    """`tiny_network` as a bundle."""
+    return export_bundle(tiny_network, tmp_path_factory.mktemp("bundles") / "tiny").bundle.path
+
+
+@pytest.fixture(scope="session")
+def bicubic_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle that enlarges bicubically and averages neighbours: for tests about anything but the network."""
+    network = Network(BICUBIC)
+    torch.nn.init.zeros_(network.reconstruction.last.weight)
+    assert network.reconstruction.last.bias is not None
+    torch.nn.init.zeros_(network.reconstruction.last.bias)
+    out = tmp_path_factory.mktemp("bundles") / "bicubic"
+    return export_bundle(network, out, Options(trained=False)).bundle.path
+
+
+@pytest.fixture(scope="session")
+def goldens() -> Path:
+    """Inputs and outputs of the reference network."""
+    folder = SHARED / "goldens"
+    if not folder.is_dir():
+        pytest.skip("the reference network's data is not beside this checkout")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def clips() -> Path:
+    """Real footage."""
+    folder = SHARED / "clips"
+    if not folder.is_dir():
+        pytest.skip("the footage is not beside this checkout")
+    return folder
+
+
+@pytest.fixture
+def edit_manifest(tiny_bundle: Path, tmp_path: Path) -> Callable[..., Path]:
+    """A copy of `tiny_bundle` whose manifest has been changed."""
+
+    def edit(**fields: object) -> Path:
+        copy = tmp_path / "edited"
+        copy.mkdir(exist_ok=True)
+        for file in tiny_bundle.iterdir():
+            (copy / file.name).write_bytes(file.read_bytes())
+        manifest = json.loads((copy / "manifest.json").read_text())
+        manifest.update(fields)
+        (copy / "manifest.json").write_text(json.dumps(manifest))
+        return copy
+
+    return edit

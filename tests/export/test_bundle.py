@@ -1,0 +1,112 @@
+"""Writing bundles: what is in them, and what is left when something fails."""
+
+from pathlib import Path
+
+import onnx
+import pytest
+import torch
+
+from zsm.engine import Bundle, NetworkConfig, Runtime
+from zsm.export import ExportError, Options, export_bundle, verify
+from zsm.export.model import Network, checkpoint
+from zsm.plugins import operator
+
+SMALLEST = {"width": 4, "extraction_blocks": 0, "reconstruction_blocks": 0, "deformable_groups": 1}
+
+
+def test_every_file_is_checked_onnx_with_named_sizes(tiny_bundle: Path) -> None:
+    manifest = Bundle(tiny_bundle).manifest
+    assert sorted(path.name for path in tiny_bundle.iterdir()) == sorted(
+        ["manifest.json", *(stage.file for stage in manifest.stages.values())]
+    )
+    for stage in manifest.stages.values():
+        model = onnx.load(tiny_bundle / stage.file)
+        onnx.checker.check_model(model, full_check=True)
+        assert not model.functions
+        for value in model.graph.value_info:
+            assert value.type.tensor_type.HasField("shape"), value.name
+        for spec, value in zip((*stage.inputs, *stage.outputs), (*model.graph.input, *model.graph.output), strict=True):
+            dims = value.type.tensor_type.shape.dim
+            assert spec.name == value.name
+            assert spec.shape == tuple(dim.dim_param or dim.dim_value for dim in dims)
+
+
+def test_parameters_and_arithmetic_are_counted(tiny_bundle: Path, tiny_network: Network) -> None:
+    stages = Bundle(tiny_bundle).manifest.stages
+    assert sum(stage.parameters for stage in stages.values()) == sum(p.numel() for p in tiny_network.parameters())
+    # Extraction by hand: 3 -> 8, then a block of two 8 -> 8 at full size, then the pyramid at 1/4 and 1/16.
+    multiply_adds = 9 * 8 * (3 + 2 * 8 + 2 * 8 / 4 + 2 * 8 / 16)
+    assert stages["extract"].flop_per_pixel == 2 * multiply_adds
+
+
+def test_files_do_not_tell_where_they_were_made(tiny_bundle: Path) -> None:
+    for path in tiny_bundle.iterdir():
+        assert str(Path(__file__).parents[2]).encode() not in path.read_bytes()
+
+
+def test_portable_files_carry_the_function(tmp_path: Path) -> None:
+    network = Network(NetworkConfig.from_dict({**SMALLEST, "recurrence": "none"}))
+    bundle = export_bundle(network, tmp_path / "portable", Options(portable=True)).bundle
+    assert [f.name for f in onnx.load(bundle.path / "interpolate.onnx").functions] == [operator.NAME]
+    assert bundle.manifest.portable
+
+
+def test_an_existing_bundle_is_only_replaced_when_asked(tiny_network: Network, bicubic_bundle: Path) -> None:
+    before = (bicubic_bundle / "manifest.json").read_bytes()
+    with pytest.raises(ExportError, match="is there already"):
+        export_bundle(tiny_network, bicubic_bundle)
+    assert (bicubic_bundle / "manifest.json").read_bytes() == before
+
+
+def test_a_folder_that_is_no_bundle_is_never_replaced(tiny_network: Network, tmp_path: Path) -> None:
+    (tmp_path / "precious").write_text("data")
+    with pytest.raises(ExportError, match="is no bundle"):
+        export_bundle(tiny_network, tmp_path, Options(overwrite=True))
+    assert (tmp_path / "precious").read_text() == "data"
+
+
+def test_graphs_that_differ_from_the_network_leave_no_bundle(
+    bicubic_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network = Network(Bundle(bicubic_bundle).network)
+    monkeypatch.setattr(verify, "LIMIT_ABSOLUTE", -1.0)
+    with pytest.raises(ExportError, match="differ from the network"):
+        export_bundle(network, tmp_path / "wrong")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_verifying_notices_one_wrong_weight(tiny_bundle: Path, tiny_network: Network) -> None:
+    assert verify.compare(tiny_network, tiny_bundle).acceptable
+    config = tiny_network.config
+    other = Network(config)
+    other.load_state_dict(tiny_network.state_dict())
+    with torch.no_grad():
+        other.reconstruction.last.weight[0, 0, 1, 1] += 0.1
+    assert not verify.compare(other, tiny_bundle).acceptable
+
+
+@pytest.mark.parametrize(
+    "switches",
+    [
+        {"interpolation": "naive", "recurrence": "none"},
+        {"recurrence": "plain", "bidirectional": False},
+        {"bidirectional": False},
+    ],
+)
+def test_networks_without_a_module_export_and_run(switches: dict[str, object], tmp_path: Path) -> None:
+    config = NetworkConfig.from_dict({**SMALLEST, **switches})
+    exported = export_bundle(Network(config), tmp_path / "ablation")  # raises unless both agree
+    with Runtime(exported.bundle) as rt:
+        assert "propagate" in exported.bundle.manifest.stages or config.recurrence == "none"
+        assert rt.describe()["trained"]
+
+
+def test_what_weights_say_of_themselves_is_kept(bicubic_bundle: Path, tmp_path: Path) -> None:
+    from zsm.export import export_weights
+
+    weights = tmp_path / "w.safetensors"
+    network = Network(Bundle(bicubic_bundle).network)
+    checkpoint.save(network, weights, {"trained": "false", "licence": "CC0"})
+    manifest = export_weights(weights, tmp_path / "bundle").bundle.manifest
+    assert (manifest.trained, manifest.licence) == (False, "CC0")
+    assert manifest.network == network.config

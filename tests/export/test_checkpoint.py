@@ -1,0 +1,96 @@
+"""Weights files that don't fit."""
+
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+
+from zsm.engine import ConfigError, NetworkConfig
+from zsm.export.model import Network, checkpoint
+from zsm.export.model.checkpoint import CheckpointError, our_name
+
+
+@pytest.mark.parametrize(
+    ("released", "ours"),
+    [
+        ("conv_first.weight", "extraction.head.weight"),
+        ("feature_extraction.3.conv2.bias", "extraction.blocks.3.conv2.bias"),
+        ("pcd_align.L2_fea_conv_2.weight", "interpolation.second.level2.merge.weight"),
+        ("fusion.bias", "interpolation.fusion.bias"),
+        (
+            "ConvBLSTM.forward_net.pcd_h.pcd_align.L3_dcnpack_1.conv_offset_mask.weight",
+            "recurrence.align_hidden.align.first.level3.deform.offset_mask.weight",
+        ),
+        ("ConvBLSTM.forward_net.pcd_c.fusion.weight", "recurrence.align_cell.align.fusion.weight"),
+        ("something.else", "something.else"),
+    ],
+)
+def test_names(released: str, ours: str) -> None:
+    assert our_name(released) == ours
+
+
+def test_all_that_does_not_fit_is_listed(tiny_network: Network, tmp_path: Path) -> None:
+    tensors = dict(tiny_network.state_dict())
+    del tensors["extraction.head.bias"]
+    tensors["extra.weight"] = torch.zeros(2, 3)
+    tensors["reconstruction.last.bias"] = torch.zeros(4)
+    path = tmp_path / "odd.pth"
+    torch.save(tensors, path)
+    with pytest.raises(CheckpointError) as caught:
+        checkpoint.load(path, tiny_network.config)
+    message = str(caught.value)
+    assert "3 differences" in message
+    assert "missing: extraction.head.bias 8" in message
+    assert "not the network's: extra.weight 2x3" in message
+    assert "wrong shape: reconstruction.last.bias is 4, the network's is 3" in message
+
+
+class Payload:
+    """Would run code when unpickled."""
+
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return print, ("ran",)
+
+
+def test_a_file_with_code_in_it_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "code.pth"
+    torch.save({"weight": Payload()}, path)
+    with pytest.raises(CheckpointError, match="only weights"):
+        checkpoint.load(path)
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("empty.pth", b"", "no PyTorch checkpoint"),
+        ("noise.pth", b"\x00\x01\x02 not weights", "no PyTorch checkpoint"),
+        ("list.pth", pickle.dumps([1, 2], protocol=2), "no PyTorch checkpoint|no plain table"),
+        ("noise.safetensors", b"\x00\x01\x02 not weights", "no readable safetensors"),
+    ],
+)
+def test_a_file_that_holds_no_weights_is_refused(name: str, content: bytes, message: str, tmp_path: Path) -> None:
+    path = tmp_path / name
+    path.write_bytes(content)
+    with pytest.raises(CheckpointError, match=message):
+        checkpoint.load(path)
+
+
+def test_a_missing_file_is_said_to_be_missing(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="there is no weights file"):
+        checkpoint.load(tmp_path / "none.pth")
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"width": 0}, "width is 0"),
+        ({"width": 12, "deformable_groups": 8}, "12 can't be divided into 8"),
+        ({"base": "linear"}, "base is 'linear'; choose from none, bicubic"),
+        ({"depth": 3}, "unknown network setting depth"),
+    ],
+)
+def test_configurations_that_cannot_be(settings: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        NetworkConfig.from_dict(settings)

@@ -1,0 +1,156 @@
+"""Bundles of the full-size network against the reference network's own outputs."""
+
+import copy
+import runpy
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from zsm.engine import Bundle, NetworkConfig, Runtime
+from zsm.export import Options, export_bundle
+from zsm.export.model import Network, checkpoint
+
+CASES = ("n2_32x48", "n3_40x36", "n4_45x61")
+
+Array = NDArray[Any]
+
+
+@pytest.fixture(scope="module")
+def weights(goldens: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The reference weights of seed 1, in the released checkpoint's format."""
+    make = runpy.run_path(str(goldens / "reference_weights.py"))["state_dict"]
+    path = tmp_path_factory.mktemp("weights") / "seed1.pth"
+    torch.save({name: torch.from_numpy(values) for name, values in make(1).items()}, path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def network(weights: Path) -> Network:
+    return checkpoint.load(weights)
+
+
+@pytest.fixture(scope="module")
+def fp32(network: Network, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("full") / "fp32"
+    return export_bundle(copy.deepcopy(network), out, Options(portable=True)).bundle.path
+
+
+@pytest.fixture(scope="module")
+def fp16(network: Network, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("full") / "fp16"
+    return export_bundle(copy.deepcopy(network), out, Options(precision="fp16")).bundle.path
+
+
+def golden(goldens: Path, case: str) -> tuple[Array, Array]:
+    """A clip (N,H,W,3) and the outputs (2N-1,4H,4W,3)."""
+    with np.load(goldens / f"{case}.npz") as data:
+        return np.moveaxis(data["x"][0], 1, -1), np.moveaxis(data["y"][0], 1, -1)
+
+
+def test_the_network_has_the_released_size(network: Network) -> None:
+    assert sum(parameter.numel() for parameter in network.parameters()) == 11_102_771
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_fp32(case: str, goldens: Path, fp32: Path) -> None:
+    clip, expected = golden(goldens, case)
+    with Runtime(fp32) as rt:
+        assert np.abs(rt(clip) - expected).max() <= 2e-5
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_fp16(case: str, goldens: Path, fp16: Path) -> None:
+    clip, expected = golden(goldens, case)
+    with Runtime(fp16) as rt:
+        mse = np.mean((rt(clip).astype(np.float64) - expected) ** 2)
+    assert -10 * np.log10(mse) >= 55
+
+
+def test_fp16_graphs_hold_one_float_type(fp16: Path) -> None:
+    """Strong typing: between pixels and planes everything is float16."""
+    for name, stage in Bundle(fp16).manifest.stages.items():
+        if name.startswith(("ingest", "emit")):
+            continue
+        graph = onnx.load(fp16 / stage.file).graph
+        scales = {node.input[2] for node in graph.node if node.op_type == "Resize"}  # float32 by definition
+        values = [v for v in (*graph.input, *graph.output, *graph.value_info) if v.name not in scales]
+        types = {value.type.tensor_type.elem_type for value in values}
+        types |= {tensor.data_type for tensor in graph.initializer if tensor.name not in scales}
+        assert onnx.TensorProto.FLOAT not in types
+        assert onnx.TensorProto.FLOAT16 in types
+
+
+class Portable:
+    """The stages of a portable bundle in bare ONNX Runtime sessions."""
+
+    def __init__(self, bundle: Path) -> None:
+        self.sessions = {
+            name: ort.InferenceSession(bundle / f"{name}.onnx", providers=["CPUExecutionProvider"])
+            for name in ("extract", "interpolate", "propagate", "reconstruct")
+        }
+
+    def __call__(self, stage: str, **inputs: Array) -> dict[str, Array]:
+        session = self.sessions[stage]
+        return dict(zip((o.name for o in session.get_outputs()), session.run(None, inputs), strict=True))
+
+
+def test_intermediates_stage_by_stage_in_bare_sessions(goldens: Path, fp32: Path) -> None:
+    run = Portable(fp32)
+    with np.load(goldens / "n2_32x48.npz") as data:
+        planes = data["x"][0]
+    with np.load(goldens / "n2_32x48.intermediates.npz") as data:
+        expected = {name: data[name] for name in data.files}
+
+    levels = run("extract", planes=planes)
+    for name in ("level1", "level2", "level3"):
+        close(levels[name], expected[name.replace("level", "L")])
+
+    between = {f"previous_{name}": level[:1] for name, level in levels.items()}
+    between |= {f"next_{name}": level[1:] for name, level in levels.items()}
+    gap = run("interpolate", **between)["feature"]
+    close(gap, expected["interp"])
+
+    features = [levels["level1"][:1], gap, levels["level1"][1:]]
+    close(np.stack(states(run, features)), expected["cell_h"][:3])
+    close(np.stack(states(run, features[::-1])), expected["cell_h"][3:])
+
+
+def states(run: Portable, features: list[Array]) -> list[Array]:
+    hidden = cell = np.zeros_like(features[0])
+    found = []
+    for feature in features:
+        out = run("propagate", feature=feature, hidden=hidden, cell=cell)
+        hidden, cell = out["next_hidden"], out["next_cell"]
+        found.append(hidden)
+    return found
+
+
+def close(found: Array, expected: Array) -> None:
+    np.testing.assert_allclose(found.reshape(expected.shape), expected, atol=2e-5)
+
+
+def test_the_prefix_of_parallel_training_is_dropped(weights: Path, network: Network, tmp_path: Path) -> None:
+    content = torch.load(weights, weights_only=True)
+    path = tmp_path / "parallel.pth"
+    torch.save({f"module.{name}": tensor for name, tensor in content.items()}, path)
+    assert_same(checkpoint.load(path), network)
+
+
+def test_safetensors_keep_weights_and_configuration(network: Network, tmp_path: Path) -> None:
+    path = tmp_path / "network.safetensors"
+    checkpoint.save(network, path, {"licence": "CC0"})
+    loaded = checkpoint.load(path)
+    assert loaded.config == NetworkConfig()
+    assert checkpoint.metadata(path)["licence"] == "CC0"
+    assert_same(loaded, network)
+
+
+def assert_same(a: Network, b: Network) -> None:
+    for (name, x), (_, y) in zip(a.state_dict().items(), b.state_dict().items(), strict=True):
+        assert torch.equal(x, y), name
