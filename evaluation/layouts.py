@@ -1,19 +1,16 @@
 """Data sets as they lie on disk: Vid4, Vimeo-90K septuplets, and any folder of clips."""
 
-import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from zsm.errors import Error
+from zsm.runtime.video import images, read_frames
 
-IMAGES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"})
 VIDEOS = frozenset({".mp4", ".mkv", ".webm", ".avi", ".mov", ".m4v", ".mpg", ".mpeg", ".ts", ".y4m", ".264"})
 
 VIMEO_TEST_LIST = "sep_testlist.txt"
@@ -30,39 +27,29 @@ class Clip:
     """HR frames on disk.
 
     name: unique in the data set; the folder that holds another system's frames of this clip.
-    source: a video file, or the frames' image files in order.
+    source: a video file, or a folder of images.
     group: the part of the data set that it belongs to, such as Vimeo's `fast`.
     """
 
     name: str
-    source: Path | tuple[Path, ...]
+    source: Path
     group: str | None = None
 
     def frames(self, start: int = 0, frames: int | None = None) -> Iterator[NDArray[np.uint8]]:
         """Yield RGB frames (H,W,3) uint8: at most `frames` of them, from number `start` on."""
-        if isinstance(self.source, Path):
-            # Video files need PyAV, image folders don't.
-            from zsm.runtime.video import read_frames
-
-            return read_frames(self.source, start=start, frames=frames)
-        stop = None if frames is None else start + frames
-        return (read_image(path) for path in islice(self.source, start, stop))
+        return read_frames(self.source, start=start, frames=frames)
 
     def read(self, start: int = 0, frames: int | None = None) -> NDArray[np.uint8]:
         """The frames as one array (N,H,W,3) uint8."""
         stack = list(self.frames(start, frames))
         if not stack:
             raise LayoutError(f"clip {self.name} has no frames from number {start} on")
-        shapes = {frame.shape for frame in stack}
-        if len(shapes) > 1:
-            sizes = ", ".join(sorted(f"{width}x{height}" for height, width, _ in shapes))
-            raise LayoutError(f"clip {self.name} has frames of several sizes: {sizes}")
         return np.stack(stack)
 
 
 def vid4(root: Path) -> list[Clip]:
     """ROOT/<clip>/*.png: one folder of images a clip."""
-    clips = [_from_folder(folder) for folder in _sorted(root.iterdir()) if _images(folder)]
+    clips = [_folder(path) for path in _sorted(root) if _holds_images(path)]
     return _some(clips, root, "a folder of images for each clip (calendar, city, foliage, walk)")
 
 
@@ -82,14 +69,14 @@ def vimeo(root: Path, list_file: str = VIMEO_TEST_LIST) -> list[Clip]:
 
 def clips(root: Path) -> list[Clip]:
     """Every video file and every folder of images directly in ROOT; or ROOT itself, if it holds images."""
-    if _images(root):
-        return [_from_folder(root)]
+    if _holds_images(root):
+        return [_folder(root)]
     found = []
-    for path in _sorted(root.iterdir()):
+    for path in _sorted(root):
         if path.suffix.lower() in VIDEOS and path.is_file():
             found.append(Clip(name=path.stem, source=path))
-        elif _images(path):
-            found.append(_from_folder(path))
+        elif _holds_images(path):
+            found.append(_folder(path))
     return _some(found, root, "video files, or a folder of images for each clip")
 
 
@@ -109,40 +96,17 @@ def find(root: Path, layout: str = "clips") -> list[Clip]:
     return LAYOUTS[layout](root)
 
 
-def read_image(path: Path) -> NDArray[np.uint8]:
-    """An image file as RGB (H,W,3) uint8; 16-bit files are brought to 8 bits."""
-    data = cv2.imread(str(path), cv2.IMREAD_COLOR)
-    if data is None:
-        raise LayoutError(f"cannot read {path} as an image")
-    return np.ascontiguousarray(data[..., ::-1], np.uint8)
+def _sorted(folder: Path) -> list[Path]:
+    shown = (path for path in folder.iterdir() if not path.name.startswith("."))
+    return sorted(shown, key=lambda path: images.natural_order(path.name))
 
 
-def image_files(folder: Path) -> tuple[Path, ...]:
-    """The images in a folder in the order of the numbers in their names (im2 before im10)."""
-    if not folder.is_dir():
-        raise LayoutError(f"no folder {folder}")
-    files = _images(folder)
-    if not files:
-        raise LayoutError(f"no images in {folder}")
-    return files
+def _holds_images(path: Path) -> bool:
+    return path.is_dir() and any(images.is_image(file) for file in path.iterdir())
 
 
-def _images(folder: Path) -> tuple[Path, ...]:
-    if not folder.is_dir():
-        return ()
-    return tuple(_sorted(path for path in folder.iterdir() if path.suffix.lower() in IMAGES))
-
-
-def _sorted(paths: Iterable[Path]) -> list[Path]:
-    def by_number(path: Path) -> list[tuple[int, str]]:
-        parts = re.findall(r"\d+|\D+", path.name)
-        return [(int(part), "") if part.isdigit() else (-1, part) for part in parts]
-
-    return sorted((path for path in paths if not path.name.startswith(".")), key=by_number)
-
-
-def _from_folder(folder: Path) -> Clip:
-    return Clip(name=folder.resolve().name, source=image_files(folder))
+def _folder(path: Path) -> Clip:
+    return Clip(name=path.resolve().name, source=path)
 
 
 def _names(path: Path) -> list[str]:
@@ -152,11 +116,11 @@ def _names(path: Path) -> list[str]:
 
 
 def _septuplet(root: Path, name: str, group: str | None) -> Clip:
-    source = tuple(root / "sequences" / name / f"im{number}.png" for number in range(1, 8))
-    missing = next((path for path in source if not path.is_file()), None)
-    if missing:
-        raise LayoutError(f"{missing} is missing, which a list in {root} names")
-    return Clip(name=name, source=source, group=group)
+    folder = root / "sequences" / name
+    for number in range(1, 8):
+        if not (folder / f"im{number}.png").is_file():
+            raise LayoutError(f"{folder / f'im{number}.png'} is missing, which a list in {root} names")
+    return Clip(name=name, source=folder, group=group)
 
 
 def _some(clips: Sequence[Clip], root: Path, expected: str) -> list[Clip]:

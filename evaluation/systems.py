@@ -7,8 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zsm.evaluation.baseline import enlarge_and_average
-from zsm.evaluation.layouts import image_files, read_image
 from zsm.evaluation.scoring import ScoringError, System, Trial
+from zsm.runtime.video import images, read_frames
 
 if TYPE_CHECKING:
     # Another system's frames are scored without an inference library.
@@ -32,13 +32,13 @@ def predictions(root: Path) -> System:
 
     def read(trial: Trial) -> NDArray[np.uint8]:
         folder, expected = root / trial.clip.name, len(trial.truth)
-        files = image_files(folder)
+        given = len(images.find(folder))
         # A system that also restored the last frame of an even number gave one more than is scored.
-        if len(files) not in (expected, expected + 1):
+        if given not in (expected, expected + 1):
             raise ScoringError(
-                f"{folder} holds {len(files)} frames, but {expected} are scored: limit the frames taken of "
+                f"{folder} holds {given} frames, but {expected} are scored: limit the frames taken of "
                 "each clip, or take whole windows only, if that is what was restored"
             )
-        return np.stack([read_image(path) for path in files[:expected]])
+        return np.stack(list(read_frames(folder, frames=expected)))
 
     return System(restore=read, facts={"predictions": str(root)})

@@ -28,7 +28,7 @@ class ClipWriter:
         for number in range(frames):
             frame = cv2.circle(background.copy(), (10 + 5 * number, 25), 8, (0, 0, 255), -1)
             assert cv2.imwrite(str(folder / f"{number:03}.png"), frame)
-        return layouts.Clip(name=name, source=layouts.image_files(folder))
+        return layouts.Clip(name=name, source=folder)
 
 
 @pytest.fixture
