@@ -10,15 +10,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments."""
     parser.add_argument("--weights", type=Path, required=True, help=".safetensors, or a checkpoint as released (.pth)")
     parser.add_argument("--out", type=Path, required=True, help="the bundle's folder")
-    parser.add_argument(
-        "--fp16", action="store_true", help="half-precision graphs; pixels <-> planes stays float32"
-    )
+    parser.add_argument("--fp16", action="store_true", help="half-precision graphs; pixels <-> planes stays float32")
     parser.add_argument("--portable", action="store_true", help="files that any ONNX Runtime opens (not TensorRT)")
     parser.add_argument("--overwrite", action="store_true", help="replace the bundle that is there")
     parser.add_argument("--licence", help="licence of the weights, to be noted in the bundle")
-    parser.add_argument(
-        "--size", default="480x270", help="LR size of the table (its GFLOP) (default: %(default)s)"
-    )
+    parser.add_argument("--size", default="480x270", help="LR size of the table (its GFLOP) (default: %(default)s)")
 
 
 def execute(args: argparse.Namespace) -> int:
