@@ -1,6 +1,7 @@
 #include "tensorrt/errors.h"
 
 #include <atomic>
+#include <cstdio>
 
 namespace zsm::tensorrt {
 namespace {
@@ -15,10 +16,14 @@ void report(nvinfer1::IErrorRecorder* recorder, nvinfer1::ErrorCode code, const 
   const std::string text = "zsm::DeformConv2d: " + message;
   if (recorder) {
     recorder->reportError(code, text.c_str());
-  } else if (nvinfer1::ILoggerFinder* finder = logger_finder) {
-    if (nvinfer1::ILogger* logger = finder->findLogger()) {
-      logger->log(nvinfer1::ILogger::Severity::kERROR, text.c_str());
-    }
+    return;
+  }
+  nvinfer1::ILoggerFinder* finder = logger_finder;
+  nvinfer1::ILogger* logger = finder ? finder->findLogger() : nullptr;
+  if (logger) {
+    logger->log(nvinfer1::ILogger::Severity::kERROR, text.c_str());
+  } else {
+    std::fprintf(stderr, "%s\n", text.c_str());
   }
 } catch (...) {  // an error that cannot be reported must not become a crash
 }

@@ -1,4 +1,5 @@
-// Where errors go: to TensorRT's recorder where there is one, else to its log.
+// Where errors go: to TensorRT's recorder where there is one, else to its log, else to
+// standard error.
 #pragma once
 
 #include <NvInferRuntime.h>

@@ -1,0 +1,122 @@
+"""The C interface of the native libraries (core/deform_conv.h), called from Python. For tests and benchmarks."""
+
+import ctypes
+from dataclasses import dataclass
+from enum import IntEnum
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from zsm.plugins.library import PluginError
+
+Array = NDArray[Any]
+
+
+class Kernel(IntEnum):
+    """The CUDA kernels: zsm_cuda_kernel."""
+
+    AUTO = 0
+    PLAIN = 1
+    FUSED_64_STREAMED = 2
+    FUSED_128_STREAMED = 3
+    FUSED_64_RESIDENT = 4
+    FUSED_128_RESIDENT = 5
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attributes:
+    """Those of ONNX's DeformConv."""
+
+    kernel_shape: tuple[int, int] = (3, 3)
+    strides: tuple[int, int] = (1, 1)
+    pads: tuple[int, int, int, int] = (1, 1, 1, 1)
+    dilations: tuple[int, int] = (1, 1)
+    group: int = 1
+    offset_group: int = 1
+
+
+class Shape(ctypes.Structure):
+    """zsm_deform_conv2d_shape."""
+
+    _fields_ = tuple(
+        (name, ctypes.c_int32)
+        for name in (
+            *("batch", "channels", "height", "width", "outputs"),
+            *("kernel_h", "kernel_w", "stride_h", "stride_w", "dilation_h", "dilation_w"),
+            *("pad_top", "pad_left", "pad_bottom", "pad_right", "groups", "offset_groups"),
+        )
+    )
+
+    @classmethod
+    def of(cls, x: tuple[int, ...], outputs: int, attributes: Attributes) -> Self:
+        """The shape of an input (N,C,H,W) and as many outputs."""
+        a = attributes
+        return cls(*x, outputs, *a.kernel_shape, *a.strides, *a.dilations, *a.pads, a.group, a.offset_group)
+
+
+class Tensors(ctypes.Structure):
+    """zsm_deform_conv2d_tensors: addresses, on the host or the device."""
+
+    _fields_ = tuple((name, ctypes.c_void_p) for name in ("x", "offset_mask", "weight", "bias", "out"))
+
+
+class Core:
+    """A library that exports the C interface: any of ours does."""
+
+    def __init__(self, path: Path) -> None:
+        self._library = ctypes.CDLL(str(path))
+        self._library.zsm_last_error.restype = ctypes.c_char_p
+        self._library.zsm_cuda_architectures.restype = ctypes.c_char_p
+
+    def cuda_architectures(self) -> tuple[str, ...]:
+        """The GPU architectures it carries code for; none if it was built without CUDA."""
+        return tuple(self._library.zsm_cuda_architectures().decode().split())
+
+    def output_size(self, shape: Shape) -> tuple[int, int]:
+        """Height and width of the output."""
+        height, width = ctypes.c_int32(), ctypes.c_int32()
+        self._call("output_size", shape, ctypes.byref(height), ctypes.byref(width))
+        return height.value, width.value
+
+    def reference(self, attributes: Attributes, *inputs: Array) -> Array:
+        """The output for x, offset_mask, weight and bias, by the readable implementation."""
+        return self._on_host("reference", attributes, inputs)
+
+    def cpu(self, attributes: Attributes, *inputs: Array) -> Array:
+        """The same by the fast implementation, in one thread."""
+        return self._on_host("cpu", attributes, inputs, None, None)
+
+    def cuda_kernels(self, shape: Shape, dtype: DTypeLike, *, channels_last: bool) -> list[Kernel]:
+        """The CUDA kernels that take a shape on the current device, the likely fastest first."""
+        found = (ctypes.c_int32 * 8)()
+        count = self._library.zsm_deform_conv2d_cuda_kernels(
+            ctypes.byref(shape), _type(dtype), int(channels_last), found
+        )
+        return [Kernel(kernel) for kernel in found[:count]]
+
+    def cuda(
+        self, shape: Shape, dtype: DTypeLike, addresses: Tensors, *, channels_last: bool, kernel: Kernel = Kernel.AUTO
+    ) -> None:
+        """Launch a CUDA kernel in the default stream."""
+        self._call("cuda", shape, _type(dtype), int(channels_last), int(kernel), ctypes.byref(addresses), None)
+
+    def _on_host(self, name: str, attributes: Attributes, inputs: tuple[Array, ...], *rest: None) -> Array:
+        tensors = [np.ascontiguousarray(tensor) for tensor in inputs]
+        x, weight = tensors[0], tensors[2]
+        shape = Shape.of(x.shape, weight.shape[0], attributes)
+        out = np.full((x.shape[0], weight.shape[0], *self.output_size(shape)), np.nan, x.dtype)
+        addresses = Tensors(*(tensor.ctypes.data for tensor in (*tensors, out)))
+        self._call(name, shape, _type(x.dtype), ctypes.byref(addresses), *rest)
+        return out
+
+    def _call(self, name: str, shape: Shape, *arguments: object) -> None:
+        status = getattr(self._library, f"zsm_deform_conv2d_{name}")(ctypes.byref(shape), *arguments)
+        if status:
+            raise PluginError(self._library.zsm_last_error().decode())
+
+
+def _type(dtype: DTypeLike) -> int:
+    types = {np.dtype(np.float32): 0, np.dtype(np.float16): 1}
+    return types[np.dtype(dtype)]

@@ -1,0 +1,29 @@
+"""Finding the native libraries."""
+
+from pathlib import Path
+
+import pytest
+
+from zsm.plugins import PluginError, directories, library, onnxruntime_library
+
+
+def test_the_variable_names_the_only_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ZSM_PLUGIN_DIR", str(tmp_path))
+    assert directories() == (tmp_path,)
+    assert onnxruntime_library() is None
+    (tmp_path / "libzsm_onnxruntime.so").touch()
+    assert onnxruntime_library() == tmp_path / "libzsm_onnxruntime.so"
+    assert library("tensorrt11") is None
+
+
+def test_a_variable_that_names_no_folder_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ZSM_PLUGIN_DIR", str(tmp_path / "nowhere"))
+    with pytest.raises(PluginError, match=r"ZSM_PLUGIN_DIR is .*nowhere, which is no folder"):
+        library("core")
+
+
+def test_without_it_package_and_checkout_are_searched(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("ZSM_PLUGIN_DIR", raising=False)
+    package, checkout = directories()
+    assert package.parent.name == "plugins"
+    assert checkout.parts[-3:] == ("build", "release", "lib")
