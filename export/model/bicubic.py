@@ -38,5 +38,7 @@ class Bicubic(nn.Module):
     def forward(self, planes: Tensor) -> Tensor:
         """(N,C,H,W) to (N,C,4H,4W)."""
         padded = functional.pad(planes, 4 * [_REACH], mode="replicate")
-        phases = functional.conv2d(padded, self.kernels, groups=self.channels)
+        # The base stays in float32 where training computes the rest in less.
+        with torch.autocast(planes.device.type, enabled=False):
+            phases = functional.conv2d(padded, self.kernels, groups=self.channels)
         return functional.pixel_shuffle(phases, SCALE)

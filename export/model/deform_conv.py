@@ -37,9 +37,11 @@ def deform_conv2d_plain(x: Tensor, offset_mask: Tensor, weight: Tensor, bias: Te
     """The same from torch's own operators alone."""
     n, c, h, w = x.shape
     offset, logit = offset_mask.split([2 * TAPS * groups, TAPS * groups], dim=1)
+    # Coordinates need float32 where features are in less.
+    offset = offset.to(torch.promote_types(offset.dtype, torch.float32))
     grid = _normalise(_positions(offset.reshape(n * groups, TAPS, 2, h, w)), h, w)
     sampled = functional.grid_sample(
-        x.reshape(n * groups, c // groups, h, w),
+        x.reshape(n * groups, c // groups, h, w).to(grid.dtype),
         grid,
         mode="bilinear",
         padding_mode="zeros",

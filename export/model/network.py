@@ -117,13 +117,7 @@ class Network(nn.Module):
 
     def forward(self, frames: Tensor) -> Tensor:
         """(B,N,3,H,W) in [0, 1], H and W multiples of 4, to (B,2N-1,3,4H,4W), not clipped."""
-        batch, count = frames.shape[:2]
-        hidden = self.propagate(self.features(frames))
-        states = tuple(h.flatten(0, 1) for h in hidden)
-        times = torch.arange(2 * count - 1, device=frames.device)
-        base = (frames[:, times // 2].flatten(0, 1), frames[:, (times + 1) // 2].flatten(0, 1))
-        out: Tensor = self.reconstruction(states, base)
-        return out.unflatten(0, (batch, 2 * count - 1))
+        return self.restore(self.features(frames), frames)
 
     def features(self, frames: Tensor) -> Tensor:
         """(B,N,3,H,W) to the features of all 2N-1 frames, (B,2N-1,C,H,W) (sections 3.1, 3.2)."""
@@ -134,6 +128,15 @@ class Network(nn.Module):
         for previous, following in pairwise(extracted):
             sequence += [self.interpolation(previous, following), following[0]]
         return torch.stack(sequence, 1)
+
+    def restore(self, features: Tensor, frames: Tensor) -> Tensor:
+        """Features (B,2N-1,C,H,W) and the input frames (B,N,3,H,W) to output frames (sections 3.3, 3.4)."""
+        batch, count = features.shape[:2]
+        states = tuple(hidden.flatten(0, 1) for hidden in self.propagate(features))
+        times = torch.arange(count, device=frames.device)
+        base = (frames[:, times // 2].flatten(0, 1), frames[:, (times + 1) // 2].flatten(0, 1))
+        out: Tensor = self.reconstruction(states, base)
+        return out.unflatten(0, (batch, count))
 
     def propagate(self, features: Tensor) -> tuple[Tensor, ...]:
         """(B,T,C,H,W) to hidden states of the same shape, one tensor a direction (section 3.3).

@@ -1,0 +1,218 @@
+"""A training run's configuration: TOML tables to checked dataclasses."""
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from pathlib import Path
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+
+from zsm.engine.network import SCALE, NetworkConfig
+from zsm.errors import Error
+from zsm.evaluation import degradations, layouts
+from zsm.training.footage import Preparation
+from zsm.training.schedule import Schedule
+
+T = TypeVar("T")
+
+
+class TrainingConfigError(Error):
+    """A configuration file that can't be read, or that no run can follow."""
+
+
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise TrainingConfigError(message)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Data:
+    """What is trained on.
+
+    layout: `clips`, a folder of videos or of folders of images, or `vimeo`, the septuplets of Vimeo-90K's
+        training list.
+    hold_out: clips that are validated on and never trained on (of `vimeo`, septuplets of the test list).
+    crop: side of the LR crops, in pixels; a multiple of 4.
+    candidates: places drawn for each crop; the one that moves most is taken.
+    degradation: done to the LR frames, `noise`, `noise:SIGMA` or `jpeg:QUALITY` (section 4.3).
+    preparation: what becomes of whole clips first (`clips` only).
+    """
+
+    layout: Literal["clips", "vimeo"] = "clips"
+    hold_out: tuple[str, ...] = ()
+    crop: int = 32
+    candidates: int = 1
+    degradation: str | None = None
+    preparation: Preparation = field(default_factory=Preparation)
+
+    def __post_init__(self) -> None:
+        _require(self.layout in ("clips", "vimeo"), f"data.layout is {self.layout!r}; choose from clips, vimeo")
+        _require(
+            self.crop >= 8 and self.crop % SCALE == 0,
+            f"data.crop is {self.crop}; give a multiple of {SCALE}, at least 8",
+        )
+        _require(self.candidates >= 1, f"data.candidates is {self.candidates}; give 1 or more")
+        if self.degradation is not None:
+            degradations.parse(self.degradation)
+
+    @property
+    def validation_list(self) -> str:
+        """Vimeo-90K's list that validation septuplets come from."""
+        return layouts.VIMEO_TEST_LIST
+
+
+@dataclass(frozen=True, kw_only=True)
+class Loss:
+    """Eq. 10's weights, lambda 1 to 3, and k3. The paper gives no values: these are this project's choice."""
+
+    reconstruction: float = 1.0
+    first_order: float = 0.0
+    second_order: float = 0.0
+    synthesis_blocks: int = 5
+
+    def __post_init__(self) -> None:
+        for name, weight in zip(("reconstruction", "first_order", "second_order"), self.weights, strict=True):
+            _require(weight >= 0, f"loss.{name} is {weight}; give 0 or more")
+        _require(any(self.weights), "every loss weight is 0; give one above 0")
+        _require(self.synthesis_blocks >= 0, f"loss.synthesis_blocks is {self.synthesis_blocks}; give 0 or more")
+
+    @property
+    def weights(self) -> tuple[float, float, float]:
+        """Lambda 1 to 3."""
+        return self.reconstruction, self.first_order, self.second_order
+
+
+@dataclass(frozen=True, kw_only=True)
+class Optimiser:
+    """Adam (beta 0.9 and 0.99), and what happens around it.
+
+    batch: septuplets a step, over all processes together.
+    gradient_clip: greatest norm of the gradient; 0 leaves it as it is.
+    average: decay of the exponential moving average of the weights, which is what is validated and saved.
+    """
+
+    batch: int = 24
+    gradient_clip: float = 1.0
+    average: float = 0.999
+
+    def __post_init__(self) -> None:
+        _require(self.batch >= 1, f"optimiser.batch is {self.batch}; give 1 or more")
+        _require(self.gradient_clip >= 0, f"optimiser.gradient_clip is {self.gradient_clip}; give 0 or more")
+        _require(0 <= self.average < 1, f"optimiser.average is {self.average}; give 0 up to below 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Start:
+    """Where training starts (module `initial`), before the first step of a new run.
+
+    weights: a safetensors file to take weights from; those it lacks start as for a new network.
+    identity: alignments return their source. With `weights`, those that come from the file keep its values.
+    base: the last convolution is zero, so that the output is the base (`weights` overrides it too).
+    """
+
+    weights: Path | None = None
+    identity: bool = False
+    base: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """How a run goes, none of which changes what is learnt but `seed` and `precision`.
+
+    seed: of the first weights and of the order of examples.
+    precision: of convolutions, `float32` or `bfloat16` (automatic mixed precision; weights stay float32).
+    workers: processes that load examples; 0 loads them in the training process.
+    log_every, checkpoint_every, validate_every: in steps.
+    validation_septuplets: of each held-out clip.
+    """
+
+    seed: int = 0
+    precision: Literal["float32", "bfloat16"] = "float32"
+    workers: int = 0
+    log_every: int = 100
+    checkpoint_every: int = 1000
+    validate_every: int = 5000
+    validation_septuplets: int = 1
+
+    def __post_init__(self) -> None:
+        _require(
+            self.precision in ("float32", "bfloat16"),
+            f"run.precision is {self.precision!r}; choose from float32, bfloat16",
+        )
+        _require(self.workers >= 0, f"run.workers is {self.workers}; give 0 or more")
+        for name in ("log_every", "checkpoint_every", "validate_every", "validation_septuplets"):
+            _require(getattr(self, name) >= 1, f"run.{name} is {getattr(self, name)}; give 1 or more")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingConfig:
+    """Everything that decides what a run learns, but the footage itself. One field a table of the file."""
+
+    network: NetworkConfig = field(default_factory=NetworkConfig)
+    data: Data = field(default_factory=Data)
+    loss: Loss = field(default_factory=Loss)
+    optimiser: Optimiser = field(default_factory=Optimiser)
+    schedule: Schedule = field(default_factory=Schedule)
+    start: Start = field(default_factory=Start)
+    run: Run = field(default_factory=Run)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON; equal for equal configurations."""
+        values: dict[str, Any] = _plain(asdict(self))
+        return values
+
+
+def load(path: Path) -> TrainingConfig:
+    """Read a configuration file.
+
+    Raises:
+        TrainingConfigError: no such file, no TOML, an unknown key, or a value of the wrong type.
+        Error: a value out of range.
+    """
+    try:
+        values = tomllib.loads(path.read_text())
+    except FileNotFoundError as error:
+        raise TrainingConfigError(f"there is no configuration {path}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
+        raise TrainingConfigError(f"{path} can't be read as TOML: {error}") from error
+    try:
+        return _build(TrainingConfig, values, "")
+    except Error as error:
+        raise TrainingConfigError(f"{path}: {error}") from error
+
+
+def _build(cls: type[T], values: Mapping[str, Any], where: str) -> T:
+    """A table to a dataclass, tables within it to dataclasses within that."""
+    hints = get_type_hints(cls)
+    names = {f.name for f in fields(cls)}  # type: ignore[arg-type]  # every caller gives a dataclass
+    unknown = sorted(set(values) - names)
+    _require(not unknown, f"unknown setting {where}{', '.join(unknown)}; known are {', '.join(sorted(names))}")
+    return cls(**{name: _convert(hints[name], value, where + name) for name, value in values.items()})
+
+
+def _convert(wanted: Any, value: Any, name: str) -> Any:
+    if is_dataclass(wanted):
+        _require(isinstance(value, dict), f"{name} is {value!r}; make it a table, [{name}]")
+        return _build(wanted, value, f"{name}.")  # type: ignore[arg-type]
+    if get_origin(wanted) is tuple:
+        _require(isinstance(value, list), f"{name} is {value!r}; give a list")
+        return tuple(_convert(get_args(wanted)[0], item, name) for item in value)
+    if get_origin(wanted) is Literal:
+        return value
+    choices = [choice for choice in get_args(wanted) or (wanted,) if choice is not type(None)]
+    for choice in choices:
+        if choice is Path and isinstance(value, str):
+            return Path(value)
+        if choice is float and isinstance(value, int) and not isinstance(value, bool):
+            return float(value)
+        if isinstance(value, choice) and (choice is bool) == isinstance(value, bool):
+            return value
+    kinds = {int: "a whole number", float: "a number", str: "a text", bool: "true or false", Path: "a path"}
+    raise TrainingConfigError(f"{name} is {value!r}; give {kinds[choices[0]]}")
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _plain(item) for name, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    return str(value) if isinstance(value, Path) else value

@@ -1,0 +1,166 @@
+"""Clips made ready for training, once: shrunk, split at cuts, still stretches dropped, memory-mapped.
+
+Each clip becomes one folder of the cache for each of its sizes: `hr.npy` (N,H,W,3) and `lr.npy`
+(N,H/4,W/4,3), uint8, and `starts.npy`, the frames at which a septuplet may begin. `footage.json` is written
+last and says what the folder was made from; a folder that was made otherwise, or not finished, is made again.
+"""
+
+import json
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from itertools import pairwise
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from scenedetect import FrameTimecode
+from scenedetect.detectors import ContentDetector
+
+from zsm.engine.network import SCALE
+from zsm.errors import Error
+from zsm.evaluation import bicubic
+from zsm.evaluation.layouts import Clip
+
+Frames = NDArray[np.uint8]
+
+SEPTUPLET = 7
+"""Consecutive frames of one training example: four inputs, and all seven as the truth."""
+
+
+class FootageError(Error):
+    """Footage that holds nothing to train on, or settings that leave nothing of it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preparation:
+    """What becomes of a clip before it is trained on.
+
+    scales: sizes that each clip is shrunk to, where the height that results is within the limits.
+        Shrinking removes codec artefacts, and gives several sizes of motion and detail.
+    least_height, greatest_height: those limits, in HR pixels.
+    still: septuplets whose frames change less than this from one to the next are dropped (mean absolute
+        difference of luma, in 8-bit levels).
+    """
+
+    scales: tuple[float, ...] = (1.0, 0.5, 0.25)
+    least_height: int = 160
+    greatest_height: int = 576
+    still: float = 0.5
+
+    def __post_init__(self) -> None:
+        if not self.scales or not all(0 < scale <= 1 for scale in self.scales):
+            raise FootageError(f"data scales are {list(self.scales)}; give one or more above 0, up to 1")
+        if not SCALE <= self.least_height <= self.greatest_height:
+            raise FootageError(
+                f"data heights are {self.least_height} to {self.greatest_height};"
+                f" give at least {SCALE}, the lesser first"
+            )
+
+    def sizes(self, height: int) -> list[float]:
+        """The scales at which a clip of this height is kept, or the one nearest to fitting."""
+        fitting = [s for s in self.scales if self.least_height <= int(height * s) <= self.greatest_height]
+        return fitting or [min(self.scales, key=lambda s: abs(int(height * s) - self.greatest_height))]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Footage:
+    """A clip at one size, on disk: memory-mapped frames, and where septuplets may begin."""
+
+    name: str
+    hr: Frames
+    lr: Frames
+    starts: NDArray[np.int64]
+
+
+def prepare(clips: Sequence[Clip], cache: Path, preparation: Preparation) -> list[Footage]:
+    """Make, or find in the cache, every clip at every size; those without any usable septuplet are left out.
+
+    Raises:
+        FootageError: nothing is left.
+    """
+    found = [footage for clip in clips for footage in _prepare_clip(clip, cache, preparation)]
+    found = [footage for footage in found if len(footage.starts)]
+    if not found:
+        names = ", ".join(clip.name for clip in clips) or "no clips"
+        raise FootageError(f"no seven consecutive moving frames in {names}; give other footage")
+    return found
+
+
+def _prepare_clip(clip: Clip, cache: Path, preparation: Preparation) -> Iterator[Footage]:
+    first = next(iter(clip.frames(frames=1)), None)
+    if first is None:
+        raise FootageError(f"clip {clip.name} has no frames")
+    scales = preparation.sizes(len(first))
+    origin: dict[str, object] = {"source": _signature(clip), "preparation": asdict(preparation)}
+    folders = {scale: cache / f"{clip.name}@{scale:g}" for scale in scales}
+    stale = {scale: folder for scale, folder in folders.items() if not _made_from(folder, origin)}
+    if stale:
+        frames = list(clip.frames())
+        for scale, folder in stale.items():
+            _write(folder, [_shrink(frame, scale) for frame in frames], preparation.still, origin)
+    for folder in folders.values():
+        yield _open(folder)
+
+
+def _signature(clip: Clip) -> list[list[str | int]]:
+    files = (clip.source,) if isinstance(clip.source, Path) else clip.source
+    return [[file.name, (stat := file.stat()).st_size, stat.st_mtime_ns] for file in files]
+
+
+def _made_from(folder: Path, origin: dict[str, object]) -> bool:
+    note = folder / "footage.json"
+    return note.is_file() and json.loads(note.read_text()) == json.loads(json.dumps(origin))
+
+
+def _open(folder: Path) -> Footage:
+    hr, lr = (np.load(folder / f"{name}.npy", mmap_mode="r") for name in ("hr", "lr"))
+    return Footage(name=folder.name, hr=hr, lr=lr, starts=np.load(folder / "starts.npy"))
+
+
+def _write(folder: Path, frames: list[Frames], still: float, origin: dict[str, object]) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    np.save(folder / "hr.npy", np.stack(frames))
+    np.save(folder / "lr.npy", np.stack([bicubic.resize(frame, 1 / SCALE) for frame in frames]))
+    np.save(folder / "starts.npy", septuplet_starts(frames, still))
+    (folder / "footage.json").write_text(json.dumps(origin))
+
+
+def _shrink(frame: Frames, scale: float) -> Frames:
+    """Average areas, and crop to a multiple of the enlargement."""
+    height, width = (int(side * scale) // SCALE * SCALE for side in frame.shape[:2])
+    if scale != 1:
+        size = round(frame.shape[1] * scale), round(frame.shape[0] * scale)
+        frame = cv2.resize(frame, size, interpolation=cv2.INTER_AREA).astype(np.uint8)
+    return frame[:height, :width]
+
+
+def septuplet_starts(frames: Sequence[Frames], still: float) -> NDArray[np.int64]:
+    """The frames at which seven begin that hold no cut and that move."""
+    changes = _changes(frames)
+    cuts = set(_cuts(frames))
+    spans = range(len(frames) - SEPTUPLET + 1)
+    moving = [
+        start
+        for start in spans
+        if np.mean(changes[start : start + SEPTUPLET - 1]) >= still
+        and cuts.isdisjoint(range(start + 1, start + SEPTUPLET))
+    ]
+    return np.array(moving, np.int64)
+
+
+def _changes(frames: Sequence[Frames]) -> list[float]:
+    """Mean absolute difference of luma from each frame to the next."""
+    lumas = [cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY).astype(np.float32) for frame in frames]
+    return [float(np.abs(b - a).mean()) for a, b in pairwise(lumas)]
+
+
+def _cuts(frames: Sequence[Frames]) -> list[int]:
+    """The first frame of every shot but the first."""
+    detector = ContentDetector(min_scene_len=1)
+    found = []
+    for number, frame in enumerate(frames):
+        found += detector.process_frame(FrameTimecode(number, fps=25.0), np.ascontiguousarray(frame[..., ::-1]))
+    return sorted(cut.frame_num for cut in found)

@@ -1,0 +1,60 @@
+"""What a run tells: lines in the log, curves and pictures for TensorBoard."""
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+from torch.utils.tensorboard.writer import SummaryWriter
+
+from zsm.evaluation.baseline import enlarge_and_average
+from zsm.training.validation import Held, Score, summary
+
+log = logging.getLogger("zsm")
+
+PICTURED = 1
+"""The frame that pictures show: the first interpolated one."""
+
+
+class Journal:
+    """Writes to `folder`, or says nothing without one. A context manager."""
+
+    def __init__(self, folder: Path | None) -> None:
+        self._writer = None if folder is None else SummaryWriter(str(folder))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._writer is not None:
+            self._writer.close()
+
+    def losses(self, step: int, values: dict[str, float], seconds: float) -> None:
+        """The losses of one step, its learning rate, and the time the run has taken."""
+        if self._writer is None:
+            return
+        for name, value in values.items():
+            self._writer.add_scalar(f"training/{name.replace('_', ' ')}", value, step)
+        log.info("step %d, %.0f s: loss %.5f, rate %.2e", step, seconds, values["total"], values["learning rate"])
+
+    def validation(self, step: int, scores: Sequence[Score], held_out: Sequence[Held]) -> None:
+        """Every septuplet's figures, their mean, and pictures: baseline, output, truth."""
+        if self._writer is None or not scores:
+            return
+        for score, held in zip(scores, held_out, strict=True):
+            log.info(
+                "step %d, %s: original %.2f dB (%+.2f), interpolated %.2f dB (%+.2f)",
+                step,
+                score.name,
+                score.original,
+                score.original_gain,
+                score.interpolated,
+                score.interpolated_gain,
+            )
+            baseline = enlarge_and_average(held.lr)
+            row = np.concatenate([clip[PICTURED] for clip in (baseline, score.restored, held.hr)], 1)
+            self._writer.add_image(f"held out/{score.name}", row, step, dataformats="HWC")
+        for name, value in summary(scores).items():
+            self._writer.add_scalar(f"held out/{name.replace('_', ' ')}", value, step)
+        self._writer.flush()

@@ -1,0 +1,63 @@
+"""A configuration's data on disk: what is trained on, and what is held out."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from zsm.evaluation import degradations, layouts
+from zsm.evaluation.layouts import Clip
+from zsm.training.config import Data, TrainingConfigError
+from zsm.training.data import FootageSeptuplets, ImageSeptuplets, Septuplets
+from zsm.training.footage import prepare
+from zsm.training.validation import Held, choose
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sources:
+    """Septuplets to train on, and held-out ones to validate on."""
+
+    training: Septuplets
+    held_out: list[Held]
+
+
+def find(data: Data, root: Path, cache: Path, septuplets: int) -> Sources:
+    """Find a configuration's data under `root`; footage is prepared in `cache` the first time.
+
+    septuplets: how many of each held-out clip to validate on.
+    """
+    if data.layout == "vimeo":
+        return _vimeo(data, root)
+    clips = layouts.find(root, "clips")
+    _check_names(data.hold_out, [clip.name for clip in clips], root)
+    held_out = []
+    for clip in (clip for clip in clips if clip.name in data.hold_out):
+        held_out += _held_footage(clip, data, cache, septuplets)
+    kept = [clip for clip in clips if clip.name not in data.hold_out]
+    return Sources(training=FootageSeptuplets(prepare(kept, cache, data.preparation)), held_out=held_out)
+
+
+def _held_footage(clip: Clip, data: Data, cache: Path, septuplets: int) -> list[Held]:
+    """Of a held-out clip, the greatest of its sizes."""
+    footage = max(prepare([clip], cache, data.preparation), key=lambda sized: sized.hr.shape[1])
+    return choose(clip.name, FootageSeptuplets([footage]), septuplets, _degradation(data))
+
+
+def _vimeo(data: Data, root: Path) -> Sources:
+    training = layouts.vimeo(root, layouts.VIMEO_TRAIN_LIST)
+    clips = {clip.name: clip for clip in layouts.vimeo(root)} if data.hold_out else {}
+    _check_names(data.hold_out, list(clips), root)
+    held_out = []
+    for name in data.hold_out:
+        held_out += choose(name, ImageSeptuplets([clips[name]]), 1, _degradation(data))
+    return Sources(training=ImageSeptuplets(training), held_out=held_out)
+
+
+def _check_names(names: tuple[str, ...], known: list[str], root: Path) -> None:
+    missing = sorted(set(names) - set(known))
+    if missing:
+        raise TrainingConfigError(
+            f"data.hold_out names {', '.join(missing)}, which {root} hasn't; it has {', '.join(known[:20])}"
+        )
+
+
+def _degradation(data: Data) -> degradations.Degradation | None:
+    return degradations.parse(data.degradation) if data.degradation else None

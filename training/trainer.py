@@ -1,0 +1,145 @@
+"""The training loop: examples in, weights out, and a state from which a killed run goes on exactly.
+
+A run's folder holds `state.pt` (all that is needed to go on), `latest.safetensors` (the averaged weights at
+the last validation, with configuration and figures) and `logs/` for TensorBoard. On several GPUs torchrun
+starts one process for each; every process takes its share of each batch.
+"""
+
+import json
+import logging
+import time
+from collections.abc import Iterator
+from itertools import count
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.utils.data import DataLoader
+
+from zsm.evaluation import degradations
+from zsm.export.model import Network, checkpoint
+from zsm.training import initial, state, validation
+from zsm.training.config import TrainingConfig
+from zsm.training.data import Examples
+from zsm.training.distributed import Processes
+from zsm.training.journal import Journal
+from zsm.training.losses import Losses, Objective
+from zsm.training.sources import Sources
+
+log = logging.getLogger("zsm")
+
+LATEST = "latest.safetensors"
+
+
+class Trainer:
+    """One run, new or gone on with, in `folder`."""
+
+    def __init__(self, config: TrainingConfig, sources: Sources, folder: Path, processes: Processes) -> None:
+        """Raises StateError if `folder` holds a run of another configuration."""
+        self.config, self.sources, self.folder, self.processes = config, sources, folder, processes
+        torch.manual_seed(config.run.seed)
+        network = initial.network(config.network, config.start)
+        self.objective = Objective(network, config.loss.weights, config.loss.synthesis_blocks)
+        self.objective.to(processes.device)
+        average = get_ema_multi_avg_fn(config.optimiser.average)
+        self.average = AveragedModel(self.objective.network, multi_avg_fn=average)
+        self.adam = torch.optim.Adam(self.objective.parameters(), betas=(0.9, 0.99))
+        self.progress = state.Progress()
+        self._state = state.State(folder / "state.pt", config, self.objective, self.average, self.adam, self.progress)
+
+    def run(self) -> None:
+        """Train to the schedule's end. What comes after the last `state.pt` is lost when interrupted."""
+        if self._state.load(self.processes.device):
+            log.info("going on from step %d in %s", self.progress.step, self.folder)
+        module = self.processes.wrap(self.objective)
+        with Journal(self.folder / "logs" if self.processes.first else None) as journal:
+            if self.progress.step == 0:
+                self._validate(journal)
+            started = time.perf_counter()
+            for lr, hr in self._batches() if not self._done() else ():
+                losses = self._step(module, lr, hr)
+                self.progress.step += 1
+                self.progress.seconds += self.processes.agree(time.perf_counter() - started)
+                self._after_step(journal, losses)
+                if self._done():
+                    break
+                started = time.perf_counter()
+        log.info("trained %d steps in %.0f s", self.progress.step, self.progress.seconds)
+
+    def _done(self) -> bool:
+        return self.config.schedule.progress(self.progress.step, self.progress.seconds) >= 1
+
+    def _step(self, module: nn.Module, lr: Tensor, hr: Tensor) -> Losses:
+        rate = self.config.schedule.rate(self.progress.step, self.progress.seconds)
+        for group in self.adam.param_groups:
+            group["lr"] = rate
+        device, low = self.processes.device, self.config.run.precision == "bfloat16"
+        with torch.autocast(device.type, torch.bfloat16, enabled=low):
+            losses: Losses = module(lr.to(device, non_blocking=True), hr.to(device, non_blocking=True))
+        self.adam.zero_grad()
+        losses.total.backward()
+        if self.config.optimiser.gradient_clip:
+            nn.utils.clip_grad_norm_(self.objective.parameters(), self.config.optimiser.gradient_clip)
+        self.adam.step()
+        self.average.update_parameters(self.objective.network)
+        return losses
+
+    def _after_step(self, journal: Journal, losses: Losses) -> None:
+        run, step, done = self.config.run, self.progress.step, self._done()
+        if step % run.log_every == 0 or done:
+            means = {name: self.processes.mean(value) for name, value in vars(losses).items()}
+            rate = self.adam.param_groups[0]["lr"]
+            journal.losses(step, {**means, "learning rate": rate}, self.progress.seconds)
+        if step % run.validate_every == 0 or done:
+            self._validate(journal)
+        if (step % run.checkpoint_every == 0 or done) and self.processes.first:
+            self._state.save()
+
+    def _batches(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """This process's share of each batch from the next step on, without end."""
+        data, batch, processes = self.config.data, self.config.optimiser.batch, self.processes
+        examples = Examples(
+            septuplets=self.sources.training,
+            seed=self.config.run.seed,
+            crop=data.crop,
+            candidates=data.candidates,
+            degradation=degradations.parse(data.degradation) if data.degradation else None,
+        )
+        mine = range(processes.rank, batch, processes.count)
+        loader: DataLoader[tuple[Tensor, Tensor]] = DataLoader(
+            examples,
+            batch_sampler=Numbers(self.progress.step, batch, mine),
+            num_workers=self.config.run.workers,
+            pin_memory=processes.device.type == "cuda",
+        )
+        yield from loader
+
+    def _validate(self, journal: Journal) -> None:
+        """Score the averaged weights on what is held out, and write them."""
+        if self.processes.first:
+            network = self.average.module.eval()
+            assert isinstance(network, Network)
+            scores = [validation.score(network, held, self.processes.device) for held in self.sources.held_out]
+            journal.validation(self.progress.step, scores, self.sources.held_out)
+            self._write_weights(network, scores)
+        self.processes.wait()
+
+    def _write_weights(self, network: Network, scores: list[validation.Score]) -> None:
+        metadata = {
+            "training": json.dumps(self.config.to_dict()),
+            "steps": str(self.progress.step),
+            "validation": json.dumps([score.figures() for score in scores]),
+        }
+        checkpoint.save(network, self.folder / LATEST, metadata)
+
+
+class Numbers:
+    """The numbers of the examples in each batch of one process, step after step from `first`."""
+
+    def __init__(self, first: int, batch: int, places: range) -> None:
+        self._first, self._batch, self._places = first, batch, places
+
+    def __iter__(self) -> Iterator[list[int]]:
+        for step in count(self._first):
+            yield [step * self._batch + place for place in self._places]

@@ -1,0 +1,85 @@
+"""The network on held-out septuplets, beside the baseline."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from zsm.engine.network import MULTIPLE, SCALE
+from zsm.evaluation import metrics
+from zsm.evaluation.baseline import enlarge_and_average
+from zsm.evaluation.degradations import Degradation
+from zsm.export.model import Network
+from zsm.training.data import Septuplets, to_tensor
+
+Frames = NDArray[np.uint8]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Held:
+    """A held-out septuplet: `lr` (4,h,w,3), the input, and `hr` (7,4h,4w,3), the truth; both uint8."""
+
+    name: str
+    lr: Frames
+    hr: Frames
+
+
+@dataclass(frozen=True, kw_only=True)
+class Score:
+    """Mean Y-PSNR in dB over a septuplet's original and its interpolated frames; `gain` is over the baseline."""
+
+    name: str
+    original: float
+    interpolated: float
+    original_gain: float
+    interpolated_gain: float
+    restored: Frames
+
+    def figures(self) -> dict[str, str | float]:
+        """All but the frames, for metadata."""
+        return {name: value for name, value in vars(self).items() if name != "restored"}
+
+
+def choose(name: str, septuplets: Septuplets, count: int, degradation: Degradation | None) -> list[Held]:
+    """`count` septuplets spread evenly over a clip, or fewer if it has no more."""
+    places = np.unique(np.linspace(0, len(septuplets) - 1, count + 2)[1:-1].round().astype(int))
+    held = []
+    for number in places:
+        hr, lr = septuplets[int(number)]
+        height, width = (side // MULTIPLE * MULTIPLE for side in lr.shape[1:3])
+        lr = lr[:, :height, :width]
+        if degradation is not None:
+            lr = degradation(lr, np.random.default_rng(0))
+        hr = np.array(hr[:, : SCALE * height, : SCALE * width])
+        held.append(Held(name=name, lr=np.array(lr[::2]), hr=hr))
+    return held
+
+
+@torch.no_grad()
+def score(network: Network, held: Held, device: torch.device) -> Score:
+    """Restore one septuplet in float32 and compare."""
+    output = network(to_tensor(held.lr).to(device)[None])[0]
+    pixels = (output.clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1)
+    restored = np.ascontiguousarray(pixels.cpu().numpy())
+    ours, theirs = _psnr(restored, held.hr), _psnr(enlarge_and_average(held.lr), held.hr)
+    return Score(
+        name=held.name,
+        original=float(ours[::2].mean()),
+        interpolated=float(ours[1::2].mean()),
+        original_gain=float((ours - theirs)[::2].mean()),
+        interpolated_gain=float((ours - theirs)[1::2].mean()),
+        restored=restored,
+    )
+
+
+def _psnr(frames: Frames, truth: Frames) -> NDArray[np.float64]:
+    pairs = zip(frames, truth, strict=True)
+    return np.array([metrics.psnr(metrics.luma(a), metrics.luma(b)) for a, b in pairs])
+
+
+def summary(scores: Sequence[Score]) -> dict[str, float]:
+    """Mean figures over all septuplets, for logs and for the weights' metadata."""
+    names = ("original", "interpolated", "original_gain", "interpolated_gain")
+    return {name: float(np.mean([getattr(score, name) for score in scores])) for name in names}
