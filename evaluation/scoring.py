@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from zsm.engine.network import SCALE
 from zsm.errors import Error
 from zsm.evaluation import bicubic, metrics
 from zsm.evaluation.degradations import Degradation
 from zsm.evaluation.layouts import Clip
 
-SCALE = 4
 # The released script restores windows of 7 frames, each beginning on the frame the last one ended with.
 _WINDOW_STEP = 6
 
