@@ -1,6 +1,30 @@
 """Video files, image folders and pipes, in and out."""
 
-from zsm.runtime.video.errors import VideoError
-from zsm.runtime.video.reader import read_frames
+from zsm.runtime.video.batch import find_jobs
+from zsm.runtime.video.encoders import Encoding
+from zsm.runtime.video.errors import StoppedError, VideoError
+from zsm.runtime.video.job import Options, Progress, Restore, Summary, expected_frames, restore_to_file, restore_to_pipe
+from zsm.runtime.video.pipes import open_pipe
+from zsm.runtime.video.preview import Preview, preview
+from zsm.runtime.video.reader import open_source, read_frames
+from zsm.runtime.video.timing import Excerpt
 
-__all__ = ["VideoError", "read_frames"]
+__all__ = [
+    "Encoding",
+    "Excerpt",
+    "Options",
+    "Preview",
+    "Progress",
+    "Restore",
+    "StoppedError",
+    "Summary",
+    "VideoError",
+    "expected_frames",
+    "find_jobs",
+    "open_pipe",
+    "open_source",
+    "preview",
+    "read_frames",
+    "restore_to_file",
+    "restore_to_pipe",
+]

@@ -235,8 +235,10 @@ def _rgb_codes(frame: av.VideoFrame, bits: int) -> Codes:
 def _resize_codes(codes: NDArray[Any], own_bits: int, bits: int) -> Codes:
     """Codes of 9 to 15 bits into the upper bits of 16, or to 8 bits where those are asked for."""
     if bits > 8:
-        return np.left_shift(codes, 16 - own_bits, dtype=np.uint16)
-    return codes if own_bits <= 8 else narrow(codes, own_bits)
+        codes = codes.astype(np.uint16) << (16 - own_bits)
+    elif own_bits > 8:
+        codes = narrow(codes, own_bits)
+    return codes
 
 
 def narrow(codes: Codes, bits: int = 16) -> NDArray[np.uint8]:
@@ -244,9 +246,10 @@ def narrow(codes: Codes, bits: int = 16) -> NDArray[np.uint8]:
     return cv2.convertScaleAbs(codes, alpha=255 / (2**bits - 1)).astype(np.uint8, copy=False)
 
 
-def _shift_down(codes: Codes, bits: int) -> Codes:
+def _shift_down(codes: NDArray[np.uint16], bits: int) -> Codes:
     """Codes from the upper bits of 16 to their own place, rounded."""
     if bits in (8, 16):
         return codes
     shift = 16 - bits
-    return np.minimum((codes.astype(np.uint32) + (1 << (shift - 1))) >> shift, 2**bits - 1).astype(np.uint16)
+    rounded = (codes.astype(np.uint32) + (1 << (shift - 1))) >> shift
+    return np.minimum(rounded, 2**bits - 1).astype(np.uint16)

@@ -1,0 +1,61 @@
+"""Where scenes begin."""
+
+from pathlib import Path
+
+import cv2
+from scenedetect import FrameTimecode
+from scenedetect.detectors import ContentDetector
+
+from zsm.runtime.video import colour
+from zsm.runtime.video.colour import Codes
+from zsm.runtime.video.errors import VideoError
+
+DETECTION_WIDTH = 256
+
+
+class CutDetector:
+    """PySceneDetect's content detector on neighbouring frames, to be called with each pair in turn.
+
+    No shortest scene is enforced: at a cut too many a frame is repeated, across a cut too few two scenes
+    are mixed.
+    """
+
+    def __init__(self, cuts: list[int], first: int = 0) -> None:
+        """Append to `cuts` the numbers of the frames that begin a scene, where `first` is the first's number."""
+        self._cuts = cuts
+        self._detector = ContentDetector(min_scene_len=0)
+        self._number = first
+        self._primed = False
+
+    def __call__(self, previous: Codes, current: Codes) -> bool:
+        """Whether a new scene begins with `current`."""
+        if not self._primed:
+            self._score(previous)
+            self._primed = True
+        self._number += 1
+        is_cut = self._score(current)
+        if is_cut:
+            self._cuts.append(self._number)
+        return is_cut
+
+    def _score(self, pixels: Codes) -> bool:
+        height, width = pixels.shape[:2]
+        if width > DETECTION_WIDTH:
+            size = (DETECTION_WIDTH, max(1, round(height * DETECTION_WIDTH / width)))
+            pixels = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
+        if pixels.dtype.itemsize == 2:
+            pixels = colour.narrow(pixels)
+        bgr = cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR)
+        return bool(self._detector.process_frame(FrameTimecode(self._number, fps=25.0), bgr))
+
+
+def read_file(path: Path) -> list[int]:
+    """Frame numbers, counted from 0 and separated by white space, of the frames that begin a scene."""
+    try:
+        words = path.read_text().split()
+    except (OSError, UnicodeDecodeError) as error:
+        raise VideoError(f"can't read the cuts in {path}: {error}") from error
+    wrong = [word for word in words if not word.isdecimal()]
+    if wrong:
+        raise VideoError(f"{path} holds {wrong[0]!r}; give the numbers of frames that begin a scene, counted from 0")
+    return sorted({int(word) for word in words} - {0})

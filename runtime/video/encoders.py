@@ -1,0 +1,296 @@
+"""Which encoder writes a video, with which pixel format and settings."""
+
+import os
+import struct
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any
+
+import av
+from av.error import FFmpegError
+
+from zsm.runtime.video import colour as colours
+from zsm.runtime.video.colour import Colour
+from zsm.runtime.video.errors import VideoError
+from zsm.runtime.video.reader import Info, message
+
+# SVT-AV1 writes to standard error on its own; errors only, unless the user wants more.
+os.environ.setdefault("SVT_LOG", "1")
+
+
+@dataclass(frozen=True)
+class Codec:
+    """A video codec: its software encoder, those of graphics cards, and the settings that are sane at 4x."""
+
+    software: str
+    hardware: tuple[str, ...] = ()
+    settings: tuple[tuple[str, str], ...] = ()
+    crf: int | None = None
+    preset: str | None = None
+    preset_option: str = "preset"
+
+
+CODECS = {
+    "h264": Codec("libx264", ("h264_nvenc", "h264_qsv", "h264_amf"), crf=18, preset="medium"),
+    "hevc": Codec("libx265", ("hevc_nvenc", "hevc_qsv", "hevc_amf"), crf=20, preset="medium"),
+    "av1": Codec("libsvtav1", ("av1_nvenc", "av1_qsv", "av1_amf"), crf=26, preset="8"),
+    "vp9": Codec(
+        "libvpx-vp9", ("vp9_qsv",), (("row-mt", "1"), ("b", "0")), crf=24, preset="4", preset_option="cpu-used"
+    ),
+    "prores": Codec("prores_ks", settings=(("profile", "hq"),)),
+    "ffv1": Codec("ffv1", settings=(("level", "3"), ("slicecrc", "1"))),
+}
+"""By the name that --codec takes."""
+
+CONTAINERS = {".mp4": "h264", ".mkv": "h264", ".mov": "h264", ".webm": "vp9"}
+"""What is written, by suffix, and the codec of 8-bit video there."""
+DEEP_CODECS = {".webm": "av1"}
+"""The codec of deeper and of HDR video, where it isn't HEVC."""
+
+Y4M_FORMATS = [f"yuv{chroma}p{bits}" for chroma in ("420", "422", "444") for bits in ("", "10le", "12le", "16le")] + [
+    "gray"
+]
+
+QUALITY_OPTIONS = {"nvenc": "cq", "qsv": "global_quality", "amf": "qp_i"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Encoding:
+    """How the output is encoded; what is None follows from the source and the container."""
+
+    codec: str | None = None
+    """One of CODECS, or the name of an FFmpeg encoder."""
+    crf: float | None = None
+    """Constant quality, on the encoder's own scale."""
+    preset: str | None = None
+    pix_fmt: str | None = None
+    hardware: bool = False
+    """Take the first encoder of a graphics card that works."""
+
+    def __post_init__(self) -> None:
+        if self.crf is not None and not 0 <= self.crf <= 255:
+            raise VideoError(f"a crf of {self.crf:g} isn't possible; give 0 (best) to 51 or 63, depending on the codec")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """An encoder with all that it needs to begin."""
+
+    encoder: str
+    size: tuple[int, int]
+    rate: Fraction
+    pixel_format: str
+    colour: Colour
+    aspect: Fraction
+    options: tuple[tuple[str, str], ...]
+    notes: tuple[str, ...] = ()
+
+    def open(self, container: av.container.OutputContainer) -> av.VideoStream:
+        """Add the encoder's stream to a container; VideoError if it can't be."""
+        try:
+            stream: av.VideoStream = container.add_stream(self.encoder, rate=self.rate, options=dict(self.options))  # type: ignore[assignment]
+            context = stream.codec_context
+            context.width, context.height = self.size
+            context.pix_fmt = self.pixel_format
+            context.time_base = 1 / self.rate
+            context.sample_aspect_ratio = self.aspect
+            colours.tag(context, self.colour)
+            context.open()
+        except (FFmpegError, ValueError) as error:
+            raise VideoError(f"the encoder {self.encoder} can't write {self._what()}: {message(error)}") from error
+        return stream
+
+    def _what(self) -> str:
+        return f"{self.size[0]}x{self.size[1]} {self.pixel_format}"
+
+
+def plan(encoding: Encoding, info: Info, suffix: str, rate: Fraction, scale: int) -> Plan:
+    """Choose an encoder for a source's restored frames; VideoError for what can't be."""
+    if suffix not in CONTAINERS:
+        raise VideoError(f"can't write {suffix or 'a file without suffix'}; give {', '.join(CONTAINERS)}, or a folder")
+    name = encoding.codec or _default_codec(info.colour, suffix)
+    codec = CODECS.get(name, Codec(name))
+    size = (info.size[0] * scale, info.size[1] * scale)
+    encoder = _hardware_encoder(name, codec) if encoding.hardware else codec.software
+    pixel_format = encoding.pix_fmt or _pixel_format(encoder, info)
+    colour = _colour(info.colour, encoder, pixel_format)
+    notes = []
+    if colour.bits < info.colour.bits:
+        notes.append(f"{info.colour.bits} bits a component are stored as {colour.bits} ({encoder}, {pixel_format})")
+    if info.colour.hdr and encoder not in ("libx265", "libsvtav1") and (info.mastering or info.light_level):
+        notes.append(f"{encoder} doesn't carry HDR's static metadata; the colour tags are kept")
+    return Plan(
+        encoder=encoder,
+        size=size,
+        rate=rate,
+        pixel_format=pixel_format,
+        colour=colour,
+        aspect=info.aspect,
+        options=tuple(_options(encoding, codec, encoder, info).items()),
+        notes=tuple(notes),
+    )
+
+
+def uncompressed(info: Info, pixel_format: str | None, rate: Fraction, scale: int, *, raw: bool) -> Plan:
+    """What is written to a pipe: raw frames in the source's pixel format, or y4m in the nearest that it has."""
+    name = pixel_format or (info.pixel_format if raw else _nearest(Y4M_FORMATS, info))
+    target = video_format(name)
+    if not raw and name not in Y4M_FORMATS:
+        raise VideoError(f"y4m has no pixel format {name}; give {', '.join(Y4M_FORMATS)}")
+    bits = max(8, *(component.bits for component in target.components))
+    return Plan(
+        encoder="rawvideo" if raw else "wrapped_avframe",
+        size=(info.size[0] * scale, info.size[1] * scale),
+        rate=rate,
+        pixel_format=name,
+        colour=info.colour.encoded(rgb=colours.is_rgb(target), bits=bits),
+        aspect=info.aspect,
+        options=(),
+    )
+
+
+def video_format(name: str) -> av.VideoFormat:
+    """A pixel format by its name; VideoError if there is none, or if it can't be written."""
+    try:
+        found = av.VideoFormat(name)
+    except ValueError as error:
+        raise VideoError(f"there is no pixel format {name!r}; give for example yuv420p10le") from error
+    if found.has_palette or len(found.components) in (2, 4) or name.startswith(("bayer", "xyz")):
+        raise VideoError(f"the pixel format {name} isn't supported (no palettes, no alpha); give one like yuv420p10le")
+    return found
+
+
+def _default_codec(colour: Colour, suffix: str) -> str:
+    if colour.bits > 8 or colour.hdr:
+        return DEEP_CODECS.get(suffix, "hevc")
+    return CONTAINERS[suffix]
+
+
+def _formats(encoder: str) -> list[str]:
+    try:
+        return [video_format.name for video_format in av.Codec(encoder, "w").video_formats or []]
+    except (FFmpegError, ValueError) as error:
+        raise VideoError(
+            f"there is no encoder {encoder!r} here; give {', '.join(CODECS)}, or the name of an FFmpeg encoder"
+        ) from error
+
+
+def _pixel_format(encoder: str, info: Info) -> str:
+    usable = [name for name in _formats(encoder) if _is_plain(name)]
+    return _nearest(usable, info, keep_kind=encoder == "ffv1") if usable else "yuv420p"
+
+
+def _nearest(names: Sequence[str], info: Info, *, keep_kind: bool = False) -> str:
+    """The format that keeps the source's depth and chroma best; RGB and grey become 4:2:0 unless `keep_kind`."""
+    own_kind = _kind(av.VideoFormat(info.pixel_format))
+    wanted = own_kind if keep_kind or own_kind not in ("rgb", "grey") else "yuv420"
+
+    def distance(name: str) -> tuple[int, int, int, int]:
+        candidate = av.VideoFormat(name)
+        bits = max(component.bits for component in candidate.components) - info.colour.bits
+        return (max(0, -bits), _kind(candidate) != wanted, _kind(candidate) != "yuv420", abs(bits))
+
+    return min(names, key=distance)
+
+
+def _is_plain(name: str) -> bool:
+    """Not a full-range variant, not with alpha, not packed in ways that arrays can't be converted to."""
+    return name.startswith(("yuv4", "gray", "gbrp")) and "msb" not in name and "be" not in name
+
+
+def _kind(video_format: av.VideoFormat) -> str:
+    if colours.is_rgb(video_format):
+        return "rgb"
+    if colours.is_grey(video_format):
+        return "grey"
+    return "yuv" + {(2, 2): "420", (2, 1): "422", (1, 1): "444"}.get(_subsampling(video_format), "420")
+
+
+def _subsampling(video_format: av.VideoFormat) -> tuple[int, int]:
+    return 256 // video_format.chroma_width(256), 256 // video_format.chroma_height(256)
+
+
+def _colour(colour: Colour, encoder: str, pixel_format: str) -> Colour:
+    target = video_format(pixel_format)
+    if pixel_format not in _formats(encoder):
+        raise VideoError(f"{encoder} can't write {pixel_format}; it can write {', '.join(_formats(encoder))}")
+    bits = max(8, *(component.bits for component in target.components))
+    return colour.encoded(rgb=colours.is_rgb(target), bits=bits)
+
+
+def _hardware_encoder(name: str, codec: Codec) -> str:
+    for encoder in codec.hardware:
+        if _works(encoder):
+            return encoder
+    raise VideoError(f"no hardware encoder for {name} works here (tried {', '.join(codec.hardware) or 'none'})")
+
+
+def _works(encoder: str) -> bool:
+    try:
+        context: Any = av.CodecContext.create(encoder, "w")
+        context.width, context.height, context.pix_fmt = 256, 256, "nv12"
+        context.time_base = Fraction(1, 25)
+        context.open()
+    except (FFmpegError, ValueError):
+        return False
+    return True
+
+
+def _options(encoding: Encoding, codec: Codec, encoder: str, info: Info) -> dict[str, str]:
+    options = dict(codec.settings) if encoder == codec.software else {}
+    vendor = encoder.rpartition("_")[2]
+    software = vendor not in QUALITY_OPTIONS
+    crf = encoding.crf if encoding.crf is not None else codec.crf
+    if crf is not None:
+        options[QUALITY_OPTIONS.get(vendor, "crf")] = f"{crf:g}"
+    preset = encoding.preset or (codec.preset if software else None)
+    if preset is not None:
+        options[codec.preset_option if software else "preset"] = preset
+    if encoder == "libx265":
+        options["x265-params"] = ":".join(["log-level=none", *_x265_light(info)])
+    if encoder == "libsvtav1":
+        options["svtav1-params"] = ":".join(_svt_light(info))
+    return {key: value for key, value in options.items() if value}
+
+
+def _x265_light(info: Info) -> Iterator[str]:
+    """HDR's static metadata: chromaticities in units of 0.00002, luminances of 0.0001 cd/m2."""
+    mastering = parse_mastering(info.mastering)
+    if mastering is not None:
+        red, green, blue, white, low, high = mastering
+        points = "".join(
+            f"{letter}({round(x * 50000)},{round(y * 50000)})"
+            for letter, (x, y) in (("G", green), ("B", blue), ("R", red), ("WP", white))
+        )
+        yield f"master-display={points}L({round(high * 10000)},{round(low * 10000)})"
+    if info.light_level is not None:
+        yield "max-cll={},{}".format(*struct.unpack_from("=2I", info.light_level))
+
+
+def _svt_light(info: Info) -> Iterator[str]:
+    mastering = parse_mastering(info.mastering)
+    if mastering is not None:
+        red, green, blue, white, low, high = mastering
+        points = "".join(
+            f"{letter}({float(x):.5f},{float(y):.5f})"
+            for letter, (x, y) in (("G", green), ("B", blue), ("R", red), ("WP", white))
+        )
+        yield f"mastering-display={points}L({float(high):.4f},{float(low):.4f})"
+    if info.light_level is not None:
+        yield "content-light={},{}".format(*struct.unpack_from("=2I", info.light_level))
+
+
+Point = tuple[Fraction, Fraction]
+
+
+def parse_mastering(data: bytes | None) -> tuple[Point, Point, Point, Point, Fraction, Fraction] | None:
+    """Red, green, blue, white (x,y) and lowest, highest luminance in cd/m2, of FFmpeg's mastering display data."""
+    if data is None or len(data) < 88:
+        return None
+    numbers = struct.unpack_from("=22i", data)
+    if not numbers[20] or not numbers[21] or 0 in numbers[1:20:2]:
+        return None
+    values = [Fraction(a, b) for a, b in zip(numbers[0:20:2], numbers[1:20:2], strict=True)]
+    red, green, blue, white = zip(values[0:8:2], values[1:8:2], strict=True)
+    return red, green, blue, white, values[8], values[9]

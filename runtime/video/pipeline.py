@@ -1,0 +1,152 @@
+"""Three things at once: reading, restoring, writing, each in its thread, with short queues between."""
+
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from typing import Generic, TypeVar
+
+Item = TypeVar("Item")
+POLL = 0.05
+
+
+class AbandonedError(Exception):
+    """Another part has failed; there is nothing left to do."""
+
+
+class Meter:
+    """How long each part has been at work, as opposed to waiting for another."""
+
+    def __init__(self) -> None:
+        self.seconds = {"decode": 0.0, "compute": 0.0, "encode": 0.0}
+
+    def time(self, part: str, items: Iterable[Item], *, sign: int = 1) -> Iterator[Item]:
+        """Pass items on, and count the time that making each takes as work of `part` (or as none, negative)."""
+        iterator = iter(items)
+        while True:
+            begin = time.perf_counter()
+            try:
+                item = next(iterator)
+            except StopIteration:
+                return
+            finally:
+                self.seconds[part] += sign * (time.perf_counter() - begin)
+            yield item
+
+    def bottleneck(self) -> str:
+        """The part that was at work longest."""
+        return max(self.seconds, key=lambda part: self.seconds[part])
+
+
+class Failure:
+    """The first error of any part."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self.error: BaseException | None = None
+
+    def set(self, error: BaseException) -> None:
+        """Note an error, unless there was one before."""
+        with self._lock:
+            if self.error is None and not isinstance(error, AbandonedError):
+                self.error = error
+
+    def check(self) -> None:
+        """Raise AbandonedError once something has failed."""
+        if self.error is not None:
+            raise AbandonedError
+
+
+class Channel(Generic[Item]):
+    """A short queue that lets go of both ends when something fails."""
+
+    def __init__(self, size: int, failure: Failure) -> None:
+        self._queue: queue.Queue[tuple[Item] | None] = queue.Queue(size)
+        self._failure = failure
+
+    def put(self, item: Item) -> None:
+        """Wait for room and put an item in."""
+        self._put((item,))
+
+    def finish(self) -> None:
+        """Nothing more comes."""
+        self._put(None)
+
+    def __iter__(self) -> Iterator[Item]:
+        while True:
+            self._failure.check()
+            try:
+                boxed = self._queue.get(timeout=POLL)
+            except queue.Empty:
+                continue
+            if boxed is None:
+                return
+            yield boxed[0]
+
+    def _put(self, boxed: tuple[Item] | None) -> None:
+        while True:
+            self._failure.check()
+            try:
+                return self._queue.put(boxed, timeout=POLL)
+            except queue.Full:
+                continue
+
+
+In = TypeVar("In")
+Out = TypeVar("Out")
+
+
+def run(
+    read: Iterable[In],
+    restore: Callable[[Iterator[In]], Iterable[Out]],
+    write: Callable[[Out], None],
+    meter: Meter,
+    *,
+    depth: int = 2,
+) -> None:
+    """Read, restore and write at the same time; restoring happens in the calling thread.
+
+    Raises the first error of any part, after the others have stopped.
+    """
+    failure = Failure()
+    incoming: Channel[In] = Channel(depth, failure)
+    outgoing: Channel[Out] = Channel(depth, failure)
+
+    def reading() -> None:
+        for item in meter.time("decode", read):
+            incoming.put(item)
+        incoming.finish()
+
+    def writing() -> None:
+        for _ in meter.time("encode", map(write, meter.time("encode", outgoing, sign=-1))):
+            pass
+
+    def restoring() -> None:
+        waited = meter.time("compute", incoming, sign=-1)
+        for item in meter.time("compute", restore(waited)):
+            outgoing.put(item)
+        outgoing.finish()
+
+    threads = [_start(reading, failure), _start(writing, failure)]
+    try:
+        restoring()
+        threads[1].join()
+    except BaseException as error:
+        failure.set(error)
+    for thread in threads:
+        # A reader may hang in a pipe that nobody writes to: it isn't waited for.
+        thread.join(timeout=5)
+    if failure.error is not None:
+        raise failure.error
+
+
+def _start(part: Callable[[], None], failure: Failure) -> threading.Thread:
+    def guarded() -> None:
+        try:
+            part()
+        except BaseException as error:
+            failure.set(error)
+
+    thread = threading.Thread(target=guarded, daemon=True, name=f"zsm-{part.__name__}")
+    thread.start()
+    return thread

@@ -1,0 +1,236 @@
+"""Where restored frames go: segments of an encoded file, a folder of images, a pipe."""
+
+import shutil
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, Protocol
+
+import av
+from av.error import FFmpegError
+
+from zsm.runtime.video import colour, encoders, images
+from zsm.runtime.video.colour import Codes
+from zsm.runtime.video.errors import StoppedError, VideoError
+from zsm.runtime.video.reader import message
+from zsm.runtime.video.workspace import Segment, Workspace
+
+INDEX_BASE = Fraction(1, 1000)
+"""Segments count frames, in Matroska's milliseconds; the finished file gets the times."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Timeline:
+    """When the output's frames are shown."""
+
+    times: list[int]
+    time_base: Fraction
+    last_duration: int
+
+
+class Sink(Protocol):
+    """A place for frames."""
+
+    done: int
+    """How many frames it has already, from a run that is being resumed."""
+
+    def write(self, pixels: Codes) -> None:
+        """Take the next frame. StoppedError once `stop` is set and what is done can be resumed."""
+        ...
+
+    def finish(self, timeline: Timeline) -> None:
+        """All frames are there: make the result appear under its name."""
+        ...
+
+    def abandon(self) -> None:
+        """Something failed: leave nothing unfinished."""
+        ...
+
+
+class SegmentSink:
+    """Encodes to a sequence of files of `length` frames each, which `assemble` then makes one of.
+
+    An encoder begins anew with each segment, so that the frames don't depend on where a run was interrupted.
+    """
+
+    def __init__(
+        self,
+        workspace: Workspace,
+        plan: encoders.Plan,
+        length: int,
+        stop: threading.Event,
+        assemble: Callable[[list[Path], Path, int, Timeline], None],
+    ) -> None:
+        self._workspace = workspace
+        self._plan = plan
+        self._length = length
+        self._stop = stop
+        self._assemble = assemble
+        self._open: _Writer | None = None
+        self.done = sum(segment.frames for segment in workspace.journal.segments)
+
+    def write(self, pixels: Codes) -> None:
+        """Encode a frame."""
+        with _explained(self._workspace.folder):
+            if self._open is None:
+                self._open = _Writer(self._workspace.folder / "segment.part", self._plan)
+            self._open.write(pixels)
+            if self._open.frames == self._length:
+                self._close_segment()
+                if self._stop.is_set():
+                    raise StoppedError(_stopped(self._workspace))
+
+    def finish(self, timeline: Timeline) -> None:
+        """Assemble the segments and put the result in its place."""
+        with _explained(self._workspace.folder):
+            if self._open is not None:
+                self._close_segment()
+            segments = self._workspace.journal.segments
+            result = self._workspace.folder / f"result{self._workspace.target.suffix}"
+            paths = [self._path(number) for number in range(len(segments))]
+            self._assemble(paths, result, max(segment.delay for segment in segments), timeline)
+            self._workspace.publish(result)
+
+    def abandon(self) -> None:
+        """Remove the open segment, and everything if no other is finished."""
+        if self._open is not None:
+            self._open.abandon()
+        if not self._workspace.journal.segments:
+            self._workspace.discard()
+
+    def _close_segment(self) -> None:
+        writer, self._open = self._open, None
+        assert writer is not None
+        segment = writer.close(self._path(len(self._workspace.journal.segments)))
+        self._workspace.journal.segments.append(segment)
+        self._workspace.save()
+
+    def _path(self, number: int) -> Path:
+        return self._workspace.folder / f"segment-{number:06d}.mkv"
+
+
+class _Writer:
+    """One segment in the making."""
+
+    def __init__(self, path: Path, plan: encoders.Plan) -> None:
+        self._path = path
+        self._plan = plan
+        self._container = av.open(str(path), "w", format="matroska")
+        self._stream = plan.open(self._container)
+        self._packets = 0
+        self._delay = 0
+        self.frames = 0
+
+    def write(self, pixels: Codes) -> None:
+        frame = colour.from_rgb(pixels, self._plan.colour, self._plan.pixel_format)
+        frame.pts = self.frames
+        frame.time_base = 1 / self._plan.rate
+        self.frames += 1
+        self._mux(self._stream.encode(frame))
+
+    def close(self, path: Path) -> Segment:
+        self._mux(self._stream.encode(None))
+        self._container.close()
+        self._path.replace(path)
+        if self._packets != self.frames:
+            raise VideoError(f"the encoder {self._plan.encoder} made {self._packets} packets of {self.frames} frames")
+        return Segment(frames=self.frames, delay=self._delay)
+
+    def abandon(self) -> None:
+        with suppress(FFmpegError):
+            self._container.close()
+        self._path.unlink(missing_ok=True)
+
+    def _mux(self, packets: list[Any]) -> None:
+        for packet in packets:
+            self._delay = max(self._delay, self._packets - packet.pts)
+            self._packets += 1
+            packet.time_base = INDEX_BASE
+            self._container.mux(packet)
+
+
+class FolderSink:
+    """Writes PNG files, numbered from 0."""
+
+    def __init__(self, workspace: Workspace, stop: threading.Event) -> None:
+        self._workspace = workspace
+        self._stop = stop
+        self._folder = workspace.folder / "frames"
+        self._folder.mkdir(exist_ok=True)
+        self.done = 0
+        while self._path(self.done).exists():
+            self.done += 1
+        self._next = self.done
+
+    def write(self, pixels: Codes) -> None:
+        """Write a frame; the journal first, if a cut was found since."""
+        self._workspace.save()
+        images.write(self._path(self._next), pixels)
+        self._next += 1
+        if self._stop.is_set():
+            raise StoppedError(_stopped(self._workspace))
+
+    def finish(self, timeline: Timeline) -> None:
+        """Put the folder in its place."""
+        self._workspace.publish(self._folder)
+
+    def abandon(self) -> None:
+        """Remove everything if there is nothing to resume."""
+        if not self._next:
+            self._workspace.discard()
+
+    def _path(self, number: int) -> Path:
+        return self._folder / f"{number:06d}.png"
+
+
+class PipeSink:
+    """Writes uncompressed video to a stream: y4m, or raw frames."""
+
+    done = 0
+
+    def __init__(self, file: Any, plan: encoders.Plan, pipe_format: str, stop: threading.Event) -> None:
+        self._plan = plan
+        self._stop = stop
+        self._container = av.open(file, "w", format=pipe_format, options={"strict": "-1"})
+        self._stream = plan.open(self._container)
+        self._frames = 0
+
+    def write(self, pixels: Codes) -> None:
+        """Write a frame."""
+        frame = colour.from_rgb(pixels, self._plan.colour, self._plan.pixel_format)
+        frame.pts = self._frames
+        frame.time_base = 1 / self._plan.rate
+        self._frames += 1
+        self._container.mux(self._stream.encode(frame))
+        if self._stop.is_set():
+            raise StoppedError(f"stopped after {self._frames} frames")
+
+    def finish(self, timeline: Timeline) -> None:
+        """Write what is still held back."""
+        self._container.mux(self._stream.encode(None))
+        self._container.close()
+
+    def abandon(self) -> None:
+        """Nothing can be taken back."""
+
+
+class _explained:  # noqa: N801 (used like a function)
+    """Turn errors of the file system and of FFmpeg's writers into messages."""
+
+    def __init__(self, place: Path) -> None:
+        self._place = place
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
+        if isinstance(error, FFmpegError | OSError):
+            free = shutil.disk_usage(self._place.parent).free
+            raise VideoError(f"can't write {self._place} ({free >> 20} MiB are free): {message(error)}") from error
+
+
+def _stopped(workspace: Workspace) -> str:
+    return f"stopped; what is done is in {workspace.folder}: continue with the same command and --resume"

@@ -1,0 +1,269 @@
+"""Restore videos: 4x the resolution, 2x the frame rate.
+
+INPUT is a video, a folder of images, `-` for a pipe, or several: a folder of videos, a quoted glob, many
+names. OUTPUT is a video (.mp4, .mkv, .mov, .webm), a folder (PNG images; of videos, if there are many inputs),
+or `-`. Audio, subtitles, chapters and metadata are passed through.
+"""
+
+import argparse
+import json
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from zsm.cli.options import add_runtime_options, runtime_options
+from zsm.errors import Error
+
+if TYPE_CHECKING:
+    from zsm import engine
+    from zsm.runtime import video
+
+SUMMARY = "restore a video or a folder of images"
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments."""
+    parser.add_argument("bundle", type=Path, metavar="BUNDLE", help="the bundle's folder")
+    parser.add_argument("inputs", nargs="+", metavar="INPUT", help="video, folder, glob, or - for a pipe")
+    parser.add_argument("output", metavar="OUTPUT", help="video, folder, or - for a pipe")
+    parser.add_argument("--overwrite", action="store_true", help="replace an output that exists")
+    parser.add_argument("--resume", action="store_true", help="continue an interrupted run; skip finished outputs")
+    parser.add_argument("--no-space-check", action="store_true", help="start even if the disk seems too full")
+    parser.add_argument("--json", action="store_true", help="events as JSON lines, the last one a summary")
+    parser.add_argument("--no-progress", action="store_true", help="don't show how far it is")
+    _configure_time(parser.add_argument_group("time"))
+    _configure_encoding(parser.add_argument_group("encoding"))
+    add_runtime_options(parser)
+
+
+def _configure_time(group: Any) -> None:
+    group.add_argument(
+        "--fps-mode",
+        choices=("double", "slow", "keep"),
+        default="double",
+        help="double: twice the frame rate; slow: half the speed; keep: only the original frames (double)",
+    )
+    group.add_argument("--start", metavar="TIME", help="begin at, as seconds or H:MM:SS")
+    group.add_argument("--end", metavar="TIME", help="end at")
+    group.add_argument("--frames", type=int, metavar="N", help="process at most N input frames")
+    group.add_argument("--rate", type=Fraction, default=Fraction(25), help="frame rate of a folder of images (25)")
+    group.add_argument(
+        "--cuts",
+        default="auto",
+        metavar="auto|off|FILE",
+        help="where scenes begin: detected, nowhere, or at the frame numbers in a file (default: %(default)s)",
+    )
+    group.add_argument("--preview", type=int, metavar="N", help="only write N stills, and estimate the time")
+
+
+def _configure_encoding(group: Any) -> None:
+    group.add_argument("--codec", help="h264, hevc, av1, vp9, prores, ffv1, or an FFmpeg encoder's name")
+    group.add_argument("--crf", type=float, help="constant quality on the encoder's scale: lower is better")
+    group.add_argument("--preset", help="the encoder's speed preset")
+    group.add_argument("--pix-fmt", metavar="NAME", help="pixel format (default: as deep as the source)")
+    group.add_argument("--hardware", action="store_true", help="encode on the graphics card")
+    group.add_argument("--segment", type=int, default=120, metavar="N", help="frames between resuming points (120)")
+    group.add_argument("--raw", metavar="WxH:PIXFMT:FPS", help="the input pipe holds raw frames, so does the output")
+
+
+def execute(args: argparse.Namespace) -> int:
+    """Restore everything; the status is 1 if something failed, 130 after Ctrl-C."""
+    from zsm import engine
+    from zsm.runtime import video
+
+    options = _options(args)
+    piped_out = args.output == "-"
+    jobs: list[tuple[Any, Any]] = [("-", args.output)]
+    if args.inputs != ["-"]:
+        jobs = [(Path(args.inputs[0]), "-")] if piped_out else list(video.find_jobs(args.inputs, Path(args.output)))
+    if args.raw and args.inputs != ["-"]:
+        raise video.VideoError("--raw describes frames that come through a pipe: give - as INPUT")
+    report = _Report(args)
+    failed = 0
+    with _stopping(report) as stop, engine.Runtime(args.bundle, **runtime_options(args)) as runtime:
+        for source, target in jobs:
+            try:
+                _restore(args, options, source, target, runtime, report, stop)
+            except video.StoppedError as error:
+                report.failed(source, error)
+                return 130
+            except Error as error:
+                if len(jobs) == 1:
+                    report.event("error", message=str(error))
+                    raise
+                report.failed(source, error)
+                failed += 1
+    if failed:
+        raise video.VideoError(f"{failed} of {len(jobs)} inputs failed")
+    return 0
+
+
+def _options(args: argparse.Namespace) -> "video.Options":
+    from zsm.engine import Bundle
+    from zsm.runtime import video
+    from zsm.runtime.video import timing
+
+    return video.Options(
+        window=args.window,
+        overlap=args.overlap,
+        network=Bundle(args.bundle).manifest.to_json(),
+        fps_mode=args.fps_mode,
+        encoding=video.Encoding(
+            codec=args.codec, crf=args.crf, preset=args.preset, pix_fmt=args.pix_fmt, hardware=args.hardware
+        ),
+        excerpt=video.Excerpt(
+            start=timing.parse_time(args.start) if args.start else Fraction(0),
+            end=timing.parse_time(args.end) if args.end else None,
+            frames=args.frames,
+        ),
+        cuts=args.cuts,
+        rate=args.rate,
+        segment=args.segment,
+        resume=args.resume,
+        overwrite=args.overwrite,
+        check_space=not args.no_space_check,
+    )
+
+
+def _restore(
+    args: argparse.Namespace,
+    options: "video.Options",
+    path: Any,
+    target: Any,
+    runtime: "engine.Runtime",
+    report: "_Report",
+    stop: threading.Event,
+) -> None:
+    from zsm.runtime import video
+
+    if args.resume and target != "-" and Path(target).exists():
+        report.say(f"{target} is finished already")
+        return
+    source = video.open_pipe(sys.stdin.buffer, args.raw) if path == "-" else video.open_source(path, rate=args.rate)
+    try:
+        if args.preview:
+            report.previewed(video.preview(source, Path(target), runtime.stream, options, args.preview))
+            return
+        shared: dict[str, Any] = {"listener": report.progress, "stop": stop}
+        with report.showing(source, options):
+            if target == "-":
+                file = sys.stdout.buffer
+                summary = video.restore_to_pipe(source, file, runtime.stream, options, raw=bool(args.raw), **shared)
+            else:
+                given = None if path == "-" else path
+                summary = video.restore_to_file(source, given, Path(target), runtime.stream, options, **shared)
+        report.done(summary)
+    finally:
+        source.close()
+
+
+class _Report:
+    """What the user is told: a progress line and sentences, or JSON lines."""
+
+    def __init__(self, args: argparse.Namespace) -> None:
+        from rich.console import Console
+
+        self._json = args.json
+        self._stream = sys.stderr if args.output == "-" else sys.stdout
+        self._quiet = args.no_progress or args.json
+        self._console = Console(stderr=True, highlight=False, soft_wrap=True)
+        self._bar: Any = None
+        self._task: Any = None
+
+    def event(self, kind: str, **values: Any) -> None:
+        """Print an event, where events are wanted."""
+        if self._json:
+            print(json.dumps({"event": kind, **values}), file=self._stream, flush=True)
+
+    def say(self, sentence: str) -> None:
+        """Print a sentence for people."""
+        if self._json:
+            self.event("note", message=sentence)
+        else:
+            self._console.print(sentence, markup=False)
+
+    @contextmanager
+    def showing(self, source: Any, options: "video.Options") -> Iterator[None]:
+        """Show a progress line while one input is processed."""
+        from rich.progress import BarColumn, Progress, TextColumn
+
+        from zsm.runtime import video
+
+        width, height = source.info.size
+        total = video.expected_frames(source, options)
+        self.event("start", input=source.info.name, size=[width, height], frames=total)
+        if self._quiet:
+            yield
+            return
+        text = TextColumn("{task.completed}/{task.fields[total_text]} frames  {task.fields[speed]}")
+        with Progress(TextColumn(Path(source.info.name).name), BarColumn(), text, console=self._console) as self._bar:
+            self._task = self._bar.add_task("", total=total, total_text=total or "?", speed="")
+            yield
+
+    def progress(self, progress: "video.Progress") -> None:
+        """Take note of a frame written."""
+        from dataclasses import asdict
+
+        self.event("progress", **asdict(progress))
+        if self._bar is not None:
+            eta = "" if progress.eta is None else f"  {_clock(progress.eta)} to go"
+            speed = f"{progress.frames_per_second:.2f} frames/s{eta}  (limited by {progress.bottleneck})"
+            self._bar.update(self._task, completed=progress.frame, speed=speed)
+
+    def done(self, summary: "video.Summary") -> None:
+        """Tell what was done."""
+        if self._json:
+            self.event("summary", **summary.to_dict())
+            return
+        for note in summary.notes:
+            self.say(f"note: {note}")
+        size_in, size_out = ("x".join(map(str, size)) for size in (summary.size_in, summary.size_out))
+        self.say(
+            f"{summary.output}: {summary.frames_in} frames {size_in} became {summary.frames_out} frames {size_out} "
+            f"in {_clock(summary.seconds)} ({summary.frames_per_second:.2f} frames/s, limited by {summary.bottleneck}, "
+            f"{len(summary.cuts)} cuts)"
+        )
+
+    def previewed(self, preview: "video.Preview") -> None:
+        """Tell where the stills are and how long everything would take."""
+        if self._json:
+            self.event("preview", **preview.to_dict())
+            return
+        self.say(f"stills: {', '.join(map(str, preview.stills))}")
+        if preview.seconds is not None:
+            self.say(f"restoring everything would take about {_clock(preview.seconds)}, and the encoder's time")
+
+    def failed(self, source: Any, error: Exception) -> None:
+        """Tell what went wrong with one of several inputs."""
+        if self._json:
+            self.event("error", input=str(source), message=str(error))
+        else:
+            self._console.print(f"{source}: {error}", markup=False)
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}"
+
+
+@contextmanager
+def _stopping(report: _Report) -> Iterator[threading.Event]:
+    """The first Ctrl-C sets the event, the second interrupts at once."""
+    stop = threading.Event()
+
+    def interrupt(number: int, frame: Any) -> None:
+        if stop.is_set():
+            raise KeyboardInterrupt
+        stop.set()
+        report.say("finishing the segment at hand; Ctrl-C again stops at once and loses it")
+
+    before = signal.signal(signal.SIGINT, interrupt)
+    try:
+        yield stop
+    finally:
+        signal.signal(signal.SIGINT, before)
