@@ -7,7 +7,8 @@
 | `metrics` | PSNR and SSIM on luma, temporal consistency |
 | `baseline` | bicubic enlargement and frame averaging |
 | `layouts` | data sets on disk -> clips |
+| `systems` | what is scored: a bundle, another system's frames, the baseline |
 | `scoring` | clips and systems -> figures |
 | `pictures` | crops and side-by-side pictures |
-| `report` | figures -> table, JSON, HTML |
+| `report`, `page` | figures -> table and JSON, HTML |
 """

@@ -40,6 +40,9 @@ class Noise:
         if not 0 <= self.salt_and_pepper <= 1:
             raise DegradationError(f"salt-and-pepper share {self.salt_and_pepper}: give 0 to 1")
 
+    def __str__(self) -> str:
+        return f"Gaussian noise of sigma {self.sigma:g} and {self.salt_and_pepper:.0%} salt and pepper"
+
     def __call__(self, clip: Frames, rng: np.random.Generator) -> Frames:
         """The noisy clip."""
         noisy = np.rint(clip + rng.normal(0, self.sigma, clip.shape))
@@ -61,6 +64,9 @@ class Jpeg:
     def __post_init__(self) -> None:
         if not 1 <= self.quality <= 100:
             raise DegradationError(f"JPEG quality {self.quality}: give 1 to 100")
+
+    def __str__(self) -> str:
+        return f"JPEG of quality {self.quality}"
 
     def __call__(self, clip: Frames, rng: np.random.Generator) -> Frames:
         """The compressed and decompressed clip; nothing is drawn from `rng`."""

@@ -89,7 +89,7 @@ def _header(report: Report) -> str:
     protocol = report.protocol
     how = "Bicubic 4x down, every other frame dropped"
     if protocol.degradation:
-        how += f", then {protocol.degradation} with seed {protocol.seed}"
+        how += f", then {protocol.degradation} (seed {protocol.seed})"
     untrained = [name for name, facts in report.systems.items() if facts.get("trained") is False]
     notice = (
         f'<p class="notice"><b>{escape(", ".join(untrained))}</b> is untrained: its figures show that '

@@ -139,7 +139,7 @@ def _scores_json(scores: Scores) -> dict[str, Any]:
 
 
 def _text(value: object) -> str | None:
-    return None if value is None else repr(value)
+    return None if value is None else str(value)
 
 
 def _finite(value: Any) -> Any:

@@ -118,7 +118,7 @@ def test_a_degraded_input_scores_worse_and_is_written_down(data: Path, bicubic_b
     psnr = [result["means"]["all clips"]["bicubic"]["all"]["psnr"] for result in (clean, worse)]
     assert psnr[1] < psnr[0] - 1
     assert clean["protocol"]["degradation"] is None
-    assert worse["protocol"]["degradation"] == "Jpeg(quality=10)"
+    assert worse["protocol"]["degradation"] == "JPEG of quality 10"
 
 
 @pytest.mark.parametrize(
