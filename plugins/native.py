@@ -97,10 +97,18 @@ class Core:
         return [Kernel(kernel) for kernel in found[:count]]
 
     def cuda(
-        self, shape: Shape, dtype: DTypeLike, addresses: Tensors, *, channels_last: bool, kernel: Kernel = Kernel.AUTO
+        self,
+        shape: Shape,
+        dtype: DTypeLike,
+        addresses: Tensors,
+        *,
+        channels_last: bool,
+        kernel: Kernel = Kernel.AUTO,
+        stream: int | None = None,
     ) -> None:
-        """Launch a CUDA kernel in the default stream."""
-        self._call("cuda", shape, _type(dtype), int(channels_last), int(kernel), ctypes.byref(addresses), None)
+        """Launch a CUDA kernel on a stream, by default the default one; returns at once."""
+        options = int(channels_last), int(kernel)
+        self._call("cuda", shape, _type(dtype), *options, ctypes.byref(addresses), ctypes.c_void_p(stream))
 
     def _on_host(self, name: str, attributes: Attributes, inputs: tuple[Array, ...], *rest: None) -> Array:
         tensors = [np.ascontiguousarray(tensor) for tensor in inputs]

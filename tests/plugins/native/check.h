@@ -82,3 +82,26 @@ float difference(const std::vector<T>& a, const std::vector<T>& b) {
   }
   return most / size;
 }
+
+// (N,C,area) -> (N,area,C rounded up to 8), or back.
+template <typename T>
+std::vector<T> to_channels_last(const std::vector<T>& linear, int channels, int64_t area) {
+  const int64_t pitch = (channels + 7) / 8 * 8, images = static_cast<int64_t>(linear.size()) / (channels * area);
+  std::vector<T> result(static_cast<size_t>(images * area * pitch));
+  for (int64_t i = 0; i < static_cast<int64_t>(linear.size()); ++i) {
+    const int64_t n = i / (channels * area), c = i / area % channels, p = i % area;
+    result[(n * area + p) * pitch + c] = linear[i];
+  }
+  return result;
+}
+
+template <typename T>
+std::vector<T> to_linear(const std::vector<T>& channels_last, int channels, int64_t area) {
+  const int64_t pitch = (channels + 7) / 8 * 8, images = static_cast<int64_t>(channels_last.size()) / (pitch * area);
+  std::vector<T> result(static_cast<size_t>(images * channels * area));
+  for (int64_t i = 0; i < static_cast<int64_t>(result.size()); ++i) {
+    const int64_t n = i / (channels * area), c = i / area % channels, p = i % area;
+    result[i] = channels_last[(n * area + p) * pitch + c];
+  }
+  return result;
+}

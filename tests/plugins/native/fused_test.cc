@@ -77,16 +77,6 @@ void run_block(const Shape& s, const zsm::Tensors<Half>& t, int64_t first_tile, 
   }
 }
 
-std::vector<Half> to_channels_last(const std::vector<Half>& linear, int batch, int channels, size_t area) {
-  std::vector<Half> result(linear.size());
-  for (size_t n = 0; n < static_cast<size_t>(batch); ++n) {
-    for (size_t c = 0; c < static_cast<size_t>(channels); ++c) {
-      for (size_t i = 0; i < area; ++i) result[(n * area + i) * channels + c] = linear[(n * channels + c) * area + i];
-    }
-  }
-  return result;
-}
-
 template <typename T>
 const T* aligned_copy(const std::vector<Half>& values, std::vector<Line>& storage) {
   storage.resize(values.size() * sizeof(Half) / sizeof(Line) + 1);
@@ -97,15 +87,14 @@ const T* aligned_copy(const std::vector<Half>& values, std::vector<Line>& storag
 template <typename C>
 void test_blocks(const Shape& s, float reach) {
   Problem<Half> problem(s, reach);
-  const size_t area = static_cast<size_t>(s.height) * s.width;
-  const size_t pixels = static_cast<size_t>(zsm::output_height(s)) * zsm::output_width(s);
-  const std::vector<Half> expected = to_channels_last(problem.reference(), s.batch, s.outputs, pixels);
+  const int64_t pixels = int64_t{zsm::output_height(s)} * zsm::output_width(s);
+  const std::vector<Half> expected = to_channels_last(problem.reference(), s.outputs, pixels);
 
   std::vector<Line> x, offset_mask, weight, bias, out;
   const auto nan = std::vector<Half>(expected.size(), Half{0xffff});
   const zsm::Tensors<Half> tensors({
-      aligned_copy<void>(to_channels_last(problem.x, s.batch, s.channels, area), x),
-      aligned_copy<void>(to_channels_last(problem.offset_mask, s.batch, kOffsetChannels, pixels), offset_mask),
+      aligned_copy<void>(to_channels_last(problem.x, s.channels, int64_t{s.height} * s.width), x),
+      aligned_copy<void>(to_channels_last(problem.offset_mask, kOffsetChannels, pixels), offset_mask),
       aligned_copy<void>(problem.weight, weight),
       aligned_copy<void>(problem.bias, bias),
       const_cast<void*>(aligned_copy<void>(nan, out)),

@@ -1,13 +1,12 @@
 // Drives the TensorRT adapter through TensorRT's own headers, in the order in which TensorRT calls it.
 #include <NvInferRuntime.h>
-#include <cuda_runtime_api.h>
 
 #include <cstring>
 #include <map>
 #include <memory>
 #include <string>
 
-#include "check.h"
+#include "device.h"
 
 extern "C" nvinfer1::IPluginCreatorInterface* const* getCreators(int32_t& count);
 extern "C" void setLoggerFinder(nvinfer1::ILoggerFinder* finder);
@@ -250,43 +249,17 @@ std::unique_ptr<IPluginV3> serialised_and_created_again(IPluginV3& plugin) {
   return create(values, TensorRTPhase::kRUNTIME);
 }
 
-// Linear -> channels-last; both element counts are multiples of 8 channels.
-std::vector<Half> relaid(const std::vector<Half>& from, Size size, size_t channels, bool to_channels_last) {
-  std::vector<Half> to(from.size());
-  const size_t area = static_cast<size_t>(size.height) * size.width;
-  for (size_t i = 0; i < from.size(); ++i) {
-    const size_t n = i / (channels * area), c = i / area % channels, p = i % area;
-    const size_t last = (n * area + p) * channels + c;
-    to_channels_last ? to[last] = from[i] : to[i] = from[last];
-  }
-  return to;
-}
-
-void* on_device(const std::vector<Half>& values) {
-  void* memory = nullptr;
-  CHECK(cudaMalloc(&memory, values.size() * sizeof(Half)) == cudaSuccess);
-  CHECK(cudaMemcpy(memory, values.data(), values.size() * sizeof(Half), cudaMemcpyHostToDevice) == cudaSuccess);
-  return memory;
-}
-
 void enqueue_on_device(IPluginV3& attached, Size size, bool channels_last, const std::vector<int32_t>& tactics) {
   Problem<Half> problem(square_shape(size), 3);
   const std::vector<Half> expected = problem.reference();
-  const auto upload = [&](const std::vector<Half>& values, size_t channels) {
-    return on_device(channels_last ? relaid(values, size, channels, true) : values);
-  };
-  void* const inputs[] = {upload(problem.x, 64), upload(problem.offset_mask, 216), on_device(problem.weight),
-                          on_device(problem.bias)};
   for (const int32_t tactic : tactics) {
-    void* output = on_device(std::vector<Half>(expected.size(), Half{0xffff}));
+    const DeviceProblem<Half> device{problem, channels_last};
+    const void* const inputs[] = {device.x.data(), device.offset_mask.data(), device.weight.data(), device.bias.data()};
+    void* const output = device.out.data();
     CHECK(runtime(attached).setTactic(tactic) == 0);
     CHECK(runtime(attached).enqueue(nullptr, nullptr, inputs, &output, nullptr, nullptr) == 0);
-    std::vector<Half> result(expected.size());
-    CHECK(cudaMemcpy(result.data(), output, result.size() * sizeof(Half), cudaMemcpyDeviceToHost) == cudaSuccess);
-    CHECK(difference(channels_last ? relaid(result, size, 64, false) : result, expected) < 2e-3f);
-    cudaFree(output);
+    CHECK(difference(device.result(), expected) <= 2e-3f);
   }
-  for (void* input : inputs) cudaFree(input);
 }
 
 // Of one network: format, tactics, then an engine's life in a runtime.
@@ -308,9 +281,7 @@ void test_life_of_an_engine(Size size, TensorFormat format) {
     now.push_back({tensor.opt, tensor.desc.type, tensor.desc.format, 1});
   CHECK(runtime(*attached).onShapeChange(now.data(), 4, now.data() + 4, 1) == 0);
 
-  int devices = 0;
-  if (cudaGetDeviceCount(&devices) == cudaSuccess && devices > 0)
-    return enqueue_on_device(*attached, size, channels_last, found);
+  if (has_gpu()) return enqueue_on_device(*attached, size, channels_last, found);
   Half memory[64];
   void* const pointers[] = {memory, memory, memory, memory};
   CHECK(runtime(*attached).setTactic(found[0]) == 0);
