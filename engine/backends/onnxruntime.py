@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from zsm.engine.backends.base import BackendError, Device
 from zsm.engine.bundle import Bundle
+from zsm.plugins import onnxruntime_library
 from zsm.plugins.operator import make_portable
 
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
@@ -54,6 +55,7 @@ class OnnxRuntimeBackend:
         self._device = device
         self._provider = provider
         self._threads = threads
+        self._library = onnxruntime_library()
         self._sessions = {name: self._session(bundle, name) for name in bundle.manifest.stages}
         self._inputs = {
             name: tuple(tensor.name for tensor in stage.inputs) for name, stage in bundle.manifest.stages.items()
@@ -61,11 +63,14 @@ class OnnxRuntimeBackend:
 
     def _session(self, bundle: Bundle, stage: str) -> ort.InferenceSession:
         options = _options(self._threads)
-        content = bundle.read(stage)
+        model = onnx.load_from_string(bundle.read(stage))
         try:
-            if not bundle.manifest.portable:
-                content = make_portable(onnx.load_from_string(content)).SerializeToString()
-            session = ort.InferenceSession(content, options, providers=[self._provider])
+            if self._library is None:
+                make_portable(model)
+            else:
+                options.register_custom_ops_library(str(self._library))
+                del model.functions[:]  # they would be taken before the library's operator
+            session = ort.InferenceSession(model.SerializeToString(), options, providers=[self._provider])
         except Exception as error:  # ONNX Runtime's own have no common base
             raise BackendError(f"ONNX Runtime {ort.__version__} can't load stage {stage}: {error}") from error
         if session.get_providers()[0] != self._provider:
@@ -114,7 +119,7 @@ class OnnxRuntimeBackend:
             "device": str(self._device),
             "provider": self._provider,
             "threads": self._threads or "all cores",
-            "operator": "ONNX function over DeformConv",
+            "operator": str(self._library or "ONNX function over DeformConv"),
         }
 
     def close(self) -> None:
