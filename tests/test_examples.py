@@ -1,0 +1,23 @@
+"""The examples run as they are documented."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+
+
+def test_embed(bicubic_bundle: Path, tmp_path: Path) -> None:
+    source = tmp_path / "in"
+    source.mkdir()
+    for number, level in enumerate((0, 100, 200)):
+        cv2.imwrite(str(source / f"{number}.png"), np.full((6, 8, 3), level, np.uint8))
+    command = [sys.executable, EXAMPLES / "embed.py", bicubic_bundle, source, tmp_path / "out"]
+    subprocess.run(command, check=True, capture_output=True)
+    written = sorted((tmp_path / "out").iterdir())
+    frames = [cv2.imread(str(path)) for path in written]
+    assert [frame.shape for frame in frames if frame is not None] == [(24, 32, 3)] * 5
+    assert [int(np.median(frame)) for frame in frames if frame is not None] == [0, 50, 100, 150, 200]
