@@ -15,7 +15,7 @@ def test_embed(bicubic_bundle: Path, tmp_path: Path) -> None:
     source.mkdir()
     for number, level in enumerate((0, 100, 200)):
         cv2.imwrite(str(source / f"{number}.png"), np.full((6, 8, 3), level, np.uint8))
-    command = [sys.executable, EXAMPLES / "embed.py", bicubic_bundle, source, tmp_path / "out"]
+    command = [sys.executable, *map(str, (EXAMPLES / "embed.py", bicubic_bundle, source, tmp_path / "out"))]
     subprocess.run(command, check=True, capture_output=True)
     written = sorted((tmp_path / "out").iterdir())
     frames = [cv2.imread(str(path)) for path in written]
