@@ -1,0 +1,334 @@
+"""One deformable convolution of the network (64 channels, 8 groups, 3x3): this project's kernels and others'.
+
+    python benchmarks/deform_conv.py --device cpu --threads 2
+    python benchmarks/deform_conv.py --device cuda --build build/gpu
+
+On the CPU: ONNX Runtime with the native operator, beside its own DeformConv (the ONNX function). On a GPU: every
+CUDA kernel, the fused kernel's sampling alone, torchvision's operator, and im2col + cuBLAS, which is how TensorRT's
+plugin and mmcv work; torch and torchvision with CUDA must be installed. Offsets are two pixels long on average.
+"""
+
+import argparse
+import ctypes
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from zsm.engine import machine
+from zsm.engine.sizes import Size
+from zsm.plugins import library
+from zsm.plugins.native import Attributes, Core, Kernel, Shape, Tensors
+
+CHANNELS, ATTRIBUTES = 64, Attributes(offset_group=8)
+SIZES = {
+    "cpu": ("112x64", "180x144", "480x270"),
+    "cuda": ("112x64", "180x144", "320x180", "480x270", "960x540"),
+}
+BANDWIDTH_FLOOR_US = {("480x270", "float16"): 21.0}
+"""Compulsory traffic (input, offsets and masks, output) at the 4.3 TB/s of an H200."""
+
+Array = NDArray[Any]
+Inputs = tuple[Array, Array, Array, Array]
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """Something that computes the operator once per call; `output` (N,C,H,W) is what the last call gave."""
+
+    name: str
+    run: Callable[[], None]
+    output: Callable[[], Array] | None
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", choices=SIZES, default="cpu")
+    parser.add_argument("--size", type=Size.parse, action="append", help="WxH; may be given several times")
+    parser.add_argument("--threads", type=int, default=machine.cores())
+    parser.add_argument("--rounds", type=int, default=20)
+    parser.add_argument("--build", type=Path, default=Path("build/gpu"), help="where the gpu preset was built")
+    parser.add_argument("--out", type=Path)
+    args = parser.parse_args()
+    sizes = args.size or [Size.parse(size) for size in SIZES[args.device]]
+    measure = on_cpu if args.device == "cpu" else on_gpu
+    result = {
+        "what": "microseconds of one call: 10th percentile, median, 90th; largest error relative to the largest output",
+        "command": f"python {' '.join(sys.argv)}",
+        "date": time.strftime("%Y-%m-%d"),
+        "machine": machine.describe() | describe(args.device),
+        "threads": args.threads if args.device == "cpu" else None,
+        "runs": [run for size in sizes for run in measure(size, args)],
+    }
+    out = args.out or Path(f"benchmarks/results/deform-conv-{args.device}.json")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(json.dumps(result, indent=1) + "\n")
+    print(f"written to {out}")
+
+
+def describe(device: str) -> dict[str, str]:
+    """Versions of what is measured."""
+    if device == "cpu":
+        import onnxruntime
+
+        return {"onnxruntime": onnxruntime.__version__}
+    import torch
+    import torchvision
+
+    return {
+        "gpu": torch.cuda.get_device_name(),
+        "torch": torch.__version__,
+        "torchvision": torchvision.__version__,
+        "cuda": torch.version.cuda,
+    }
+
+
+def make_inputs(size: Size, dtype: str) -> Inputs:
+    """x, offset_mask, weight, bias."""
+    rng = np.random.default_rng(0)
+    area = (size.height, size.width)
+    x = rng.standard_normal((1, CHANNELS, *area), np.float32)
+    offset_mask = rng.standard_normal((1, 27 * ATTRIBUTES.offset_group, *area), np.float32)
+    offset_mask[:, :144] *= 2
+    weight = rng.standard_normal((CHANNELS, CHANNELS, 3, 3), np.float32) / 24
+    bias = rng.standard_normal(CHANNELS, np.float32)
+    return x.astype(dtype), offset_mask.astype(dtype), weight.astype(dtype), bias.astype(dtype)
+
+
+def record(size: Size, dtype: str, name: str, microseconds: list[float], error: float | None) -> dict[str, Any]:
+    """One contestant's line of the result, also printed."""
+    low, median, high = np.percentile(microseconds, [10, 50, 90])
+    said = "" if error is None else f"  error {error:.1e}"
+    print(f"{size!s:>9} {dtype:<8} {name:<28} {median:10.1f} us  ({low:.1f} to {high:.1f}){said}", flush=True)
+    return {"size": str(size), "dtype": dtype, "name": name, "us": [low, median, high], "error": error}
+
+
+def relative_error(output: Array, expected: Array) -> float:
+    """The largest difference, relative to the largest value."""
+    return float(abs(output.astype(np.float64) - expected).max() / abs(expected).max())
+
+
+# --- CPU ---
+
+
+def on_cpu(size: Size, args: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """Both sessions take turns, so that a machine that slows down slows both."""
+    native = library("onnxruntime")
+    if native is None:
+        sys.exit("libzsm_onnxruntime.so is not built; see docs/profiling.md, or set ZSM_PLUGIN_DIR")
+    inputs = make_inputs(size, "float32")
+    sessions = {
+        "zsm operator": session(native, size, args.threads),
+        "ONNX Runtime's DeformConv": session(None, size, args.threads),
+    }
+    feed = dict(zip(("x", "offset_mask", "weight", "bias"), inputs, strict=True))
+    times: dict[str, list[float]] = {name: [] for name in sessions}
+    outputs = {}
+    for _ in range(args.rounds + 1):
+        for name, each in sessions.items():
+            start = time.perf_counter()
+            (outputs[name],) = each.run(None, feed)
+            times[name].append((time.perf_counter() - start) * 1e6)
+    core = Core(native)
+    expected = core.reference(ATTRIBUTES, *inputs) if size.pixels <= 30_000 else None
+    for name, microseconds in times.items():
+        error = None if expected is None else relative_error(outputs[name], expected)
+        yield record(size, "float32", name, microseconds[1:], error)
+
+
+def session(native: Path | None, size: Size, threads: int) -> Any:
+    """A model of one operator in ONNX Runtime."""
+    import onnxruntime as ort
+    from onnx import TensorProto, helper
+
+    from zsm.plugins.operator import make_portable
+
+    shapes = {name: tensor.shape for name, tensor in zip(_NAMES, make_inputs(size, "float32"), strict=True)}
+    attributes: dict[str, Any] = {name: getattr(ATTRIBUTES, name) for name in ATTRIBUTES.__dataclass_fields__}
+    attributes |= {"plugin_version": "1", "plugin_namespace": "zsm"}
+    node = helper.make_node("DeformConv2d", _NAMES, ["y"], domain="zsm", **attributes)
+    infos = [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in shapes.items()]
+    graph = helper.make_graph([node], "g", infos, [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)])
+    opsets = [helper.make_opsetid("", 20), helper.make_opsetid("zsm", 1)]
+    model = helper.make_model(graph, opset_imports=opsets, ir_version=10)
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    if native:
+        options.register_custom_ops_library(str(native))
+    else:
+        make_portable(model)
+    return ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+
+
+_NAMES = ["x", "offset_mask", "weight", "bias"]
+
+# --- GPU ---
+
+
+def on_gpu(size: Size, args: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """Every contestant in FP16 and FP32, each captured in a CUDA graph so that launching costs nothing."""
+    folder = args.build / "lib"
+    core, extra = Core(folder / "libzsm_core.so"), ctypes.CDLL(str(folder / "libzsm_benchmark.so"))
+    for dtype in ("float16", "float32"):
+        inputs = make_inputs(size, dtype)
+        single: Inputs = tuple(tensor.astype(np.float32) for tensor in inputs)  # type: ignore[assignment]
+        plain = next(c for c in ours(core, single, "float32") if c.name == "plain linear")
+        plain.run()
+        assert plain.output
+        expected = plain.output()
+        runs = []
+        for contestant in contestants(core, extra, inputs, dtype):
+            microseconds = timed(contestant.run, args.rounds)
+            contestant.run()  # what a graph wrote is gone with it
+            error = relative_error(contestant.output(), expected) if contestant.output else None
+            runs.append(record(size, dtype, contestant.name, microseconds, error))
+        yield from runs
+        compare(size, dtype, runs)
+
+
+def compare(size: Size, dtype: str, runs: list[dict[str, Any]]) -> None:
+    """Print the best fused kernel beside what it is to be measured by."""
+    medians = {run["name"]: run["us"][1] for run in runs}
+    fused = [us for name, us in medians.items() if name.startswith("fused")]
+    if not fused:
+        return
+    floor = max(medians["gather only"], BANDWIDTH_FLOOR_US.get((str(size), dtype), 0))
+    print(
+        f"{size!s:>9} {dtype:<8} best fused: {min(fused) / floor:.2f}x the floor of {floor:.1f} us; "
+        f"{medians['torchvision'] / min(fused):.1f}x faster than torchvision, "
+        f"{medians['im2col + cuBLAS'] / min(fused):.1f}x faster than im2col + cuBLAS"
+    )
+
+
+def timed(run: Callable[[], None], rounds: int, calls: int = 10) -> list[float]:
+    """Microseconds of a call, from replays of a graph of several."""
+    import torch
+
+    run()
+    torch.cuda.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        for _ in range(calls):
+            run()
+    times = []
+    for _ in range(rounds + 3):
+        start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+        start.record()
+        graph.replay()
+        end.record()
+        end.synchronize()
+        times.append(start.elapsed_time(end) * 1e3 / calls)
+    return times[3:]
+
+
+def contestants(core: Core, extra: ctypes.CDLL, inputs: Inputs, dtype: str) -> Iterator[Contestant]:
+    """All that compute the operator in this element type, and the sampling alone."""
+    yield from ours(core, inputs, dtype)
+    if dtype == "float16":
+        yield gather_only(extra, inputs)
+    yield torchvision(inputs)
+    yield im2col(extra, inputs, dtype)
+
+
+def addresses(*tensors: Any) -> Tensors:
+    """The addresses of torch tensors."""
+    return Tensors(*(tensor.data_ptr() for tensor in tensors))
+
+
+def current_stream() -> int:
+    """torch's, which is another one while a graph is captured."""
+    import torch
+
+    return int(torch.cuda.current_stream().cuda_stream)
+
+
+def uploaded(inputs: Inputs, *, channels_last: bool) -> list[Any]:
+    """The inputs and room for the output on the GPU."""
+    import torch
+
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    x, offset_mask, weight, bias = (torch.from_numpy(tensor).cuda() for tensor in inputs)
+    x, offset_mask = x.contiguous(memory_format=layout), offset_mask.contiguous(memory_format=layout)
+    return [x, offset_mask, weight, bias, torch.empty_like(x)]
+
+
+def ours(core: Core, inputs: Inputs, dtype: str) -> Iterator[Contestant]:
+    """Every kernel in both layouts."""
+    shape = Shape.of(inputs[0].shape, CHANNELS, ATTRIBUTES)
+    for channels_last in (False, True):
+        tensors = uploaded(inputs, channels_last=channels_last)
+        for kernel in core.cuda_kernels(shape, dtype, channels_last=channels_last):
+
+            def run(kernel: Kernel = kernel, tensors: Any = tensors, channels_last: bool = channels_last) -> None:
+                options: dict[str, Any] = {"channels_last": channels_last, "kernel": kernel}
+                core.cuda(shape, dtype, addresses(*tensors), stream=current_stream(), **options)
+
+            name = kernel.name.lower().replace("_", " ")
+            layout = "channels-last" if channels_last else "linear"
+            label = name if name.startswith("fused") else f"{name} {layout}"
+            yield Contestant(label, run, lambda out=tensors[4]: out.cpu().numpy())  # type: ignore[misc]
+
+
+def gather_only(extra: ctypes.CDLL, inputs: Inputs) -> Contestant:
+    """The fused kernel's sampling, without the multiplication."""
+    shape = Shape.of(inputs[0].shape, CHANNELS, ATTRIBUTES)
+    tensors = uploaded(inputs, channels_last=True)
+
+    def run() -> None:
+        check(
+            extra.zsm_benchmark_gather(
+                ctypes.byref(shape), ctypes.byref(addresses(*tensors)), ctypes.c_void_p(current_stream())
+            )
+        )
+
+    return Contestant("gather only", run, None)
+
+
+def torchvision(inputs: Inputs) -> Contestant:
+    """torchvision's operator; the sigmoid and the split are launches of their own, as they are for its users."""
+    import torch
+    import torchvision
+
+    x, offset_mask, weight, bias, _ = uploaded(inputs, channels_last=False)
+    result: list[Any] = []
+
+    def run() -> None:
+        offset, mask = offset_mask[:, :144], torch.sigmoid(offset_mask[:, 144:])
+        result[:] = [torchvision.ops.deform_conv2d(x, offset, weight, bias, padding=1, mask=mask)]
+
+    return Contestant("torchvision", run, lambda: result[0].cpu().numpy())
+
+
+def im2col(extra: ctypes.CDLL, inputs: Inputs, dtype: str) -> Contestant:
+    """Columns in memory, then one multiplication by cuBLAS and the bias."""
+    import torch
+
+    shape = Shape.of(inputs[0].shape, CHANNELS, ATTRIBUTES)
+    x, offset_mask, weight, bias, _ = uploaded(inputs, channels_last=False)
+    columns = torch.empty((1, CHANNELS * 9, x.shape[2] * x.shape[3]), dtype=x.dtype, device=x.device)
+    tensors = addresses(x, offset_mask, weight, bias, columns)
+    half = int(dtype == "float16")
+    result: list[Any] = []
+
+    def run() -> None:
+        stream = ctypes.c_void_p(current_stream())
+        check(extra.zsm_benchmark_im2col(ctypes.byref(shape), half, ctypes.byref(tensors), stream))
+        result[:] = [torch.matmul(weight.reshape(CHANNELS, -1), columns) + bias[:, None]]
+
+    return Contestant("im2col + cuBLAS", run, lambda: result[0].cpu().numpy().reshape(inputs[0].shape))
+
+
+def check(status: int) -> None:
+    """Raise on a CUDA error."""
+    if status:
+        raise RuntimeError(f"CUDA error {status}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,39 @@
+#!/usr/bin/env bash
+# Everything that needs an NVIDIA GPU, in one go: builds for it, tests, compute-sanitizer, compiler report, benchmark.
+#
+#   scripts/gpu_report.sh [FOLDER]      results go to FOLDER, by default build/gpu-report
+#
+# Wants on the machine: driver, CUDA toolkit, cmake, ninja; in .venv: zsm[dev], cuda-python, and for the benchmark torch
+# and torchvision with CUDA. ZSM_TENSORRT_INCLUDE_DIRS and ZSM_ONNXRUNTIME_INCLUDE_DIR name headers, if there are any.
+# Goes on when a step fails, and fails at the end.
+set -uo pipefail
+cd "$(dirname "$0")/.."
+out=${1:-build/gpu-report}
+python=${PYTHON:-.venv/bin/python}
+mkdir -p "$out"
+failed=()
+
+step() {
+  local name=$1
+  shift
+  echo "== $name: $*"
+  "$@" 2>&1 | tee "$out/$name.txt" || failed+=("$name")
+}
+
+headers=()
+[[ -n ${ZSM_TENSORRT_INCLUDE_DIRS:-} ]] && headers+=("-DTensorRT_INCLUDE_DIR=${ZSM_TENSORRT_INCLUDE_DIRS//:/;}")
+[[ -n ${ZSM_ONNXRUNTIME_INCLUDE_DIR:-} ]] && headers+=("-Donnxruntime_INCLUDE_DIR=$ZSM_ONNXRUNTIME_INCLUDE_DIR")
+
+step machine nvidia-smi
+step configure cmake --preset gpu "${headers[@]}"
+step build cmake --build --preset gpu
+step compiler "$python" scripts/kernel_report.py --json "$out/kernels.json"
+step native build/gpu/bin/cuda_test
+step tests env ZSM_REQUIRE_GPU=1 "$python" -m pytest -m gpu -ra
+step benchmark "$python" benchmarks/deform_conv.py --device cuda --build build/gpu --out "$out/deform-conv-cuda.json"
+
+if ((${#failed[@]})); then
+  echo "failed: ${failed[*]}; see $out"
+  exit 1
+fi
+echo "all passed; see $out"
