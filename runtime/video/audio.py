@@ -26,7 +26,9 @@ class ConvertedTrack:
         rate = OPUS_RATE if self.codec == "libopus" else stream.codec_context.sample_rate
         self.output: Any = container.add_stream(self.codec, rate=rate, layout=stream.codec_context.layout.name)
         self.output.codec_context.bit_rate = BIT_RATE * max(1, stream.codec_context.channels)
-        self._resampler: av.AudioResampler | None = None
+        context: Any = self.output.codec_context
+        context.open()
+        self._resampler = av.AudioResampler(context.format, context.layout, context.rate, context.frame_size or None)
         self._graph: Any = None
         self._samples = 0
         self._shift: Fraction | None = None
@@ -76,11 +78,8 @@ class ConvertedTrack:
         ]
         graph.link_nodes(*nodes).configure()
         self._graph = graph
-        context = self.output.codec_context
-        context.open()
-        self._resampler = av.AudioResampler(context.format, context.layout, context.rate, context.frame_size or None)
         begin = Fraction(frame.pts or 0) * (frame.time_base or 1) - (self._shift or 0)
-        self._samples = round(begin * self._stretch * context.rate)
+        self._samples = round(begin * self._stretch * self.output.codec_context.rate)
 
     def _drain(self) -> Iterator[Any]:
         while True:
@@ -92,7 +91,6 @@ class ConvertedTrack:
             yield from self._encode(frame)
 
     def _encode(self, frame: Any) -> Iterator[Any]:
-        assert self._resampler is not None
         for resampled in self._resampler.resample(frame):
             resampled.pts = self._samples
             resampled.time_base = Fraction(1, self.output.codec_context.rate)

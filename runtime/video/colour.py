@@ -251,5 +251,6 @@ def _shift_down(codes: NDArray[np.uint16], bits: int) -> Codes:
     if bits in (8, 16):
         return codes
     shift = 16 - bits
-    rounded = (codes.astype(np.uint32) + (1 << (shift - 1))) >> shift
-    return np.minimum(rounded, 2**bits - 1).astype(np.uint16)
+    rounded = (codes.astype(np.uint32) + np.uint32(1 << (shift - 1))) >> np.uint32(shift)
+    result: NDArray[np.uint16] = np.minimum(rounded, 2**bits - 1).astype(np.uint16)
+    return result

@@ -98,11 +98,12 @@ class Plan:
             colours.tag(context, self.colour)
             context.open()
         except (FFmpegError, ValueError) as error:
-            raise VideoError(f"the encoder {self.encoder} can't write {self._what()}: {message(error)}") from error
+            raise VideoError(f"{self.encoder} can't write {self._what()}: {message(error)}") from error
         return stream
 
     def _what(self) -> str:
-        return f"{self.size[0]}x{self.size[1]} {self.pixel_format}"
+        options = " ".join(f"{name}={value}" for name, value in self.options)
+        return f"{self.size[0]}x{self.size[1]} {self.pixel_format}{' with ' if options else ''}{options}"
 
 
 def plan(encoding: Encoding, info: Info, suffix: str, rate: Fraction, scale: int) -> Plan:
@@ -177,8 +178,8 @@ def _formats(encoder: str) -> list[str]:
 
 
 def _pixel_format(encoder: str, info: Info) -> str:
-    usable = [name for name in _formats(encoder) if _is_plain(name)]
-    return _nearest(usable, info, keep_kind=encoder == "ffv1") if usable else "yuv420p"
+    usable = [name for name in _formats(encoder) if _is_plain(name)] or _formats(encoder) or ["yuv420p"]
+    return _nearest(usable, info, keep_kind=encoder == "ffv1")
 
 
 def _nearest(names: Sequence[str], info: Info, *, keep_kind: bool = False) -> str:

@@ -1,6 +1,7 @@
 """The finished file: encoded segments with their times, and all that the source holds besides pictures."""
 
 import heapq
+import io
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -114,8 +115,9 @@ def _duration(index: int, timeline: Timeline) -> int:
 
 def _describe(source: Any, container: Any, video: Any, passengers: Passengers) -> None:
     container.metadata.update(_tags(source.metadata))
-    own = source.streams.video[0].metadata if source.streams.video else {}
-    video.metadata.update({key: value for key, value in own.items() if key.lower() in VIDEO_TAGS})
+    own = source.streams.video[0]
+    video.metadata.update({key: value for key, value in own.metadata.items() if key.lower() in VIDEO_TAGS})
+    video.disposition = own.disposition
     chapters = [moved for chapter in source.chapters() if (moved := _move(chapter, passengers))]
     if chapters:
         container.set_chapters(chapters)
@@ -163,18 +165,30 @@ def _track(stream: Any, container: Any, passengers: Passengers) -> Any:
         container.add_attachment(name, stream.mimetype or "application/octet-stream", stream.data)
         return None
     if stream.type == "audio":
-        copied = stream.codec_context is not None and stream.codec_context.name in container.supported_codecs
-        if passengers.stretch == 1 and copied:
+        if passengers.stretch == 1 and _accepts(container, stream):
             return CopiedTrack(stream, container, 1)
         track = ConvertedTrack(stream, container, passengers.stretch)
         why = "played at half speed, pitch kept" if passengers.stretch > 1 else f"{container.format.name} can't hold it"
         passengers.notes.append(f"{_name(stream)} is converted to {track.codec}: {why}")
         return track
     if stream.type == "subtitle":
+        if not _accepts(container, stream):
+            raise ValueError(f"{container.format.name} can't hold it")
         return CopiedTrack(stream, container, passengers.stretch)
     if stream.type == "data":
         raise ValueError("data streams aren't copied")
     return None
+
+
+def _accepts(container: Any, stream: Any) -> bool:
+    """Whether a container holds such a stream. Some say so only when their header is written."""
+    try:
+        with av.open(io.BytesIO(), "w", format=container.format.name) as trial:
+            trial.add_stream_from_template(stream, opaque=True)
+            trial.start_encoding()
+    except (FFmpegError, ValueError):
+        return False
+    return True
 
 
 def _name(stream: Any) -> str:

@@ -1,0 +1,260 @@
+"""Containers, streams and times: written by ffmpeg, restored here, read back with ffprobe."""
+
+from collections.abc import Callable
+from fractions import Fraction
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.video.conftest import restore
+
+from zsm.runtime.video import Encoding, Excerpt, Options, Summary, VideoError, open_source, restore_to_file
+
+Ffmpeg = Callable[..., bytes]
+Probe = Callable[..., Any]
+Times = Callable[[Path], list[float]]
+
+FAST = Encoding(preset="ultrafast")
+
+
+def run(source: Path, target: Path, **options: Any) -> Summary:
+    options = {"encoding": Encoding() if target.suffix == ".webm" else FAST, **options}
+    opened = open_source(source)
+    try:
+        return restore_to_file(opened, source, target, restore, Options(**options))
+    finally:
+        opened.close()
+
+
+@pytest.fixture(scope="module")
+def film(ffmpeg: Ffmpeg, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two seconds of video with two audio streams, subtitles, chapters, a title and an attachment."""
+    folder = tmp_path_factory.mktemp("film")
+    (folder / "s.srt").write_text("1\n00:00:00,200 --> 00:00:00,700\nhello\n\n2\n00:00:01,000 --> 00:00:01,500\nyou\n")
+    (folder / "meta.txt").write_text(
+        ";FFMETADATA1\ntitle=A Film\n[CHAPTER]\nTIMEBASE=1/1000\nSTART=0\nEND=1000\ntitle=One\n"
+        "[CHAPTER]\nTIMEBASE=1/1000\nSTART=1000\nEND=2000\ntitle=Two\n"
+    )
+    (folder / "note.txt").write_text("attached")
+    film = folder / "film.mkv"
+    ffmpeg("-f", "lavfi", "-i", "testsrc2=s=64x48:r=25:d=2", "-f", "lavfi", "-i", "sine=440:d=2",
+           "-f", "lavfi", "-i", "sine=880:d=2", "-i", folder / "s.srt", "-i", folder / "meta.txt",
+           "-map", "0", "-map", "1", "-map", "2", "-map", "3", "-map_metadata", "4", "-map_chapters", "4",
+           "-c:v", "libx264", "-bf", "2", "-c:a:0", "aac", "-c:a:1", "flac", "-c:s", "srt",
+           "-metadata:s:a:1", "language=deu", "-disposition:a:1", "default",
+           "-attach", folder / "note.txt", "-metadata:s:t", "mimetype=text/plain", film)  # fmt: skip
+    return film
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "mkv", "mov", "webm", "avi", "ts"])
+def test_every_container_is_read(ffmpeg: Ffmpeg, probe: Probe, tmp_path: Path, suffix: str) -> None:
+    source = tmp_path / f"in.{suffix}"
+    codecs = {"webm": ("libvpx-vp9", "libopus"), "avi": ("mpeg4", "mp3")}.get(suffix, ("libx264", "aac"))
+    ffmpeg("-f", "lavfi", "-i", "testsrc2=s=32x32:r=25:d=1", "-f", "lavfi", "-i", "sine=d=1",
+           "-c:v", codecs[0], "-c:a", codecs[1], source)  # fmt: skip
+    summary = run(source, tmp_path / "out.mkv")
+    assert (summary.frames_in, summary.frames_out) == (25, 49)
+    kinds = [stream["codec_type"] for stream in probe(tmp_path / "out.mkv")["streams"]]
+    assert kinds == ["video", "audio"]
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "mkv", "mov", "webm"])
+def test_every_container_is_written(
+    ffmpeg: Ffmpeg, probe: Probe, video_times: Times, film: Path, tmp_path: Path, suffix: str
+) -> None:
+    target = tmp_path / f"out.{suffix}"
+    summary = run(film, target)
+    found = probe(target)
+    video = found["streams"][0]
+    assert (video["width"], video["height"]) == (256, 192)
+    assert video["r_frame_rate"] == "50/1"
+    assert len(video_times(target)) == summary.frames_out == 99
+    assert [stream["codec_type"] for stream in found["streams"]].count("audio") == 2
+    assert [chapter["tags"]["title"] for chapter in found["chapters"]] == ["One", "Two"]
+    assert [float(chapter["start_time"]) for chapter in found["chapters"]] == [0, 1]
+    assert found["format"]["tags"]["title"] == "A Film"
+    assert ffmpeg("-i", target, "-f", "null", "-") == b""
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_matroska_keeps_everything(probe: Probe, ffmpeg: Ffmpeg, film: Path, tmp_path: Path) -> None:
+    target = tmp_path / "out.mkv"
+    assert run(film, target).notes == []
+    streams = probe(target)["streams"]
+    assert [stream["codec_name"] for stream in streams[1:4]] == ["aac", "flac", "subrip"]
+    assert streams[2]["tags"]["language"] == "deu"
+    assert streams[2]["disposition"]["default"] == 1
+    assert streams[4]["tags"]["filename"] == "note.txt"
+
+    def audio(path: Path) -> bytes:
+        return ffmpeg("-i", path, "-map", "0:a", "-c", "copy", "-f", "framemd5", "-")
+
+    def payloads(path: Path) -> list[bytes]:
+        return [line.rsplit(b",")[-1] for line in audio(path).splitlines() if not line.startswith(b"#")]
+
+    assert payloads(target) == payloads(film)
+
+
+def test_what_a_container_cannot_hold_is_told(film: Path, probe: Probe, tmp_path: Path) -> None:
+    notes = run(film, tmp_path / "out.webm").notes
+    assert len([note for note in notes if "is converted to libopus" in note]) == 2
+    assert any(note.startswith("subtitle stream 3") and "left out" in note for note in notes)
+    assert any(note.startswith("attachment stream 4") and "left out" in note for note in notes)
+    assert [s["codec_name"] for s in probe(tmp_path / "out.webm")["streams"]] == ["vp9", "opus", "opus"]
+
+
+@pytest.mark.parametrize(
+    ("codec", "suffix", "name"),
+    [("h264", "mp4", "h264"), ("hevc", "mp4", "hevc"), ("av1", "mkv", "av1"), ("vp9", "webm", "vp9"),
+     ("prores", "mov", "prores"), ("ffv1", "mkv", "ffv1"), ("libx264rgb", "mkv", "h264")],
+)  # fmt: skip
+def test_every_codec_is_written(
+    ffmpeg: Ffmpeg, probe: Probe, film: Path, tmp_path: Path, codec: str, suffix: str, name: str
+) -> None:
+    target = tmp_path / f"out.{suffix}"
+    run(film, target, encoding=Encoding(codec=codec), excerpt=Excerpt(frames=6), segment=4)
+    assert probe(target)["streams"][0]["codec_name"] == name
+    frames = probe(target, "-count_frames", "-select_streams", "v", "-show_streams")["streams"][0]
+    assert frames["nb_read_frames"] == "11"
+
+
+def test_encoder_settings_arrive(film: Path, tmp_path: Path) -> None:
+    best, worst = (tmp_path / name for name in ("best.mkv", "worst.mkv"))
+    run(film, best, encoding=Encoding(crf=5, preset="ultrafast"))
+    run(film, worst, encoding=Encoding(crf=45, preset="ultrafast"))
+    assert best.stat().st_size > 2 * worst.stat().st_size
+
+
+@pytest.mark.parametrize(
+    ("encoding", "message"),
+    [({"codec": "nosuch"}, "there is no encoder 'nosuch'"),
+     ({"pix_fmt": "nosuch"}, "there is no pixel format 'nosuch'"),
+     ({"pix_fmt": "yuva420p"}, "isn't supported"),
+     ({"codec": "h264", "pix_fmt": "yuv420p12le"}, "libx264 can't write yuv420p12le"),
+     ({"codec": "ffv1", "hardware": True}, "no hardware encoder for ffv1"),
+     ({"preset": "nosuch"}, "libx264 can't write 256x192")],
+)  # fmt: skip
+def test_encodings_that_cannot_be(film: Path, tmp_path: Path, encoding: dict[str, Any], message: str) -> None:
+    with pytest.raises(VideoError, match=message):
+        run(film, tmp_path / "out.mkv", encoding=Encoding(**encoding))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_variable_frame_rate_is_kept(ffmpeg: Ffmpeg, video_times: Times, tmp_path: Path) -> None:
+    source = tmp_path / "vfr.mkv"
+    ffmpeg("-f", "lavfi", "-i", "testsrc2=s=32x32:r=50:d=2", "-vf", "select='not(mod(n,7))+not(mod(n,3))'",
+           "-fps_mode", "vfr", "-c:v", "libx264", "-bf", "3", source)  # fmt: skip
+    given = video_times(source)
+    assert len({round(b - a, 3) for a, b in pairwise(given)}) > 1
+    run(source, tmp_path / "out.mp4", segment=11)
+    found = video_times(tmp_path / "out.mp4")
+    assert found[::2] == pytest.approx(given, abs=1e-4)
+    assert found[1::2] == pytest.approx([(a + b) / 2 for a, b in pairwise(given)], abs=1e-4)
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "mkv"])
+def test_the_start_offset_is_kept(ffmpeg: Ffmpeg, probe: Probe, tmp_path: Path, suffix: str) -> None:
+    source = tmp_path / f"late.{suffix}"
+    ffmpeg("-f", "lavfi", "-i", "sine=d=2", "-f", "lavfi", "-i", "testsrc2=s=32x32:d=1", "-vf", "setpts=PTS+0.5/TB",
+           "-map", "1:v", "-map", "0:a", "-c:a", "flac", "-c:v", "libx264", "-strict", "-2", source)  # fmt: skip
+    run(source, tmp_path / f"out.{suffix}")
+    given, found = (probe(path)["streams"] for path in (source, tmp_path / f"out.{suffix}"))
+    for before, after in zip(given, found, strict=True):
+        assert float(after["start_time"]) == pytest.approx(float(before["start_time"]), abs=0.002)
+    assert float(found[0]["start_time"]) == pytest.approx(0.5, abs=0.1)
+
+
+def test_double_lasts_as_long_and_slow_twice_as_long(film: Path, probe: Probe, tmp_path: Path) -> None:
+    lengths = {}
+    for mode in ("double", "slow", "keep"):
+        target = tmp_path / f"{mode}.mp4"
+        summary = run(film, target, fps_mode=mode)
+        lengths[mode] = [float(stream["duration"]) for stream in probe(target)["streams"]][:2]
+        assert any("pitch kept" in note for note in summary.notes) == (mode == "slow")
+    assert lengths["double"] == lengths["keep"] == pytest.approx([2, 2], abs=0.05)
+    assert lengths["slow"] == pytest.approx([4, 4], abs=0.1)
+
+
+def test_slow_keeps_the_pitch(film: Path, ffmpeg: Ffmpeg, tmp_path: Path) -> None:
+    import numpy as np
+
+    run(film, tmp_path / "slow.mp4", fps_mode="slow")
+    raw = ffmpeg("-i", tmp_path / "slow.mp4", "-map", "0:a:0", "-ac", "1", "-ar", "48000", "-f", "f32le", "-")
+    samples = np.frombuffer(raw, np.float32)[24000:120000]
+    spectrum = np.abs(np.fft.rfft(samples * np.hanning(len(samples))))
+    assert np.argmax(spectrum) * 48000 / len(samples) == pytest.approx(440, abs=2)
+
+
+def test_subtitles_and_chapters_are_slowed_too(film: Path, probe: Probe, tmp_path: Path) -> None:
+    run(film, tmp_path / "slow.mkv", fps_mode="slow")
+    shift = float(probe(tmp_path / "slow.mkv")["streams"][0]["start_time"]) - 2 * float(
+        probe(film)["streams"][0]["start_time"]
+    )
+    packets = probe(tmp_path / "slow.mkv", "-select_streams", "s", "-show_packets")["packets"]
+    offset = 2 * float(probe(film, "-select_streams", "s", "-show_packets")["packets"][0]["pts_time"])
+    assert float(packets[0]["pts_time"]) == pytest.approx(offset + shift, abs=0.003)
+    assert float(packets[0]["duration_time"]) == pytest.approx(1, abs=0.003)
+    assert [float(c["end_time"]) for c in probe(tmp_path / "slow.mkv")["chapters"]] == [2, 4]
+
+
+def test_rotation_and_aspect(ffmpeg: Ffmpeg, probe: Probe, decode: Callable[..., Any], tmp_path: Path) -> None:
+    import numpy as np
+
+    plain, turned, out = tmp_path / "plain.mp4", tmp_path / "turned.mp4", tmp_path / "out.mp4"
+    ffmpeg("-f", "lavfi", "-i", "testsrc=s=64x48:d=0.2", "-vf", "setsar=4/3", "-c:v", "libx264", "-qp", "0",
+           "-pix_fmt", "yuv420p", plain)  # fmt: skip
+    ffmpeg("-display_rotation", "90", "-i", plain, "-c", "copy", turned) if _has_display_rotation(ffmpeg) else ffmpeg(
+        "-i", plain, "-c", "copy", "-metadata:s:v", "rotate=270", turned
+    )
+    run(turned, out, encoding=Encoding(crf=0, preset="ultrafast"), fps_mode="keep")
+    stream = probe(out)["streams"][0]
+    assert (stream["width"], stream["height"]) == (192, 256)
+    assert stream["sample_aspect_ratio"] == "3:4"
+    assert "side_data_list" not in stream
+    expected = ffmpeg("-i", turned, "-vf", "scale=iw*4:ih*4:flags=neighbor", "-f", "rawvideo", "-pix_fmt", "gray", "-")
+    found = ffmpeg("-i", out, "-f", "rawvideo", "-pix_fmt", "gray", "-")
+    a, b = (np.frombuffer(raw, np.uint8).astype(int) for raw in (expected, found))
+    assert np.abs(a - b).mean() < 3
+
+
+def _has_display_rotation(ffmpeg: Ffmpeg) -> bool:
+    import subprocess
+
+    text = subprocess.run(["ffmpeg", "-hide_banner", "-h", "full"], capture_output=True, check=True).stdout
+    return b"-display_rotation" in text
+
+
+def test_an_excerpt_begins_at_zero_with_its_sound(film: Path, probe: Probe, video_times: Times, tmp_path: Path) -> None:
+    target = tmp_path / "out.mkv"
+    summary = run(film, target, excerpt=Excerpt(start=Fraction(1, 2), end=Fraction(3, 2)))
+    assert summary.frames_in == 25
+    assert video_times(target)[0] == pytest.approx(0, abs=0.03)
+    found = probe(target)
+    assert float(found["format"]["duration"]) == pytest.approx(1, abs=0.11)
+    assert [float(chapter["end_time"]) for chapter in found["chapters"]] == pytest.approx([0.5, 1], abs=0.03)
+
+
+def test_excerpts_outside_the_file_are_refused(film: Path, tmp_path: Path) -> None:
+    with pytest.raises(VideoError, match="lies in the part that was asked for"):
+        run(film, tmp_path / "out.mkv", excerpt=Excerpt(start=Fraction(100)))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("rate", ["25", "30000/1001"])
+def test_an_hour_stays_in_sync(ffmpeg: Ffmpeg, probe: Probe, tmp_path: Path, rate: str) -> None:
+    """One picture in 20 s is enough for times to drift; the last one's is compared."""
+    source, target = tmp_path / "hour.mov", tmp_path / "out.mov"
+    ffmpeg("-f", "lavfi", "-i", f"color=s=16x16:r={rate}:d=3600", "-f", "lavfi", "-i", "sine=d=3600:r=8000",
+           "-vf", "select='not(mod(n,500))'", "-fps_mode", "vfr", "-c:v", "mpeg4", "-c:a", "pcm_mulaw",
+           source)  # fmt: skip
+    run(source, target, cuts="off")
+
+    def last(path: Path, kind: str) -> float:
+        packets = probe(path, "-select_streams", kind, "-show_entries", "packet=pts_time")["packets"]
+        return max(float(packet["pts_time"]) for packet in packets)
+
+    half_a_frame = 1 / float(Fraction(rate)) / 4
+    for kind in ("v", "a"):
+        assert last(target, kind) == pytest.approx(last(source, kind), abs=half_a_frame)
+    assert last(target, "v") > 3500

@@ -1,0 +1,37 @@
+"""Resuming: which frames a stream has to be given again."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from zsm.runtime import plan
+from zsm.runtime.video.workspace import restart
+
+
+def origins(frames: int, window: int, overlap: int, cuts: list[int]) -> dict[int, tuple[int, int]]:
+    """For each output, the window (first and last input) that it comes from."""
+    found = {}
+    for item in plan(frames, window, overlap, cuts):
+        for output in item.outputs:
+            found[output] = (item.frames.start, item.frames.stop)
+        if item.repeats_last:
+            found[item.outputs.stop] = found[item.outputs.stop - 1]
+    return found
+
+
+@given(st.data(), st.integers(1, 60), st.integers(2, 7))
+def test_a_resumed_stream_gives_the_same_windows(data: st.DataObject, frames: int, window: int) -> None:
+    overlap = data.draw(st.integers(1, window - 1))
+    cuts = sorted(data.draw(st.sets(st.integers(1, frames))) - {frames})
+    done = data.draw(st.integers(0, 2 * frames - 1))
+    first = restart(done, cuts, window, overlap)
+    whole = origins(frames, window, overlap, cuts)
+    rest = origins(frames - first, window, overlap, [cut - first for cut in cuts if cut > first])
+    assert 0 <= 2 * first <= max(done, 0)
+    for output in range(done, 2 * frames - 1):
+        start, stop = rest[output - 2 * first]
+        assert (start + first, stop + first) == whole[output]
+
+
+@given(st.integers(0, 10**6), st.integers(2, 9))
+def test_little_is_done_again(done: int, window: int) -> None:
+    assert done // 2 - restart(done, [], window, 1) < 2 * window
