@@ -33,13 +33,14 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/network-cpu.json"))
     parser.add_argument("--contestant", choices=CONTESTANTS, help=argparse.SUPPRESS)
-    parser.add_argument("--models", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--models", type=Path, help="folder that keeps the exported models for the next time")
     args = parser.parse_args()
     if args.contestant:
         print(json.dumps(contest(args.contestant, args.models, args.size, args.frames, args.threads)))
         return
-    with tempfile.TemporaryDirectory() as models:
-        prepare(Path(models), args.size, args.frames)
+    with tempfile.TemporaryDirectory() as temporary:
+        models = (args.models or Path(temporary)) / f"{args.size}-{args.frames}"
+        prepare(models, args.size, args.frames)
         runs: dict[str, list[dict[str, float]]] = {name: [] for name in CONTESTANTS}
         for _ in range(args.rounds):
             for name in CONTESTANTS:
@@ -60,25 +61,30 @@ def main() -> None:
 
 
 def prepare(models: Path, size: Size, frames: int) -> None:
-    """Write the same network as a bundle, as one unrolled graph, and as weights."""
+    """Write the same network as a bundle, as one unrolled graph, and as weights, unless they are there."""
+    if (models / "unrolled.onnx").is_file():
+        return
+    models.mkdir(parents=True, exist_ok=True)
     import torch
 
-    from zsm.export import export_bundle
+    from zsm.export import Options, export_bundle
     from zsm.export.model import Network, checkpoint
     from zsm.plugins.operator import OPSET, make_portable
 
     torch.manual_seed(0)
     network = Network(NetworkConfig()).eval()
     checkpoint.save(network, models / "network.safetensors")
-    export_bundle(network, models / "bundle")
+    export_bundle(network, models / "bundle", Options(overwrite=True))
     clip = torch.rand(1, frames, 3, size.height, size.width)
     program = torch.onnx.export(network, (clip,), input_names=["clip"], opset_version=OPSET, dynamo=True, verbose=False)
     assert program is not None
-    (models / "unrolled.onnx").write_bytes(make_portable(program.model_proto).SerializeToString())
+    part = models / "unrolled.part"
+    part.write_bytes(make_portable(program.model_proto).SerializeToString())
+    part.rename(models / "unrolled.onnx")
 
 
-def in_own_process(name: str, models: str, args: argparse.Namespace) -> dict[str, float]:
-    command = [sys.executable, __file__, "--contestant", name, "--models", models]
+def in_own_process(name: str, models: Path, args: argparse.Namespace) -> dict[str, float]:
+    command = [sys.executable, __file__, "--contestant", name, "--models", str(models)]
     command += ["--size", str(args.size), "--frames", str(args.frames), "--threads", str(args.threads)]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     values: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
