@@ -1,0 +1,62 @@
+"""List or delete the engines that were built for this machine's GPUs."""
+
+import argparse
+
+SUMMARY = "list or delete built engines"
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments."""
+    actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
+    listing = actions.add_parser("list", help="say which engines there are")
+    listing.add_argument("--json", action="store_true", help="print JSON")
+    actions.add_parser("clear", help="delete all engines and TensorRT's timing caches")
+
+
+def execute(args: argparse.Namespace) -> int:
+    """List or clear."""
+    return _list(as_json=args.json) if args.action == "list" else _clear()
+
+
+def _list(*, as_json: bool) -> int:
+    import json
+    import time
+    from dataclasses import asdict
+
+    from rich.console import Console
+    from rich.table import Table
+
+    from zsm.engine.engine_cache import EngineCache
+
+    cache = EngineCache()
+    entries = cache.entries()
+    if as_json:
+        print(json.dumps([asdict(entry) for entry in entries], indent=1))
+        return 0
+    table = Table(title=f"{len(entries)} engines in {cache.folder}", title_justify="left", box=None)
+    for column in ("engine", "stage", "precision", "largest input", "GPU", "TensorRT", "built", "MiB", ""):
+        table.add_column(column)
+    for entry in entries:
+        key = entry.key
+        largest: list[int] = next((shapes[-1] for shapes in key.get("shapes", {}).values()), [])
+        table.add_row(
+            entry.digest[:12],
+            *(str(key.get(name, "?")) for name in ("stage", "precision")),
+            "x".join(map(str, largest)),
+            *(str(key.get(name, "?")) for name in ("gpu", "tensorrt")),
+            time.strftime("%Y-%m-%d %H:%M", time.localtime(entry.built)),
+            f"{entry.bytes / 2**20:.1f}",
+            "" if entry.sound else "[red]damaged: will be built again[/]",
+        )
+    Console().print(table)
+    return 0
+
+
+def _clear() -> int:
+    from zsm.engine.engine_cache import EngineCache
+
+    cleared = EngineCache().clear()
+    print(f"deleted {cleared.files} engines, {cleared.bytes / 2**20:.1f} MiB with the timing caches")
+    for digest in cleared.in_use:
+        print(f"kept {digest}: it is being built just now")
+    return 0
