@@ -2,12 +2,14 @@
 
     python benchmarks/network.py --size 112x64 --frames 4 --threads 2 --out benchmarks/results/network-cpu.json
 
-Weights are random: speed doesn't depend on them. Each contestant runs in a process of its own, which also
-gives its peak memory; they take turns, so that a machine that slows down slows all of them.
+`zsm` runs the deformable convolution as ONNX Runtime's own operator, `zsm-native` in this project's library, if it
+is built (docs/profiling.md). Weights are random: speed doesn't depend on them. Each contestant runs in a process of
+its own, which also gives its peak memory; they take turns, so that a machine that slows down slows all of them.
 """
 
 import argparse
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -21,8 +23,9 @@ import numpy as np
 
 from zsm.engine import NetworkConfig, machine
 from zsm.engine.sizes import Size
+from zsm.plugins import onnxruntime_library
 
-CONTESTANTS = ("zsm", "unrolled", "pytorch")
+CONTESTANTS = ("zsm", "zsm-native", "unrolled", "pytorch")
 
 
 def main() -> None:
@@ -41,9 +44,11 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         models = (args.models or Path(temporary)) / f"{args.size}-{args.frames}"
         prepare(models, args.size, args.frames)
-        runs: dict[str, list[dict[str, float]]] = {name: [] for name in CONTESTANTS}
+        runs: dict[str, list[dict[str, float]]] = {
+            name: [] for name in CONTESTANTS if name != "zsm-native" or onnxruntime_library()
+        }
         for _ in range(args.rounds):
-            for name in CONTESTANTS:
+            for name in runs:
                 runs[name].append(in_own_process(name, models, args))
     result = {
         "what": "seconds per output frame; the least, median and most over rounds of each round's best window",
@@ -86,14 +91,16 @@ def prepare(models: Path, size: Size, frames: int) -> None:
 def in_own_process(name: str, models: Path, args: argparse.Namespace) -> dict[str, float]:
     command = [sys.executable, __file__, "--contestant", name, "--models", str(models)]
     command += ["--size", str(args.size), "--frames", str(args.frames), "--threads", str(args.threads)]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    with tempfile.TemporaryDirectory() as empty:
+        env = dict(os.environ) if name == "zsm-native" else {**os.environ, "ZSM_PLUGIN_DIR": empty}
+        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=env)
     values: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
     return values
 
 
 def contest(name: str, models: Path, size: Size, frames: int, threads: int) -> dict[str, float]:
     clip = np.random.default_rng(0).random((frames, size.height, size.width, 3), np.float32)
-    process = {"zsm": zsm, "unrolled": unrolled, "pytorch": pytorch}[name](models, clip, threads)
+    process = {"zsm": zsm, "zsm-native": zsm, "unrolled": unrolled, "pytorch": pytorch}[name](models, clip, threads)
     process()
     seconds = []
     for _ in range(4):
