@@ -1,0 +1,212 @@
+"""Runs that are stopped, killed or run out of disk, and their continuation."""
+
+import errno
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from tests.video.conftest import Pixels, restore
+
+from zsm.runtime.video import (
+    Encoding,
+    Options,
+    StoppedError,
+    VideoError,
+    open_source,
+    restore_to_file,
+)
+
+Ffmpeg = Callable[..., bytes]
+FAST = Encoding(preset="ultrafast")
+
+
+@pytest.fixture(scope="module")
+def clip(ffmpeg: Ffmpeg, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three scenes of 20 frames, with sound."""
+    path = tmp_path_factory.mktemp("clip") / "clip.mp4"
+    names = ("testsrc2", "smptebars", "mandelbrot")
+    scenes = [f"{name}=s=32x24:r=25,trim=duration=0.8,setsar=1,format=yuv420p[{name}]" for name in names]
+    graph = ";".join(scenes) + ";[testsrc2][smptebars][mandelbrot]concat=n=3"
+    ffmpeg("-filter_complex", graph, "-f", "lavfi", "-i", "sine=d=2.4", "-c:v", "libx264", "-c:a", "aac", path)
+    return path
+
+
+def frame_hashes(ffmpeg: Ffmpeg, path: Path) -> list[bytes]:
+    """Time and digest of each decoded picture."""
+    lines = ffmpeg("-i", path, "-map", "0:v", "-fps_mode", "passthrough", "-f", "framemd5", "-").splitlines()
+    return [line for line in lines if not line.startswith(b"#")]
+
+
+def zsm(*arguments: str | Path) -> list[str]:
+    return [sys.executable, "-c", "import sys; from zsm.cli import main; sys.exit(main())", *map(str, arguments)]
+
+
+def test_killed_at_any_moment_and_resumed(ffmpeg: Ffmpeg, tiny_bundle: Path, clip: Path, tmp_path: Path) -> None:
+    """With a recurrent network, whose frames depend on the whole window, and SIGKILL."""
+    whole, resumed = tmp_path / "whole.mp4", tmp_path / "resumed.mp4"
+    options = ["--segment", "10", "--preset", "ultrafast", "--json", "--overlap", "2", "--threads", "1"]
+    subprocess.run(zsm("run", tiny_bundle, clip, whole, *options), check=True, capture_output=True)
+    resumed_at = []
+    for after in (3, 31, 52, 10**6):
+        command = zsm("run", tiny_bundle, clip, resumed, *options, "--resume")
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+            assert process.stdout is not None
+            for line in process.stdout:
+                event = json.loads(line)
+                if event["event"] == "progress" and event["frame"] >= after:
+                    process.kill()
+                    break
+                if event["event"] == "summary":
+                    resumed_at.append(event["resumed_at"])
+        assert resumed.exists() == bool(resumed_at)
+    assert resumed_at[0] >= 50
+    assert frame_hashes(ffmpeg, resumed) == frame_hashes(ffmpeg, whole)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["resumed.mp4", "whole.mp4"]
+
+
+def test_images_are_resumed_too(tiny_bundle: Path, clip: Path, tmp_path: Path) -> None:
+    whole, resumed = tmp_path / "whole", tmp_path / "resumed"
+    options = ["--frames", "30", "--json"]
+    subprocess.run(zsm("run", tiny_bundle, clip, whole, *options), check=True, capture_output=True)
+    command = zsm("run", tiny_bundle, clip, resumed, *options)
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if json.loads(line).get("frame") == 25:
+                process.kill()
+                break
+    subprocess.run([*command, "--resume"], check=True, capture_output=True)
+    names = sorted(path.name for path in whole.iterdir())
+    assert len(names) == 59
+    assert names == sorted(path.name for path in resumed.iterdir())
+    for name in names:
+        assert (whole / name).read_bytes() == (resumed / name).read_bytes()
+
+
+def test_ctrl_c_finishes_the_segment_and_says_how_to_go_on(
+    ffmpeg: Ffmpeg, bicubic_bundle: Path, clip: Path, tmp_path: Path
+) -> None:
+    target = tmp_path / "out.mp4"
+    command = zsm("run", bicubic_bundle, clip, target, "--segment", "20", "--json")
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            event = json.loads(line)
+            if event.get("frame") == 5:
+                process.send_signal(signal.SIGINT)
+        assert process.wait() == 130
+    assert event["event"] == "error"
+    assert "--resume" in event["message"]
+    assert not target.exists()
+    journal = json.loads((tmp_path / ".out.mp4.zsm" / "journal.json").read_text())
+    assert [segment["frames"] for segment in journal["segments"]] == [20]
+    subprocess.run([*command, "--resume"], check=True, capture_output=True)
+    assert len(frame_hashes(ffmpeg, target)) == 2 * 60 - 1
+
+
+def test_stopping_between_any_two_segments_changes_nothing(ffmpeg: Ffmpeg, clip: Path, tmp_path: Path) -> None:
+    def run(target: Path, stop: threading.Event, *, resume: bool) -> None:
+        source = open_source(clip)
+        try:
+            restore_to_file(source, clip, target, restore, Options(encoding=FAST, segment=13, resume=resume), stop=stop)
+        finally:
+            source.close()
+
+    whole, pieces = tmp_path / "whole.mkv", tmp_path / "pieces.mkv"
+    run(whole, threading.Event(), resume=False)
+    stop = threading.Event()
+    stop.set()
+    rounds = 0
+    while not pieces.exists():
+        rounds += 1
+        with suppress(StoppedError):
+            run(pieces, stop, resume=True)
+    assert rounds == 119 // 13 + 1
+    assert frame_hashes(ffmpeg, pieces) == frame_hashes(ffmpeg, whole)
+
+
+def test_an_interrupted_run_is_not_thrown_away_unasked(clip: Path, tmp_path: Path) -> None:
+    stop = threading.Event()
+    stop.set()
+    target = tmp_path / "out.mp4"
+
+    def run(**options: Any) -> None:
+        source = open_source(clip)
+        try:
+            restore_to_file(source, clip, target, restore, Options(encoding=FAST, segment=10, **options), stop=stop)
+        finally:
+            source.close()
+
+    with pytest.raises(StoppedError):
+        run()
+    with pytest.raises(VideoError, match="continue it with --resume"):
+        run()
+    with pytest.raises(VideoError, match="was another job: network, window differ"):
+        run(resume=True, network="another", window=5)
+    stop.clear()
+    run(overwrite=True)
+    with pytest.raises(VideoError, match="exists; give --overwrite"):
+        run()
+
+
+def test_the_first_error_of_any_part_stops_everything(clip: Path, tmp_path: Path) -> None:
+    def broken(frames: Any, *, cuts: Any = None) -> Iterator[Pixels]:
+        for number, frame in enumerate(restore(frames, cuts=cuts)):
+            if number == 15:
+                raise ZeroDivisionError("the network broke")
+            yield frame
+
+    def failing_listener(progress: Any) -> None:
+        raise OSError(errno.EIO, "the terminal broke")
+
+    for network, listener, kind in ((broken, print, ZeroDivisionError), (restore, failing_listener, OSError)):
+        source = open_source(clip)
+        begin = time.monotonic()
+        quiet = (lambda progress: None) if listener is print else listener
+        with pytest.raises(kind, match="broke"):
+            restore_to_file(source, clip, tmp_path / "out.mp4", network, Options(encoding=FAST), listener=quiet)
+        source.close()
+        assert time.monotonic() - begin < 4, "a part waited for one that had failed"
+        assert list(tmp_path.iterdir()) == []
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("zsm-")]
+
+
+def test_a_full_disk_leaves_nothing_half_written(bicubic_bundle: Path, clip: Path, tmp_path: Path) -> None:
+    """A limit on the size of files stands for the full disk."""
+
+    def limit() -> None:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, 30_000))
+
+    target = tmp_path / "out.mkv"
+    command = zsm("run", bicubic_bundle, clip, target, "--codec", "ffv1", "--segment", "500", "--no-progress")
+    done = subprocess.run(command, preexec_fn=limit, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "can't write" in done.stderr
+    assert "MiB are free" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_too_little_space_is_found_first(clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    usage = os.statvfs(tmp_path)
+    free = usage.f_bavail * usage.f_frsize
+    frames = np.ceil(free / (32 * 24 * 16) * 8)
+    source = open_source(clip)
+    monkeypatch.setattr(source, "info", replace(source.info, frames=int(frames)))
+    with pytest.raises(VideoError, match=r"will take about .* MiB are free"):
+        restore_to_file(source, clip, tmp_path / "out.mkv", restore, Options(encoding=Encoding(codec="ffv1")))
+    source.close()
+    assert list(tmp_path.iterdir()) == []
