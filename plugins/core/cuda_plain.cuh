@@ -41,7 +41,7 @@ __device__ float sample(const Shape& s, const Layout& at, const Tensors<T>& t, i
               sigmoid(value(mask_channel(s) + g * K + k)));
   const T* plane = t.x + at.x.at(n, c, 0, 0);
   float sum = 0;
-#pragma unroll
+  ZSM_UNROLL
   for (int i = 0; i < 4; ++i) {
     const int v = corner.y + i / 2, u = corner.x + i % 2;
     if (inside(v, s.height) && inside(u, s.width)) sum += corner.weight[i] * to_float(plane[at.x.at(0, 0, v, u)]);
@@ -79,10 +79,10 @@ __global__ void __launch_bounds__(kThreads) kernel(Shape s, Layout at, Tensors<T
           weights[channel][o] = real ? to_float(weight[(int64_t{first + o} * channels + c + channel) * K + k]) : 0.0f;
         }
         __syncthreads();
-#pragma unroll
+        ZSM_UNROLL
         for (int i = 0; i < kChannels; ++i) {
           const float v = columns[i][lane];
-#pragma unroll
+          ZSM_UNROLL
           for (int j = 0; j < kOutputsPerThread; ++j) sum[j] += v * weights[i][row * kOutputsPerThread + j];
         }
       }

@@ -11,15 +11,6 @@
 #include "core/kernels.h"
 #include "core/shape.h"
 
-#if defined(__CUDA_ARCH__)
-#define ZSM_UNROLL _Pragma("unroll")
-#define ZSM_UNROLL_BY(n) _Pragma(ZSM_TEXT(unroll n))
-#define ZSM_TEXT(text) #text
-#else
-#define ZSM_UNROLL
-#define ZSM_UNROLL_BY(n)
-#endif
-
 namespace zsm::fused {
 
 constexpr int kChannels = 64, kOutputs = 64, kOffsetGroups = 8, kTaps = 9;

@@ -12,6 +12,15 @@
 #define ZSM_HOST_DEVICE inline __attribute__((always_inline))
 #endif
 
+#if defined(__CUDA_ARCH__)
+#define ZSM_UNROLL _Pragma("unroll")
+#define ZSM_UNROLL_BY(n) _Pragma(ZSM_TEXT(unroll n))
+#define ZSM_TEXT(text) #text
+#else
+#define ZSM_UNROLL
+#define ZSM_UNROLL_BY(n)
+#endif
+
 namespace zsm {
 
 // A position along one axis as a pixel and the way from it to the next one. Rounding origin + offset to one

@@ -28,13 +28,13 @@ def run_test(folder: Path, name: str) -> None:
     assert "passed" in done.stdout
 
 
-@pytest.mark.parametrize("name", ["core", "fused", "tensorrt10", "tensorrt11"])
+@pytest.mark.parametrize("name", ["core", "kernels", "tensorrt10", "tensorrt11"])
 def test_cpp(built: Path, name: str) -> None:
     run_test(built, name)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["core", "fused", "tensorrt10", "tensorrt11"])
+@pytest.mark.parametrize("name", ["core", "kernels", "tensorrt10", "tensorrt11"])
 def test_cpp_with_sanitizers(build: Callable[[str], Path], name: str) -> None:
     run_test(build("sanitize"), name)
 
