@@ -8,7 +8,7 @@ from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from zsm.engine.network import SCALE, NetworkConfig
 from zsm.errors import Error
-from zsm.evaluation import degradations, layouts
+from zsm.evaluation import degradations
 from zsm.training.footage import Preparation
 from zsm.training.schedule import Schedule
 
@@ -30,7 +30,7 @@ class Data:
 
     layout: `clips`, a folder of videos or of folders of images, or `vimeo`, the septuplets of Vimeo-90K's
         training list.
-    hold_out: clips that are validated on and never trained on (of `vimeo`, septuplets of the test list).
+    hold_out: clips that are validated on and never trained on. `vimeo` validates on its test list instead.
     crop: side of the LR crops, in pixels; a multiple of 4.
     candidates: places drawn for each crop; the one that moves most is taken.
     degradation: done to the LR frames, `noise`, `noise:SIGMA` or `jpeg:QUALITY` (section 4.3).
@@ -50,14 +50,13 @@ class Data:
             self.crop >= 8 and self.crop % SCALE == 0,
             f"data.crop is {self.crop}; give a multiple of {SCALE}, at least 8",
         )
+        _require(
+            self.layout == "clips" or not self.hold_out,
+            "data.hold_out is for layout clips; vimeo validates on its test list",
+        )
         _require(self.candidates >= 1, f"data.candidates is {self.candidates}; give 1 or more")
         if self.degradation is not None:
             degradations.parse(self.degradation)
-
-    @property
-    def validation_list(self) -> str:
-        """Vimeo-90K's list that validation septuplets come from."""
-        return layouts.VIMEO_TEST_LIST
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,7 +121,7 @@ class Run:
     precision: of convolutions, `float32` or `bfloat16` (automatic mixed precision; weights stay float32).
     workers: processes that load examples; 0 loads them in the training process.
     log_every, checkpoint_every, validate_every: in steps.
-    validation_septuplets: of each held-out clip.
+    validation_septuplets: of each held-out clip, or of the whole test list.
     """
 
     seed: int = 0

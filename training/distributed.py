@@ -33,7 +33,8 @@ class Processes:
         """The module, its gradients averaged over all processes."""
         if self.count == 1:
             return module
-        return DistributedDataParallel(module)
+        # The only buffers are constants.
+        return DistributedDataParallel(module, broadcast_buffers=False)
 
     def mean(self, value: Tensor) -> float:
         """A scalar's mean over all processes; each of them has to ask."""

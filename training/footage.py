@@ -15,13 +15,12 @@ from pathlib import Path
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from scenedetect import FrameTimecode
-from scenedetect.detectors import ContentDetector
 
 from zsm.engine.network import SCALE
 from zsm.errors import Error
 from zsm.evaluation import bicubic
 from zsm.evaluation.layouts import Clip
+from zsm.runtime.video.cuts import CutDetector
 
 Frames = NDArray[np.uint8]
 
@@ -159,8 +158,8 @@ def _changes(frames: Sequence[Frames]) -> list[float]:
 
 def _cuts(frames: Sequence[Frames]) -> list[int]:
     """The first frame of every shot but the first."""
-    detector = ContentDetector(min_scene_len=1)
-    found = []
-    for number, frame in enumerate(frames):
-        found += detector.process_frame(FrameTimecode(number, fps=25.0), np.ascontiguousarray(frame[..., ::-1]))
-    return sorted(cut.frame_num for cut in found)
+    cuts: list[int] = []
+    detector = CutDetector(cuts)
+    for previous, current in pairwise(frames):
+        detector(previous, current)
+    return cuts

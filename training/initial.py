@@ -6,14 +6,21 @@ recurrence computes what it would without alignment, so a network may first trai
 and go on with a deformable one from the same outputs.
 """
 
+from pathlib import Path
+
 import torch
 from torch import Tensor, nn
 
 from zsm.engine.network import NetworkConfig
+from zsm.errors import Error
 from zsm.export.model import Network, checkpoint
 from zsm.export.model.layers import FinerAlign, MutualAlign
 from zsm.export.model.network import StateAlign
 from zsm.training.config import Start
+
+
+class StartError(Error):
+    """Weights that a run can't start from."""
 
 
 def network(config: NetworkConfig, start: Start) -> Network:
@@ -24,13 +31,18 @@ def network(config: NetworkConfig, start: Start) -> Network:
     if start.identity:
         start_at_identity(made)
     if start.weights is not None:
-        take_over(made, checkpoint.load(start.weights))
+        _take_over(made, start.weights)
     return made
 
 
-def take_over(network: Network, other: Network) -> None:
+def _take_over(network: Network, path: Path) -> None:
     """Copy the parameters that both networks have; what only this one has stays as it is."""
-    network.load_state_dict(other.state_dict(), strict=False)
+    found, wanted = checkpoint.load(path).state_dict(), network.state_dict()
+    shared = found.keys() & wanted.keys()
+    odd = sorted(name for name in shared if found[name].shape != wanted[name].shape)
+    if odd:
+        raise StartError(f"the weights in {path} have another shape than the network's: {', '.join(odd)}")
+    network.load_state_dict({name: found[name] for name in shared}, strict=False)
 
 
 def start_at_base(network: Network) -> None:

@@ -18,7 +18,7 @@ def charbonnier(predicted: Tensor, truth: Tensor) -> Tensor:
     The paper doesn't say how values combine. The released code adds them up; the mean differs by a constant,
     which Adam doesn't see, and makes the weights of eq. 10 independent of sizes.
     """
-    return torch.sqrt((predicted.float() - truth).square() + EPSILON**2).mean()
+    return torch.sqrt((predicted.to(truth.dtype) - truth).square() + EPSILON**2).mean()
 
 
 class LrSynthesis(nn.Module):

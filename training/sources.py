@@ -22,10 +22,10 @@ class Sources:
 def find(data: Data, root: Path, cache: Path, septuplets: int) -> Sources:
     """Find a configuration's data under `root`; footage is prepared in `cache` the first time.
 
-    septuplets: how many of each held-out clip to validate on.
+    septuplets: how many of each held-out clip, or of the test list, to validate on.
     """
     if data.layout == "vimeo":
-        return _vimeo(data, root)
+        return _vimeo(data, root, septuplets)
     clips = layouts.find(root, "clips")
     _check_names(data.hold_out, [clip.name for clip in clips], root)
     held_out = []
@@ -41,13 +41,10 @@ def _held_footage(clip: Clip, data: Data, cache: Path, septuplets: int) -> list[
     return choose(clip.name, FootageSeptuplets([footage]), septuplets, _degradation(data))
 
 
-def _vimeo(data: Data, root: Path) -> Sources:
+def _vimeo(data: Data, root: Path, septuplets: int) -> Sources:
     training = layouts.vimeo(root, layouts.VIMEO_TRAIN_LIST)
-    clips = {clip.name: clip for clip in layouts.vimeo(root)} if data.hold_out else {}
-    _check_names(data.hold_out, list(clips), root)
-    held_out = []
-    for name in data.hold_out:
-        held_out += choose(name, ImageSeptuplets([clips[name]]), 1, _degradation(data))
+    test = ImageSeptuplets(layouts.vimeo(root))
+    held_out = choose("test list", test, septuplets, _degradation(data))
     return Sources(training=ImageSeptuplets(training), held_out=held_out)
 
 

@@ -41,7 +41,8 @@ class Trainer:
         torch.manual_seed(config.run.seed)
         network = initial.network(config.network, config.start)
         self.objective = Objective(network, config.loss.weights, config.loss.synthesis_blocks)
-        self.objective.to(processes.device)
+        # Channels last is what low-precision convolutions are fastest in, on CPUs too.
+        self.objective.to(device=processes.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         average = get_ema_multi_avg_fn(config.optimiser.average)
         self.average = AveragedModel(self.objective.network, multi_avg_fn=average)
         self.adam = torch.optim.Adam(self.objective.parameters(), betas=(0.9, 0.99))

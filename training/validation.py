@@ -45,7 +45,7 @@ class Score:
 def choose(name: str, septuplets: Septuplets, count: int, degradation: Degradation | None) -> list[Held]:
     """`count` septuplets spread evenly over a clip, or fewer if it has no more."""
     places = np.unique(np.linspace(0, len(septuplets) - 1, count + 2)[1:-1].round().astype(int))
-    held = []
+    held: list[Held] = []
     for number in places:
         hr, lr = septuplets[int(number)]
         height, width = (side // MULTIPLE * MULTIPLE for side in lr.shape[1:3])
@@ -53,7 +53,7 @@ def choose(name: str, septuplets: Septuplets, count: int, degradation: Degradati
         if degradation is not None:
             lr = degradation(lr, np.random.default_rng(0))
         hr = np.array(hr[:, : SCALE * height, : SCALE * width])
-        held.append(Held(name=name, lr=np.array(lr[::2]), hr=hr))
+        held.append(Held(name=name if len(places) == 1 else f"{name} {len(held) + 1}", lr=np.array(lr[::2]), hr=hr))
     return held
 
 

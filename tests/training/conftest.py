@@ -1,0 +1,15 @@
+"""Footage that several tests train on."""
+
+from pathlib import Path
+
+import pytest
+from tests.training.moving import gliding, write_clip
+
+
+@pytest.fixture(scope="session")
+def footage_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three moving clips of ten frames, 80x64."""
+    root = tmp_path_factory.mktemp("clips")
+    for number in range(3):
+        write_clip(root / f"clip{number}", gliding(10, 64, 80, seed=number))
+    return root

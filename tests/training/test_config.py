@@ -1,0 +1,78 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from zsm.engine.network import NetworkConfig
+from zsm.training import config
+from zsm.training.config import TrainingConfig, TrainingConfigError
+
+CONFIGS = Path(__file__).parents[2] / "training" / "configs"
+
+
+def write(folder: Path, text: str) -> Path:
+    path = folder / "run.toml"
+    path.write_text(text)
+    return path
+
+
+def test_an_empty_file_is_the_defaults(tmp_path: Path) -> None:
+    assert config.load(write(tmp_path, "")) == TrainingConfig()
+
+
+def test_every_table_reaches_its_dataclass(tmp_path: Path) -> None:
+    text = """
+    network = {width = 16, deformable_groups = 4}
+    loss.first_order = 1  # a whole number where a fraction may stand
+    start.weights = "former.safetensors"
+    [data]
+    hold_out = ["a", "b"]
+    preparation.scales = [1, 0.5]
+    """
+    loaded = config.load(write(tmp_path, text))
+    assert loaded.network == NetworkConfig(width=16, deformable_groups=4)
+    assert loaded.loss.weights == (1.0, 1.0, 0.0)
+    assert loaded.start.weights == Path("former.safetensors")
+    assert loaded.data.hold_out == ("a", "b")
+    assert loaded.data.preparation.scales == (1.0, 0.5)
+    assert json.loads(json.dumps(loaded.to_dict())) == loaded.to_dict()
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("optimizer.batch = 4", "unknown setting optimizer; known are data, loss"),
+        ("data.crops = 4", "unknown setting data.crops"),
+        ("network.widht = 4", "unknown setting network.widht"),
+        ("optimiser.batch = 4.5", "optimiser.batch is 4.5; give a whole number"),
+        ("optimiser.batch = true", "optimiser.batch is True; give a whole number"),
+        ("optimiser.batch = 0", "optimiser.batch is 0"),
+        ("start.base = 1", "start.base is 1; give true or false"),
+        ("data = 3", r"data is 3; make it a table"),
+        ("data.hold_out = 'a'", "data.hold_out is 'a'; give a list"),
+        ("data.crop = 30", "data.crop is 30; give a multiple of 4"),
+        ("data.layout = 'reds'", "data.layout is 'reds'; choose from clips, vimeo"),
+        ("data.degradation = 'blur'", "blur"),
+        ("data = {layout = 'vimeo', hold_out = ['a']}", "hold_out"),
+        ("run.precision = 'float16'", "float16"),
+        ("network.width = 7", "width 7"),
+        ("loss.reconstruction = 0", "every loss weight is 0"),
+        ("loss = ", "TOML"),
+    ],
+)
+def test_a_wrong_file_gets_one_message_that_names_it(tmp_path: Path, text: str, named: str) -> None:
+    path = write(tmp_path, text)
+    with pytest.raises(TrainingConfigError, match=named) as raised:
+        config.load(path)
+    assert str(path) in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(TrainingConfigError, match=r"no configuration .*nowhere\.toml"):
+        config.load(tmp_path / "nowhere.toml")
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.toml")), ids=lambda path: path.stem)
+def test_the_configurations_that_come_along_load(path: Path) -> None:
+    assert config.load(path) != TrainingConfig()

@@ -1,0 +1,178 @@
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from tests.training.moving import Frames, gliding, texture, write_clip
+from torch.utils.data import DataLoader
+
+from zsm.evaluation import bicubic, layouts
+from zsm.evaluation.degradations import Noise
+from zsm.training import sources
+from zsm.training.config import Data, TrainingConfigError
+from zsm.training.data import Examples, ImageSeptuplets, Turn
+from zsm.training.footage import FootageError, Preparation, prepare, septuplet_starts
+from zsm.training.trainer import Numbers
+
+SMALL = Preparation(scales=(1.0, 0.5), least_height=32, greatest_height=64)
+
+
+class Ramp:
+    """One septuplet whose pixels say where and when they are: red is the column, green the row, blue time."""
+
+    def __len__(self) -> int:
+        return 1
+
+    def __getitem__(self, number: int) -> tuple[Frames, Frames]:
+        t, y, x = np.mgrid[0:7, 0:64, 0:80]
+        hr = np.stack((x, y, t), -1).astype(np.uint8)
+        return hr, hr[:, ::4, ::4]
+
+
+def test_footage_is_kept_at_every_size_within_the_limits(footage_folder: Path, tmp_path: Path) -> None:
+    clips = layouts.find(footage_folder)
+    found = {footage.name: footage for footage in prepare(clips, tmp_path, SMALL)}
+    assert sorted(found) == [f"clip{n}@{size}" for n in range(3) for size in ("0.5", "1")]
+    whole, half = found["clip1@1"], found["clip1@0.5"]
+    original = clips[1].read()
+    np.testing.assert_array_equal(whole.hr, original)
+    np.testing.assert_array_equal(whole.lr[3], bicubic.resize(original[3], 0.25))
+    areas = original.reshape(10, 32, 2, 40, 2, 3).mean((2, 4))
+    np.testing.assert_allclose(half.hr, areas, atol=0.51)
+    assert whole.starts.tolist() == [0, 1, 2, 3]
+
+
+def test_footage_is_prepared_once_and_again_when_it_changes(footage_folder: Path, tmp_path: Path) -> None:
+    clips = layouts.find(footage_folder)[:1]
+    note = tmp_path / "clip0@1" / "footage.json"
+    prepare(clips, tmp_path, SMALL)
+    written = note.stat().st_mtime_ns
+    prepare(clips, tmp_path, SMALL)
+    assert note.stat().st_mtime_ns == written
+    prepare(clips, tmp_path, Preparation(scales=(1.0,), least_height=32))
+    assert note.stat().st_mtime_ns > written
+
+
+def test_no_septuplet_crosses_a_cut_or_stands_still() -> None:
+    other = np.round(texture(48, 64, seed=9) * 40).astype(np.uint8)
+    clip = np.concatenate((gliding(9, 48, 64), np.repeat(other[None], 10, axis=0)))
+    assert septuplet_starts(list(clip), still=0.5).tolist() == [0, 1, 2]
+
+
+def test_footage_without_motion_is_refused(tmp_path: Path) -> None:
+    write_clip(tmp_path / "still", np.repeat(gliding(1, 64, 80), 10, axis=0))
+    with pytest.raises(FootageError, match="still"):
+        prepare(layouts.find(tmp_path), tmp_path / "cache", SMALL)
+
+
+def test_held_out_clips_are_not_trained_on(footage_folder: Path, tmp_path: Path) -> None:
+    data = Data(hold_out=("clip1",), preparation=SMALL)
+    found = sources.find(data, footage_folder, tmp_path, septuplets=2)
+    assert [held.name for held in found.held_out] == ["clip1 1", "clip1 2"]
+    assert len(found.training) == 2 * 2 * 4
+    with pytest.raises(TrainingConfigError, match="nobody"):
+        sources.find(Data(hold_out=("nobody",)), footage_folder, tmp_path, septuplets=1)
+
+
+def test_vimeo_trains_on_its_training_list_and_validates_on_its_test_list(tmp_path: Path) -> None:
+    names = ["00001/0001", "00001/0002", "00002/0001"]
+    for seed, name in enumerate(names):
+        write_clip(tmp_path / "sequences" / name, gliding(7, 64, 96, seed=seed))
+    (tmp_path / "sep_trainlist.txt").write_text("\n".join(names[:2]) + "\n")
+    (tmp_path / "sep_testlist.txt").write_text(names[2] + "\n")
+    found = sources.find(Data(layout="vimeo"), tmp_path, tmp_path / "cache", septuplets=5)
+    assert len(found.training) == 2
+    np.testing.assert_array_equal(found.held_out[0].hr, gliding(7, 64, 96, seed=2))
+    hr, lr = found.training[1]
+    np.testing.assert_array_equal(hr, gliding(7, 64, 96, seed=1))
+    assert isinstance(found.training, ImageSeptuplets)
+    np.testing.assert_array_equal(lr, bicubic.resize(hr, 0.25))
+
+
+def test_crops_of_lr_and_hr_show_the_same_place() -> None:
+    examples = Examples(septuplets=Ramp(), seed=1, crop=8)
+    seen = set()
+    for number in range(40):
+        lr, hr = examples[number]
+        assert lr.shape == (7, 3, 8, 8)
+        assert hr.shape == (7, 3, 32, 32)
+        # The LR pixel is one of the HR block's corners: which, depends on the turn.
+        blocks = hr.unflatten(-1, (8, 4)).unflatten(-3, (8, 4))
+        corners = [blocks[:, :, :, y, :, x] for y in (0, 3) for x in (0, 3)]
+        assert any(torch.equal(lr, corner) for corner in corners)
+        seen.add((lr * 255).round()[0, :, 0, 0].int().tolist().__str__())
+    assert len(seen) > 20
+
+
+def test_turns_are_the_sixteen_symmetries() -> None:
+    hr, _ = Ramp()[0]
+    square = hr[:, :64, :64]
+    turned = {
+        Turn(quarters=quarters, mirrored=mirrored, reversed=backward)(square).tobytes()
+        for quarters in range(4)
+        for mirrored in (False, True)
+        for backward in (False, True)
+    }
+    assert len(turned) == 16
+    rng = np.random.default_rng(0)
+    assert len({Turn.draw(rng) for _ in range(400)}) == 16
+
+
+def test_each_example_is_the_same_whoever_loads_it(footage_folder: Path, tmp_path: Path) -> None:
+    found = sources.find(Data(preparation=SMALL), footage_folder, tmp_path, septuplets=1)
+    examples = Examples(septuplets=found.training, seed=7, crop=8, candidates=2, degradation=Noise(sigma=5))
+    one, two = (
+        next(iter(DataLoader(examples, batch_sampler=Numbers(3, 4, range(4)), num_workers=workers)))
+        for workers in (0, 1)
+    )
+    torch.testing.assert_close(one, two, rtol=0, atol=0)
+    other = Examples(septuplets=found.training, seed=8, crop=8, candidates=2, degradation=Noise(sigma=5))
+    assert not torch.equal(other[12][0], one[0][0])
+
+
+def test_an_epoch_holds_every_septuplet_once(footage_folder: Path, tmp_path: Path) -> None:
+    found = sources.find(Data(preparation=SMALL), footage_folder, tmp_path, septuplets=1)
+    asked: list[int] = []
+
+    class Asked:
+        def __len__(self) -> int:
+            return len(found.training)
+
+        def __getitem__(self, number: int) -> tuple[Frames, Frames]:
+            asked.append(number)
+            return found.training[number]
+
+    examples = Examples(septuplets=Asked(), seed=0, crop=8)
+    epochs = []
+    for epoch in range(2):
+        asked.clear()
+        for number in range(len(found.training)):
+            examples[epoch * len(found.training) + number]
+        epochs.append(list(asked))
+    assert sorted(epochs[0]) == sorted(epochs[1]) == list(range(len(found.training)))
+    assert epochs[0] != epochs[1]
+
+
+def test_of_several_places_the_most_moving_is_taken() -> None:
+    still = np.round(texture(256, 256, seed=0) * 255).astype(np.uint8)
+    clip = np.repeat(still[None], 7, axis=0)
+    clip[:, 128:, 128:] = gliding(7, 128, 128, speed=4)
+
+    class Corner:
+        def __len__(self) -> int:
+            return 1
+
+        def __getitem__(self, number: int) -> tuple[Frames, Frames]:
+            return clip, np.stack([cv2.resize(f, (64, 64), interpolation=3).astype(np.uint8) for f in clip])
+
+    def moving(candidates: int) -> int:
+        examples = Examples(septuplets=Corner(), seed=0, crop=8, candidates=candidates)
+        return sum(bool((examples[n][0].diff(dim=0).abs().mean() > 0.005).item()) for n in range(40))
+
+    assert moving(8) > moving(1) + 10
+
+
+def test_frames_smaller_than_a_crop_are_refused() -> None:
+    with pytest.raises(FootageError, match="80x64 are too small for crops of 128"):
+        Examples(septuplets=Ramp(), seed=0, crop=32)[0]

@@ -1,0 +1,162 @@
+"""Training as a user runs it: in folders, killed, resumed, on several processes."""
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tests.training.moving import gliding
+
+from zsm.engine.network import NetworkConfig
+from zsm.evaluation import bicubic
+from zsm.export.model import Network, checkpoint
+from zsm.training.data import to_tensor
+from zsm.training.losses import Objective
+
+STEPS = 40
+RUN = f"""
+network = {{width = 8, extraction_blocks = 1, reconstruction_blocks = 1, deformable_groups = 2}}
+loss = {{first_order = 0.1, second_order = 0.1, synthesis_blocks = 1}}
+optimiser.batch = 2
+schedule = {{steps = {STEPS}, warm_up = 2}}
+run = {{log_every = 1, checkpoint_every = 7, validate_every = 30}}
+[data]
+crop = 8
+candidates = 2
+degradation = "noise:5"
+hold_out = ["clip2"]
+preparation = {{scales = [1.0], least_height = 32}}
+"""
+TORCHRUN = ("-m", "torch.distributed.run", "--no-python", "--nproc-per-node=2", "--master-port=29533")
+
+
+def command(config: Path, data: Path, out: Path) -> list[str]:
+    zsm = str(Path(sys.executable).with_name("zsm"))
+    return [zsm, "train", str(config), "--data", str(data), "--out", str(out), "--threads", "1"]
+
+
+def train(config: Path, data: Path, out: Path, launcher: tuple[str, ...] = ()) -> str:
+    line = command(config, data, out)
+    if launcher:
+        line = [sys.executable, *launcher, *line]
+    done = subprocess.run(line, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stderr
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("config") / "run.toml"
+    path.write_text(RUN)
+    return path
+
+
+@pytest.fixture(scope="module")
+def whole_run(config: Path, footage_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run that nothing interrupted."""
+    out = tmp_path_factory.mktemp("runs") / "whole"
+    train(config, footage_folder, out)
+    return out
+
+
+def test_a_killed_and_resumed_run_gives_the_same_bits(
+    config: Path, footage_folder: Path, whole_run: Path, tmp_path: Path
+) -> None:
+    with subprocess.Popen(command(config, footage_folder, tmp_path), stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            if " step 17," in line:
+                process.send_signal(signal.SIGKILL)
+                break
+    assert process.returncode == -signal.SIGKILL
+    before = torch.load(tmp_path / "state.pt", weights_only=True)
+    assert before["progress"]["step"] in (14, 21)
+    assert "going on from step" in train(config, footage_folder, tmp_path)
+    states = [torch.load(run / "state.pt", weights_only=True) for run in (whole_run, tmp_path)]
+    for part in ("objective", "average", "adam"):
+        torch.testing.assert_close(states[0][part], states[1][part], rtol=0, atol=0)
+    weights = [load_file(run / "latest.safetensors") for run in (whole_run, tmp_path)]
+    torch.testing.assert_close(weights[0], weights[1], rtol=0, atol=0)
+
+
+def test_two_processes_learn_what_one_does(config: Path, footage_folder: Path, whole_run: Path, tmp_path: Path) -> None:
+    train(config, footage_folder, tmp_path, TORCHRUN)
+    torch.manual_seed(0)
+    begun = Network(checkpoint.load(whole_run / "latest.safetensors").config).state_dict()
+    one, two = (torch.load(run / "state.pt", weights_only=True)["objective"] for run in (whole_run, tmp_path))
+    learnt = torch.cat([(one[f"network.{name}"] - begun[name]).flatten() for name in begun])
+    apart = torch.cat([(one[f"network.{name}"] - two[f"network.{name}"]).flatten() for name in begun])
+    assert apart.norm() < 0.02 * learnt.norm()
+
+
+def test_the_weights_say_how_they_came_about(whole_run: Path) -> None:
+    path = whole_run / "latest.safetensors"
+    said = checkpoint.metadata(path)
+    assert said["steps"] == str(STEPS)
+    assert '"first_order": 0.1' in said["training"]
+    assert '"name": "clip2"' in said["validation"]
+    network = checkpoint.load(path)
+    assert network.config == NetworkConfig(width=8, extraction_blocks=1, reconstruction_blocks=1, deformable_groups=2)
+    assert not any("synthesis" in name for name in load_file(path))
+
+
+@pytest.mark.filterwarnings("default")  # TensorBoard's own reader warns
+def test_tensorboard_finds_curves_and_pictures(whole_run: Path) -> None:
+    events = EventAccumulator(str(whole_run / "logs")).Reload()
+    assert {"training/total", "training/learning rate", "held out/original gain"} <= set(events.Tags()["scalars"])
+    assert [event.step for event in events.Images("held out/clip2")] == [0, 30, STEPS]
+    assert events.Images("held out/clip2")[0].width == 3 * 80
+
+
+def test_another_configuration_does_not_go_on_from_a_run(whole_run: Path, footage_folder: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other.toml"
+    other.write_text(RUN.replace("batch = 2", "batch = 4"))
+    done = subprocess.run(
+        command(other, footage_folder, whole_run), capture_output=True, text=True, timeout=300, check=False
+    )
+    assert done.returncode == 1
+    assert "another optimiser.batch" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def objective_of_one_septuplet(config: NetworkConfig, side: int) -> tuple[Objective, torch.Tensor, torch.Tensor]:
+    hr = gliding(7, 4 * side, 4 * side)
+    lr = bicubic.resize(hr, 0.25)
+    torch.manual_seed(0)
+    return Objective(Network(config), (1.0, 0.0, 0.0), 0), to_tensor(lr)[None], to_tensor(hr)[None]
+
+
+def test_a_tiny_network_overfits_one_septuplet() -> None:
+    config = NetworkConfig(width=16, extraction_blocks=1, reconstruction_blocks=2, deformable_groups=2)
+    objective, lr, hr = objective_of_one_septuplet(config, side=8)
+    adam = torch.optim.Adam(objective.parameters(), lr=3e-3, betas=(0.9, 0.99))
+    steps = 400
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(adam, steps, eta_min=1e-5)
+    for _ in range(steps):
+        adam.zero_grad()
+        objective(lr, hr).total.backward()
+        torch.nn.utils.clip_grad_norm_(objective.parameters(), 1.0)
+        adam.step()
+        schedule.step()
+    with torch.no_grad():
+        output = objective.network(lr[:, ::2]).clamp(0, 1)
+    error = (output - hr).square().mean((1, 2, 3, 4))
+    assert -10 * np.log10(error.item()) > 40
+
+
+def test_a_few_steps_of_the_full_network_lower_the_loss() -> None:
+    objective, lr, hr = objective_of_one_septuplet(NetworkConfig(), side=16)
+    adam = torch.optim.Adam(objective.parameters(), lr=4e-4, betas=(0.9, 0.99))
+    losses = []
+    for _ in range(3):
+        adam.zero_grad()
+        loss = objective(lr, hr).total
+        loss.backward()
+        adam.step()
+        losses.append(loss.item())
+    assert losses[2] < losses[1] < losses[0]
