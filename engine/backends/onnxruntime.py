@@ -1,7 +1,8 @@
-"""Stages on ONNX Runtime."""
+"""Stages on ONNX Runtime's CPU provider, and what its CUDA provider shares with it."""
 
 from collections.abc import Mapping, Sequence
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,20 +14,44 @@ from zsm.engine.backends.base import BackendError, Device
 from zsm.engine.bundle import Bundle
 from zsm.plugins import onnxruntime_library
 from zsm.plugins.operator import make_portable
-
-PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+from zsm.runtime import Backend
 
 Array = NDArray[Any]
+CPU = "CPUExecutionProvider"
 
 
-def open_bundle(bundle: Bundle, device: Device, threads: int | None) -> "OnnxRuntimeBackend":
+def open_bundle(bundle: Bundle, device: Device, threads: int | None) -> Backend:
     """Open a bundle's stages on the device; raises BackendError if this ONNX Runtime can't run there."""
-    if device.kind != "cpu":
-        raise BackendError(f"the onnxruntime backend runs on the cpu only, not on {device}; give --device cpu")
-    provider = PROVIDERS[device.kind]
-    if provider not in ort.get_available_providers():
-        raise BackendError(f"this ONNX Runtime {ort.__version__} has no {provider}; install zsm[{device.kind}]")
-    return OnnxRuntimeBackend(bundle, device, provider, threads)
+    if device.kind == "cuda":
+        from zsm.engine.backends import onnxruntime_cuda
+
+        return onnxruntime_cuda.open_bundle(bundle, device, threads)
+    return OnnxRuntimeBackend(bundle, threads)
+
+
+def open_session(
+    bundle: Bundle, stage: str, options: ort.SessionOptions, library: Path | None, provider: str, settings: Any = None
+) -> ort.InferenceSession:
+    """A stage on a provider, with our operator from a native library or as a function; raises BackendError."""
+    model = onnx.load_from_string(bundle.read(stage))
+    try:
+        if library is None:
+            make_portable(model)
+        else:
+            options.register_custom_ops_library(str(library))
+            del model.functions[:]  # they would be taken before the library's operator
+        session = ort.InferenceSession(model.SerializeToString(), options, providers=[(provider, settings or {})])
+    except Exception as error:  # ONNX Runtime's own have no common base
+        raise BackendError(f"ONNX Runtime {ort.__version__} can't load stage {stage}: {error}") from error
+    if session.get_providers()[0] != provider:
+        raise BackendError(f"{provider} failed to start; ONNX Runtime's log says why")
+    return session
+
+
+def failure(stage: str, shapes: Mapping[str, Any], error: Exception) -> BackendError:
+    """What is said when a stage's execution fails."""
+    said = ", ".join(f"{name} {shape}" for name, shape in shapes.items())
+    return BackendError(f"stage {stage} failed on {said}: {error}")
 
 
 @cache
@@ -51,31 +76,12 @@ def _options(threads: int | None) -> ort.SessionOptions:
 class OnnxRuntimeBackend:
     """One session a stage; tensors are NumPy arrays."""
 
-    def __init__(self, bundle: Bundle, device: Device, provider: str, threads: int | None) -> None:
-        self._device = device
-        self._provider = provider
+    def __init__(self, bundle: Bundle, threads: int | None) -> None:
         self._threads = threads
         self._library = onnxruntime_library()
-        self._sessions = {name: self._session(bundle, name) for name in bundle.manifest.stages}
-        self._inputs = {
-            name: tuple(tensor.name for tensor in stage.inputs) for name, stage in bundle.manifest.stages.items()
-        }
-
-    def _session(self, bundle: Bundle, stage: str) -> ort.InferenceSession:
-        options = _options(self._threads)
-        model = onnx.load_from_string(bundle.read(stage))
-        try:
-            if self._library is None:
-                make_portable(model)
-            else:
-                options.register_custom_ops_library(str(self._library))
-                del model.functions[:]  # they would be taken before the library's operator
-            session = ort.InferenceSession(model.SerializeToString(), options, providers=[self._provider])
-        except Exception as error:  # ONNX Runtime's own have no common base
-            raise BackendError(f"ONNX Runtime {ort.__version__} can't load stage {stage}: {error}") from error
-        if session.get_providers()[0] != self._provider:
-            raise BackendError(f"{self._provider} failed to start; ONNX Runtime's log says why")
-        return session
+        stages = bundle.manifest.stages
+        self._sessions = {name: open_session(bundle, name, _options(threads), self._library, CPU) for name in stages}
+        self._inputs = {name: tuple(tensor.name for tensor in stage.inputs) for name, stage in stages.items()}
 
     def inputs(self, stage: str) -> tuple[str, ...]:
         """The names of a stage's inputs."""
@@ -87,8 +93,7 @@ class OnnxRuntimeBackend:
         try:
             outputs = session.run(None, dict(inputs))
         except Exception as error:
-            shapes = ", ".join(f"{name} {array.shape}" for name, array in inputs.items())
-            raise BackendError(f"stage {stage} failed on {shapes}: {error}") from error
+            raise failure(stage, {name: array.shape for name, array in inputs.items()}, error) from error
         return {spec.name: array for spec, array in zip(session.get_outputs(), outputs, strict=True)}
 
     def from_host(self, array: Array) -> Array:
@@ -116,8 +121,8 @@ class OnnxRuntimeBackend:
         return {
             "backend": "onnxruntime",
             "version": ort.__version__,
-            "device": str(self._device),
-            "provider": self._provider,
+            "device": "cpu",
+            "provider": CPU,
             "threads": self._threads or "all cores",
             "operator": str(self._library or "ONNX function over DeformConv"),
         }

@@ -1,0 +1,138 @@
+"""CUDA's runtime as far as it is used here: the one module that calls cuda-python.
+
+`zsm.engine.backends.device` says what its callers rely on (`Gpu`, `Stream`, `Event`).
+"""
+
+import importlib
+from typing import Any
+
+from numpy.typing import NDArray
+
+from zsm.engine.backends.base import BackendError
+
+MIB = 2**20
+
+
+class OutOfMemoryError(BackendError):
+    """The GPU has too little memory left."""
+
+
+def _runtime() -> Any:
+    try:
+        return importlib.import_module("cuda.bindings.runtime")
+    except ImportError as error:
+        raise BackendError(f"cuda-python can't be imported ({error}); pip install 'zsm[gpu]'") from error
+
+
+def _check(answer: tuple[Any, ...], doing: str) -> Any:
+    """The values of a call's answer, without the error code; raises BackendError if that tells of an error."""
+    error, *values = answer
+    runtime = _runtime()
+    if error == runtime.cudaError_t.cudaErrorMemoryAllocation:
+        raise OutOfMemoryError(f"the GPU has too little memory for {doing}")
+    if error != runtime.cudaError_t.cudaSuccess:
+        text = runtime.cudaGetErrorString(error)[1].decode()
+        raise BackendError(f"CUDA failed at {doing}: {text} ({error.name})")
+    return values[0] if len(values) == 1 else tuple(values)
+
+
+def _version(number: int) -> str:
+    return f"{number // 1000}.{number % 1000 // 10}"
+
+
+def device_count() -> int:
+    """How many GPUs there are; raises BackendError that says what is missing if CUDA doesn't work at all."""
+    runtime = _runtime()
+    driver = _check(runtime.cudaDriverGetVersion(), "asking for the driver's version")
+    if not driver:
+        raise BackendError("there is no NVIDIA driver here; install one (nvidia-smi shows whether it works)")
+    error, count = runtime.cudaGetDeviceCount()
+    if error == runtime.cudaError_t.cudaErrorInsufficientDriver:
+        needed = _version(_check(runtime.cudaRuntimeGetVersion(), "asking for the runtime's version"))
+        raise BackendError(f"the NVIDIA driver is for CUDA {_version(driver)}, CUDA {needed} is needed; update it")
+    if error == runtime.cudaError_t.cudaErrorNoDevice:
+        return 0
+    return int(_check((error, count), "counting GPUs"))
+
+
+class Gpu:
+    """A GPU. Its methods are called in the thread that made it, or after `use` in another."""
+
+    def __init__(self, index: int) -> None:
+        """Raises BackendError if there is no driver or no such GPU."""
+        count = device_count()
+        if index >= count:
+            known = ", ".join(f"cuda:{number}" for number in range(count))
+            raise BackendError(f"there is no cuda:{index}; there is {known or 'no GPU'}")
+        self._cuda = _runtime()
+        self.index = index
+        self.use()
+        properties = _check(self._cuda.cudaGetDeviceProperties(index), "asking for properties")
+        self.name = properties.name.decode() if isinstance(properties.name, bytes) else str(properties.name)
+        self.capability = f"{properties.major}.{properties.minor}"
+        self.driver = _version(_check(self._cuda.cudaDriverGetVersion(), "asking for the driver's version"))
+        self.cuda = _version(_check(self._cuda.cudaRuntimeGetVersion(), "asking for the runtime's version"))
+
+    def use(self) -> None:
+        """Make this the calling thread's GPU."""
+        _check(self._cuda.cudaSetDevice(self.index), f"choosing cuda:{self.index}")
+
+    def memory(self) -> tuple[int, int]:
+        """Bytes that are free, and all there are."""
+        free, total = _check(self._cuda.cudaMemGetInfo(), "asking for free memory")
+        return int(free), int(total)
+
+    def stream(self) -> "Stream":
+        """A new stream, which doesn't wait for the default one."""
+        return Stream(_check(self._cuda.cudaStreamCreateWithFlags(self._cuda.cudaStreamNonBlocking), "a new stream"))
+
+    def allocate(self, size: int) -> int:
+        """The address of so many bytes; raises OutOfMemoryError that says how much is free."""
+        try:
+            return int(_check(self._cuda.cudaMalloc(size), f"{size / MIB:,.0f} MiB"))
+        except OutOfMemoryError as error:
+            free, total = self.memory()
+            raise OutOfMemoryError(
+                f"{error}: {free / MIB:,.0f} of {total / MIB:,.0f} MiB are free; "
+                "take smaller frames, an fp16 bundle or a smaller window, or end what else uses the GPU"
+            ) from error
+
+    def free(self, address: int) -> None:
+        """Give memory back."""
+        _check(self._cuda.cudaFree(address), "giving memory back")
+
+
+class Stream:
+    """Work that is done in order. Every method but `synchronize` returns before the work is done."""
+
+    def __init__(self, stream: Any) -> None:
+        self._cuda = _runtime()
+        self._stream = stream
+        self.handle = int(stream)
+
+    def copy_in(self, address: int, array: NDArray[Any]) -> None:
+        """From an array, which must not change until then, to the GPU."""
+        self._copy(address, array.ctypes.data, array.nbytes, self._cuda.cudaMemcpyKind.cudaMemcpyHostToDevice)
+
+    def copy_out(self, array: NDArray[Any], address: int) -> None:
+        """From the GPU to an array."""
+        self._copy(array.ctypes.data, address, array.nbytes, self._cuda.cudaMemcpyKind.cudaMemcpyDeviceToHost)
+
+    def copy(self, target: int, source: int, size: int) -> None:
+        """Within the GPU."""
+        self._copy(target, source, size, self._cuda.cudaMemcpyKind.cudaMemcpyDeviceToDevice)
+
+    def zero(self, address: int, size: int) -> None:
+        """Fill with zeros."""
+        _check(self._cuda.cudaMemsetAsync(address, 0, size, self._stream), "filling with zeros")
+
+    def synchronize(self) -> None:
+        """Wait until all is done; raises BackendError if anything of it failed."""
+        _check(self._cuda.cudaStreamSynchronize(self._stream), "executing")
+
+    def close(self) -> None:
+        """Give the stream back."""
+        _check(self._cuda.cudaStreamDestroy(self._stream), "closing a stream")
+
+    def _copy(self, target: int, source: int, size: int, kind: Any) -> None:
+        _check(self._cuda.cudaMemcpyAsync(target, source, size, kind, self._stream), "copying")
