@@ -62,10 +62,17 @@ class Options:
         if self.rate <= 0:
             raise VideoError(f"the frame rate must be positive, not {self.rate}")
 
+    def given_cuts(self) -> list[int] | None:
+        """The frames that begin a scene, where they aren't to be found; VideoError if the file can't be read."""
+        if self.cuts == "auto":
+            return None
+        return [] if self.cuts == "off" else scenes.read_file(Path(self.cuts))
+
     def job(self) -> dict[str, str]:
         """What the result depends on, in words."""
-        names = ("network", "window", "overlap", "fps_mode", "encoding", "excerpt", "cuts", "rate", "segment")
-        return {name: str(getattr(self, name)) for name in names} | {"av": av.__version__}
+        names = ("network", "window", "overlap", "fps_mode", "encoding", "excerpt", "rate", "segment")
+        described = {name: str(getattr(self, name)) for name in names}
+        return described | {"cuts": str(self.given_cuts()), "version of av": av.__version__}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -180,8 +187,16 @@ class _Job:
         self._times: list[int] = []
         self._last_duration = 0
         self._kept = 2 if options.fps_mode == "keep" else 1
-        self._first = restart(sink.done * self._kept, cuts, options.window, options.overlap)
-        self._cuts, self._new_scene = self._find_cuts(cuts)
+        given = options.given_cuts()
+        if given is not None:
+            cuts[:] = given
+        self._first = first = restart(sink.done * self._kept, cuts, options.window, options.overlap)
+        self._cuts = cuts
+        self._new_scene: Any = [cut - first for cut in cuts if cut > first]
+        if given is None:
+            # Those after the place of resuming are found again.
+            cuts[:] = [cut for cut in cuts if cut <= first]
+            self._new_scene = scenes.CutDetector(cuts, first)
         self._written = sink.done
         self._resumed_at = sink.done
         self._meter = pipeline.Meter()
@@ -224,17 +239,6 @@ class _Job:
         self._sink.write(pixels)
         self._written += 1
         self._listener(self._progress())
-
-    def _find_cuts(self, known: list[int]) -> tuple[list[int], Any]:
-        if self._options.cuts == "off":
-            return [], None
-        if self._options.cuts == "auto":
-            # What comes after the place of resuming is found again.
-            known[:] = [cut for cut in known if cut <= self._first]
-            return known, scenes.CutDetector(known, self._first)
-        found = scenes.read_file(Path(self._options.cuts))
-        known[:] = found
-        return found, [cut - self._first for cut in found if cut > self._first]
 
     def _timeline(self) -> Timeline:
         info, mode = self._source.info, self._options.fps_mode

@@ -148,6 +148,23 @@ class VideoSource:
         if number < self.stream.frames:
             self._notes.append(f"the file announces {self.stream.frames} frames, {number} could be read")
 
+    def skip_to(self, seconds: Fraction) -> None:
+        """Let `pictures` begin at a key frame at or before `seconds` on the stream's clock, if that can be found."""
+        if not self.container.seekable:
+            return
+        try:
+            self.container.seek(round(seconds / self.info.time_base), stream=self.stream)
+            self._frames = self._decode()
+            first = next(self._frames, None)
+        except FFmpegError:
+            first = None
+        if first is None or first.pts is None or first.pts * self.info.time_base > seconds:
+            # The index misleads: begin at the beginning.
+            self.container.seek(0, stream=self.stream)
+            self._frames = self._decode()
+            first = next(self._frames, None)
+        self._first = first
+
     def notes(self) -> list[str]:
         """What was put up with so far, a sentence each."""
         sentences = {

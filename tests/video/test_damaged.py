@@ -153,7 +153,7 @@ def test_mutated_files_give_a_result_or_a_message(ffmpeg: Ffmpeg, tmp_path: Path
         ffmpeg("-f", "lavfi", "-i", "testsrc2=s=32x24:r=25:d=0.3", *sound, "-c:v", codec, *quiet,
                tmp_path / f"healthy.{suffix}")  # fmt: skip
     script = Path(__file__).with_name("fuzz.py")
-    command = [sys.executable, script, tmp_path, "0", str(MUTATIONS)]
+    command = [sys.executable, str(script), str(tmp_path), "0", str(MUTATIONS)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60 + 5 * MUTATIONS, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     results = [json.loads(line) for line in done.stdout.splitlines()]

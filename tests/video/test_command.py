@@ -1,0 +1,222 @@
+"""`zsm run` as it is called: pipes, many files, excerpts, previews, events."""
+
+import io
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from tests.video.conftest import restore
+
+from zsm.cli import main
+from zsm.runtime.video import (
+    Options,
+    VideoError,
+    find_jobs,
+    images,
+    open_pipe,
+    read_frames,
+    restore_to_file,
+    restore_to_pipe,
+)
+
+Ffmpeg = Callable[..., bytes]
+Probe = Callable[..., Any]
+
+
+def zsm(*arguments: str | Path, stdin: bytes | None = None) -> subprocess.CompletedProcess[bytes]:
+    command = [sys.executable, "-c", "import sys; from zsm.cli import main; sys.exit(main())", *map(str, arguments)]
+    return subprocess.run(command, input=stdin, capture_output=True, check=False, env={**os.environ, "COLUMNS": "120"})
+
+
+@pytest.fixture(scope="module")
+def clip(ffmpeg: Ffmpeg, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("command") / "clip.mp4"
+    ffmpeg("-f", "lavfi", "-i", "testsrc2=s=36x26:r=25:d=0.8", "-f", "lavfi", "-i", "sine=d=0.8",
+           "-c:v", "libx264", "-pix_fmt", "yuv420p", "-c:a", "aac", path)  # fmt: skip
+    return path
+
+
+def test_zsm_between_two_ffmpegs(
+    ffmpeg: Ffmpeg, probe: Probe, bicubic_bundle: Path, clip: Path, tmp_path: Path
+) -> None:
+    y4m = ffmpeg("-i", clip, "-f", "yuv4mpegpipe", "-")
+    done = zsm("run", bicubic_bundle, "-", "-", "--no-progress", stdin=y4m)
+    assert done.returncode == 0, done.stderr
+    target = tmp_path / "out.mkv"
+    ffmpeg("-f", "yuv4mpegpipe", "-i", "-", "-c:v", "ffv1", target, stdin=done.stdout)
+    stream = probe(target, "-count_frames", "-show_streams")["streams"][0]
+    assert (stream["width"], stream["height"], stream["pix_fmt"]) == (144, 104, "yuv420p")
+    assert (stream["nb_read_frames"], stream["r_frame_rate"]) == ("39", "50/1")
+
+
+def piped(data: bytes, raw: str | None = None) -> bytes:
+    """What `zsm run B - -` writes, with a simple network."""
+    source, out = open_pipe(io.BytesIO(data), raw), io.BytesIO()
+    restore_to_pipe(source, out, restore, Options(), raw=raw is not None)
+    source.close()
+    return out.getvalue()
+
+
+@pytest.mark.parametrize("pixel_format", ["yuv444p", "yuv422p10le", "gray"])
+def test_y4m_keeps_depth_and_chroma(
+    ffmpeg: Ffmpeg, probe: Probe, clip: Path, tmp_path: Path, pixel_format: str
+) -> None:
+    y4m = ffmpeg("-i", clip, "-pix_fmt", pixel_format, "-strict", "-1", "-f", "yuv4mpegpipe", "-")
+    (tmp_path / "out.y4m").write_bytes(piped(y4m))
+    stream = probe(tmp_path / "out.y4m", "-count_frames", "-show_streams")["streams"][0]
+    assert (stream["nb_read_frames"], stream["width"]) == ("39", 144)
+    assert stream["pix_fmt"] == (pixel_format if pixel_format != "gray" else "yuv420p")
+
+
+@pytest.mark.parametrize("pixel_format", ["rgb24", "yuv420p", "gbrp10le", "nv12"])
+def test_raw_frames_through_pipes(ffmpeg: Ffmpeg, clip: Path, pixel_format: str) -> None:
+    raw = ffmpeg("-i", clip, "-pix_fmt", pixel_format, "-f", "rawvideo", "-")
+    out = piped(raw, f"36x26:{pixel_format}:25")
+    assert len(out) == len(raw) // 20 * 16 * 39
+    again = ffmpeg("-f", "rawvideo", "-pix_fmt", pixel_format, "-s", "144x104", "-i", "-", "-vf",
+                   "scale=36:26:flags=neighbor", "-pix_fmt", "gray", "-f", "rawvideo", "-", stdin=out)  # fmt: skip
+    given = ffmpeg("-f", "rawvideo", "-pix_fmt", pixel_format, "-s", "36x26", "-i", "-", "-pix_fmt", "gray",
+                   "-f", "rawvideo", "-", stdin=raw)  # fmt: skip
+    first, then = (np.frombuffer(data[: 36 * 26], np.uint8).astype(int) for data in (given, again))
+    assert np.abs(first - then).mean() < 1.5
+
+
+@pytest.mark.parametrize("raw", ["36x26", "36x26:rgb24:0", "0x5:rgb24:25", "36x26:nosuch:25", "36x26:pal8:25"])
+def test_raw_descriptions_that_cannot_be(raw: str) -> None:
+    with pytest.raises(VideoError, match=r"--raw .* isn't understood|there is no pixel format|isn't supported"):
+        open_pipe(io.BytesIO(), raw)
+
+
+def test_a_pipe_into_a_file(ffmpeg: Ffmpeg, clip: Path, tmp_path: Path) -> None:
+    source = open_pipe(io.BytesIO(ffmpeg("-i", clip, "-f", "yuv4mpegpipe", "-")))
+    restore_to_file(source, None, tmp_path / "out.mp4", restore, Options())
+    assert sum(1 for _ in read_frames(tmp_path / "out.mp4")) == 39
+
+
+def test_an_empty_pipe_is_refused() -> None:
+    with pytest.raises(VideoError, match="the input pipe"):
+        open_pipe(io.BytesIO())
+
+
+def test_many_files_and_one_of_them_bad(
+    bicubic_bundle: Path, clip: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for name in ("b.mp4", "a.mov"):
+        (folder / name).write_bytes(clip.read_bytes())
+    (folder / "c.avi").write_text("not a video")
+    assert main(["run", str(bicubic_bundle), str(folder), str(tmp_path / "out"), "--no-progress"]) == 1
+    said = capsys.readouterr().err
+    assert "c.avi" in said
+    assert "1 of 3 inputs failed" in said
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a.mov", "b.mp4"]
+    (folder / "c.avi").unlink()
+    assert main(["run", str(bicubic_bundle), str(folder / "*"), str(tmp_path / "out"), "--resume"]) == 0
+    assert capsys.readouterr().err.count("is finished already") == 2
+
+
+def test_which_files_are_meant(tmp_path: Path) -> None:
+    for name in ("one.avi", "two.mp4", "one.ts"):
+        (tmp_path / name).touch()
+    with pytest.raises(VideoError, match=r"would become .*one\.mkv"):
+        find_jobs([str(tmp_path)], Path("out"))
+    (tmp_path / "one.ts").unlink()
+    jobs = [(tmp_path / "one.avi", Path("out/one.mkv")), (tmp_path / "two.mp4", Path("out/two.mp4"))]
+    assert find_jobs([str(tmp_path)], Path("out")) == jobs
+    assert find_jobs([str(tmp_path / "*")], Path("out")) == jobs
+    assert find_jobs([str(tmp_path / "two.mp4")], Path("out.mkv")) == [(tmp_path / "two.mp4", Path("out.mkv"))]
+    with pytest.raises(VideoError, match="nothing matches"):
+        find_jobs([str(tmp_path / "*.webm")], Path("out"))
+    with pytest.raises(VideoError, match="don't go into one file"):
+        find_jobs([str(tmp_path)], Path("out.mp4"))
+
+
+def test_images_in_and_out(bicubic_bundle: Path, tmp_path: Path) -> None:
+    """In natural order, of 16 bits, and back."""
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for number in (2, 10, 1):
+        cv2.imwrite(str(folder / f"f{number}.png"), np.full((6, 8, 3), number * 5000, np.uint16))
+    assert main(["run", str(bicubic_bundle), str(folder), str(tmp_path / "out"), "--no-progress"]) == 0
+    out = [images.read(path) for path in sorted((tmp_path / "out").iterdir())]
+    assert [image.mean() for image in out] == pytest.approx([5000, 7500, 10000, 10000, 50000], abs=2)  # a cut
+    assert {(image.dtype.name, image.shape) for image in out} == {("uint16", (24, 32, 3))}
+
+
+def test_images_become_a_video(bicubic_bundle: Path, probe: Probe, tmp_path: Path) -> None:
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for number in range(5):
+        cv2.imwrite(str(folder / f"{number}.jpg"), np.full((16, 16, 3), 40 * number, np.uint8))
+    target = tmp_path / "out.mp4"
+    assert main(["run", str(bicubic_bundle), str(folder), str(target), "--rate", "10", "--no-progress"]) == 0
+    stream = probe(target)["streams"][0]
+    assert (stream["r_frame_rate"], stream["nb_frames"], stream["width"]) == ("20/1", "9", 64)
+    assert float(stream["duration"]) == pytest.approx(0.5)
+
+
+def test_a_preview_writes_stills_and_an_estimate(
+    bicubic_bundle: Path, clip: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    target = tmp_path / "out.mp4"
+    assert main(["run", str(bicubic_bundle), str(clip), str(target), "--preview", "3", "--json"]) == 0
+    event = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert event["event"] == "preview"
+    assert event["seconds"] > 0
+    assert not target.exists()
+    stills = sorted((tmp_path / "out.mp4.preview").iterdir())
+    assert [str(path) for path in stills] == event["stills"]
+    assert {images.read(path).shape for path in stills} == {(104, 288, 3)}
+    assert len(stills) == 3
+
+
+def test_events_tell_a_program_what_happens(
+    bicubic_bundle: Path, clip: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["run", str(bicubic_bundle), str(clip), str(tmp_path / "out.mp4"), "--json"]
+    assert main([*command, "--start", "0.2", "--frames", "10"]) == 0
+    said = capsys.readouterr()
+    events = [json.loads(line) for line in said.out.splitlines()]
+    assert [event["event"] for event in events] == ["start", *["progress"] * 19, "summary"]
+    assert [event["frame"] for event in events[1:-1]] == list(range(1, 20))
+    assert {event["frames"] for event in events[1:-1]} == {19}
+    assert {event["bottleneck"] for event in events[1:]} <= {"decode", "compute", "encode", None}
+    summary = events[-1]
+    assert (summary["frames_in"], summary["frames_out"], summary["size_out"]) == (10, 19, [144, 104])
+    assert said.err == ""
+
+
+def test_people_are_told_in_sentences(
+    bicubic_bundle: Path, clip: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["run", str(bicubic_bundle), str(clip), str(tmp_path / "out.mp4"), "--no-progress"]
+    assert main(command) == 0
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert "20 frames 36x26 became 39 frames 144x104" in said.err
+    assert main(command) == 1
+    assert capsys.readouterr().err.startswith("zsm run: ")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["--start", "x"], ["--start", "3", "--end", "2"], ["--frames", "0"], ["--crf", "-3"], ["--cuts", "absent.txt"],
+     ["--segment", "0"], ["--rate", "0"], ["--window", "1"], ["--preview", "-1"], ["--raw", "8x8:rgb24:25"]],
+)  # fmt: skip
+def test_options_that_cannot_be(
+    bicubic_bundle: Path, clip: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str]
+) -> None:
+    command = ["run", str(bicubic_bundle), str(clip), str(tmp_path / "out.mp4"), "--no-progress", *arguments]
+    assert main(command) == 1
+    message = capsys.readouterr().err
+    assert message.startswith("zsm run: ")
+    assert message.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
