@@ -219,6 +219,8 @@ class _Job:
     def _read(self) -> Iterator[Codes]:
         info, excerpt = self._source.info, self._options.excerpt
         origin = _origin(self._source)
+        if excerpt.shifts and isinstance(self._source, VideoSource):
+            self._source.skip_to(origin + excerpt.start)
         for picture in self._source.pictures():
             seconds = picture.time * info.time_base - origin
             if seconds < excerpt.start:

@@ -108,14 +108,13 @@ class VideoSource:
         options: dict[str, str] | None = None,
     ) -> None:
         self._name = name or str(file)
+        self._file = file
+        self._opening: dict[str, Any] = {"container_format": container_format, "options": options}
         self._counts: Counter[str] = Counter()
         self._notes: list[str] = []
-        self.container = open_container(file, self._name, container_format=container_format, options=options)
+        self._whole = True
+        self._open()
         try:
-            self.stream = self._video_stream()
-            self.stream.thread_type = "AUTO"
-            self._frames = self._decode()
-            self._first = next(self._frames, None)
             if self._first is None:
                 raise VideoError(f"no frame of {self._name} could be decoded{self._reason()}")
             self._rotation = round(self._first.rotation / 90) * 90 % 360
@@ -123,6 +122,37 @@ class VideoSource:
         except BaseException:
             self.container.close()
             raise
+
+    def _open(self) -> None:
+        self.container = open_container(self._file, self._name, **self._opening)
+        try:
+            self.stream = self._video_stream()
+        except BaseException:
+            self.container.close()
+            raise
+        self.stream.thread_type = "AUTO"
+        self._frames = self._decode()
+        self._first = next(self._frames, None)
+
+    def skip_to(self, seconds: Fraction) -> None:
+        """Let `pictures` begin at a key frame at or before `seconds`, on the stream's clock, if one can be found."""
+        if not isinstance(self._file, Path) or self._first is None:
+            return
+        size = (self._first.width, self._first.height)
+        try:
+            self.container.seek(round(seconds / self.info.time_base), stream=self.stream)
+            self._frames = self._decode()
+            first = next(self._frames, None)
+        except FFmpegError:
+            first = None
+        stamp = None if first is None or first.pts is None else first.pts * self.info.time_base
+        self._whole = stamp is None or stamp > seconds or (first.width, first.height) != size  # type: ignore[union-attr]
+        if self._whole:
+            # The file's index misleads, or there is none: begin at the beginning.
+            self.container.close()
+            self._open()
+        else:
+            self._first = first
 
     def pictures(self) -> Iterator[Picture]:
         """All pictures, their times strictly increasing. To be called once."""
@@ -145,25 +175,8 @@ class VideoSource:
             previous = time
             number += 1
             frame = next(self._frames, None)
-        if number < self.stream.frames:
+        if self._whole and number < self.stream.frames:
             self._notes.append(f"the file announces {self.stream.frames} frames, {number} could be read")
-
-    def skip_to(self, seconds: Fraction) -> None:
-        """Let `pictures` begin at a key frame at or before `seconds` on the stream's clock, if that can be found."""
-        if not self.container.seekable:
-            return
-        try:
-            self.container.seek(round(seconds / self.info.time_base), stream=self.stream)
-            self._frames = self._decode()
-            first = next(self._frames, None)
-        except FFmpegError:
-            first = None
-        if first is None or first.pts is None or first.pts * self.info.time_base > seconds:
-            # The index misleads: begin at the beginning.
-            self.container.seek(0, stream=self.stream)
-            self._frames = self._decode()
-            first = next(self._frames, None)
-        self._first = first
 
     def notes(self) -> list[str]:
         """What was put up with so far, a sentence each."""

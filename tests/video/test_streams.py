@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from tests.video.conftest import restore
 
-from zsm.runtime.video import Encoding, Excerpt, Options, Summary, VideoError, open_source, restore_to_file
+from zsm.runtime.video import Encoding, Excerpt, Options, Summary, VideoError, open_source, read_frames, restore_to_file
 
 Ffmpeg = Callable[..., bytes]
 Probe = Callable[..., Any]
@@ -233,6 +233,21 @@ def test_an_excerpt_begins_at_zero_with_its_sound(film: Path, probe: Probe, vide
     found = probe(target)
     assert float(found["format"]["duration"]) == pytest.approx(1, abs=0.11)
     assert [float(chapter["end_time"]) for chapter in found["chapters"]] == pytest.approx([0.5, 1], abs=0.03)
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "mkv", "ts", "avi", "h264"])
+def test_entering_late_gives_the_same_frames(ffmpeg: Ffmpeg, tmp_path: Path, suffix: str) -> None:
+    """Whether the file can be entered by its index, or not."""
+    source = tmp_path / f"in.{suffix}"
+    codec = ["mpeg4", "-qscale", "2"] if suffix == "avi" else ["libx264", "-bf", "3"]
+    ffmpeg("-f", "lavfi", "-i", "testsrc2=s=32x32:r=25:d=3", "-g", "12", "-c:v", *codec, source)
+    lossless = Encoding(codec="ffv1")
+    run(source, tmp_path / "all.mkv", encoding=lossless, cuts="off", fps_mode="keep")
+    part = Excerpt(start=Fraction(8, 5), frames=20)
+    run(source, tmp_path / "part.mkv", encoding=lossless, cuts="off", fps_mode="keep", excerpt=part)
+    everything, found = (list(read_frames(tmp_path / name)) for name in ("all.mkv", "part.mkv"))
+    assert len(found) == 20
+    assert all((a == b).all() for a, b in zip(everything[40:60], found, strict=True))
 
 
 def test_excerpts_outside_the_file_are_refused(film: Path, tmp_path: Path) -> None:
