@@ -1,8 +1,8 @@
 """Which encoder writes a video, with which pixel format and settings."""
 
+import io
 import os
-import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
@@ -11,6 +11,7 @@ import av
 from av.error import FFmpegError
 
 from zsm.runtime.video import colour as colours
+from zsm.runtime.video import hdr
 from zsm.runtime.video.colour import Colour
 from zsm.runtime.video.errors import VideoError
 from zsm.runtime.video.reader import Info, message
@@ -43,6 +44,7 @@ CODECS = {
 }
 """By the name that --codec takes."""
 
+MUXERS = {".mp4": "mp4", ".mkv": "matroska", ".mov": "mov", ".webm": "webm"}
 CONTAINERS = {".mp4": "h264", ".mkv": "h264", ".mov": "h264", ".webm": "vp9"}
 """What is written, by suffix, and the codec of 8-bit video there."""
 DEEP_CODECS = {".webm": "av1"}
@@ -101,6 +103,15 @@ class Plan:
             raise VideoError(f"{self.encoder} can't write {self._what()}: {message(error)}") from error
         return stream
 
+    def check(self, suffix: str) -> None:
+        """VideoError if the encoder can't begin, or if its codec has no place in the container."""
+        try:
+            with av.open(io.BytesIO(), "w", format=MUXERS[suffix]) as trial:
+                self.open(trial)
+                trial.start_encoding()
+        except (FFmpegError, ValueError) as error:
+            raise VideoError(f"{suffix} can't hold what {self.encoder} writes: {message(error)}") from error
+
     def _what(self) -> str:
         options = " ".join(f"{name}={value}" for name, value in self.options)
         return f"{self.size[0]}x{self.size[1]} {self.pixel_format}{' with ' if options else ''}{options}"
@@ -121,7 +132,7 @@ def plan(encoding: Encoding, info: Info, suffix: str, rate: Fraction, scale: int
         notes.append(f"{info.colour.bits} bits a component are stored as {colour.bits} ({encoder}, {pixel_format})")
     if info.colour.hdr and encoder not in ("libx265", "libsvtav1") and (info.mastering or info.light_level):
         notes.append(f"{encoder} doesn't carry HDR's static metadata; the colour tags are kept")
-    return Plan(
+    made = Plan(
         encoder=encoder,
         size=size,
         rate=rate,
@@ -131,6 +142,8 @@ def plan(encoding: Encoding, info: Info, suffix: str, rate: Fraction, scale: int
         options=tuple(_options(encoding, codec, encoder, info).items()),
         notes=tuple(notes),
     )
+    made.check(suffix)
+    return made
 
 
 def uncompressed(info: Info, pixel_format: str | None, rate: Fraction, scale: int, *, raw: bool) -> Plan:
@@ -249,49 +262,7 @@ def _options(encoding: Encoding, codec: Codec, encoder: str, info: Info) -> dict
     if preset is not None:
         options[codec.preset_option if software else "preset"] = preset
     if encoder == "libx265":
-        options["x265-params"] = ":".join(["log-level=none", *_x265_light(info)])
+        options["x265-params"] = ":".join(["log-level=none", *hdr.x265_parameters(info)])
     if encoder == "libsvtav1":
-        options["svtav1-params"] = ":".join(_svt_light(info))
+        options["svtav1-params"] = ":".join(hdr.svt_parameters(info))
     return {key: value for key, value in options.items() if value}
-
-
-def _x265_light(info: Info) -> Iterator[str]:
-    """HDR's static metadata: chromaticities in units of 0.00002, luminances of 0.0001 cd/m2."""
-    mastering = parse_mastering(info.mastering)
-    if mastering is not None:
-        red, green, blue, white, low, high = mastering
-        points = "".join(
-            f"{letter}({round(x * 50000)},{round(y * 50000)})"
-            for letter, (x, y) in (("G", green), ("B", blue), ("R", red), ("WP", white))
-        )
-        yield f"master-display={points}L({round(high * 10000)},{round(low * 10000)})"
-    if info.light_level is not None:
-        yield "max-cll={},{}".format(*struct.unpack_from("=2I", info.light_level))
-
-
-def _svt_light(info: Info) -> Iterator[str]:
-    mastering = parse_mastering(info.mastering)
-    if mastering is not None:
-        red, green, blue, white, low, high = mastering
-        points = "".join(
-            f"{letter}({float(x):.5f},{float(y):.5f})"
-            for letter, (x, y) in (("G", green), ("B", blue), ("R", red), ("WP", white))
-        )
-        yield f"mastering-display={points}L({float(high):.4f},{float(low):.4f})"
-    if info.light_level is not None:
-        yield "content-light={},{}".format(*struct.unpack_from("=2I", info.light_level))
-
-
-Point = tuple[Fraction, Fraction]
-
-
-def parse_mastering(data: bytes | None) -> tuple[Point, Point, Point, Point, Fraction, Fraction] | None:
-    """Red, green, blue, white (x,y) and lowest, highest luminance in cd/m2, of FFmpeg's mastering display data."""
-    if data is None or len(data) < 88:
-        return None
-    numbers = struct.unpack_from("=22i", data)
-    if not numbers[20] or not numbers[21] or 0 in numbers[1:20:2]:
-        return None
-    values = [Fraction(a, b) for a, b in zip(numbers[0:20:2], numbers[1:20:2], strict=True)]
-    red, green, blue, white = zip(values[0:8:2], values[1:8:2], strict=True)
-    return red, green, blue, white, values[8], values[9]

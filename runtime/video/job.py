@@ -15,7 +15,7 @@ from zsm.runtime.video import cuts as scenes
 from zsm.runtime.video import encoders, mux, pipeline, timing
 from zsm.runtime.video.colour import Codes
 from zsm.runtime.video.encoders import Encoding
-from zsm.runtime.video.errors import VideoError
+from zsm.runtime.video.errors import StoppedError, VideoError
 from zsm.runtime.video.reader import DEFAULT_RATE, Source, VideoSource
 from zsm.runtime.video.sinks import FolderSink, PipeSink, SegmentSink, Sink, Timeline
 from zsm.runtime.video.timing import Excerpt, FpsMode
@@ -149,11 +149,16 @@ def restore_to_file(
     sink: Sink
     if plan is None:
         sink = FolderSink(workspace, stop)
+        notes += ["PNG files don't say that their colours are HDR"] if source.info.colour.hdr else []
     else:
         assemble = _assembler(source, source_path, options, notes)
         sink = SegmentSink(workspace, plan, options.segment, stop, assemble)
-    job = _Job(source, sink, restore, options, workspace.journal.cuts, listener)
-    return job.run(str(target), notes)
+    try:
+        return _Job(source, sink, restore, options, workspace.journal.cuts, listener).run(str(target), notes)
+    except VideoError as error:
+        if isinstance(error, StoppedError) or not workspace.folder.exists():
+            raise
+        raise VideoError(f"{error}; what is done is in {workspace.folder}: continue with --resume") from error
 
 
 def restore_to_pipe(
@@ -211,9 +216,14 @@ class _Job:
             if self._written != expected:
                 raise VideoError(f"{self._written} frames came out where {expected} should; nothing was written")
             self._sink.finish(self._timeline())
+        except MemoryError as error:
+            self._sink.abandon()
+            raise VideoError("there is not enough memory for frames of this size") from error
         except BaseException:
             self._sink.abandon()
             raise
+        if output == "-" and timing.is_variable(self._times):
+            notes.append("the source's frame rate varies, the pipe's doesn't: frames are moved in time")
         return self._summary(output, notes)
 
     def _read(self) -> Iterator[Codes]:

@@ -56,6 +56,12 @@ def last_duration(times: Sequence[int], announced: int, mode: FpsMode) -> int:
     return (announced or gap) * (1 if mode == "keep" else 2)
 
 
+def is_variable(times: Sequence[int]) -> bool:
+    """Whether some pictures are shown clearly longer than others."""
+    gaps = [b - a for a, b in pairwise(times)]
+    return bool(gaps) and max(gaps) > 1.5 * min(gaps)
+
+
 def decoding_time(position: int, delay: int, times: Sequence[int]) -> int:
     """The decoding time of the packet at `position`, where packets are up to `delay` frames out of order.
 

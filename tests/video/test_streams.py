@@ -141,6 +141,15 @@ def test_encodings_that_cannot_be(film: Path, tmp_path: Path, encoding: dict[str
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(("codec", "suffix"), [("h264", ".webm"), ("prores", ".mp4")])
+def test_a_codec_that_the_container_cannot_hold_is_refused_first(
+    film: Path, tmp_path: Path, codec: str, suffix: str
+) -> None:
+    with pytest.raises(VideoError, match=r"can't hold|can't write"):
+        run(film, tmp_path / f"out{suffix}", encoding=Encoding(codec=codec))
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_variable_frame_rate_is_kept(ffmpeg: Ffmpeg, video_times: Times, tmp_path: Path) -> None:
     source = tmp_path / "vfr.mkv"
     ffmpeg("-f", "lavfi", "-i", "testsrc2=s=32x32:r=50:d=2", "-vf", "select='not(mod(n,7))+not(mod(n,3))'",

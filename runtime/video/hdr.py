@@ -1,0 +1,53 @@
+"""HDR's static metadata: what the mastering display could show, and how bright the content is.
+
+FFmpeg decodes it to the structures AVMasteringDisplayMetadata and AVContentLightMetadata; encoders take it
+as text, each its own.
+"""
+
+import struct
+from collections.abc import Iterator
+from fractions import Fraction
+
+from zsm.runtime.video.reader import Info
+
+Point = tuple[Fraction, Fraction]
+
+
+def x265_parameters(info: Info) -> Iterator[str]:
+    """In x265's units: chromaticities of 0.00002, luminances of 0.0001 cd/m2."""
+    mastering = parse_mastering(info.mastering)
+    if mastering is not None:
+        red, green, blue, white, low, high = mastering
+        points = "".join(
+            f"{letter}({round(x * 50000)},{round(y * 50000)})"
+            for letter, (x, y) in (("G", green), ("B", blue), ("R", red), ("WP", white))
+        )
+        yield f"master-display={points}L({round(high * 10000)},{round(low * 10000)})"
+    if info.light_level is not None:
+        yield "max-cll={},{}".format(*struct.unpack_from("=2I", info.light_level))
+
+
+def svt_parameters(info: Info) -> Iterator[str]:
+    """In SVT-AV1's units: chromaticities of 1, luminances of 1 cd/m2."""
+    mastering = parse_mastering(info.mastering)
+    if mastering is not None:
+        red, green, blue, white, low, high = mastering
+        points = "".join(
+            f"{letter}({float(x):.5f},{float(y):.5f})"
+            for letter, (x, y) in (("G", green), ("B", blue), ("R", red), ("WP", white))
+        )
+        yield f"mastering-display={points}L({float(high):.4f},{float(low):.4f})"
+    if info.light_level is not None:
+        yield "content-light={},{}".format(*struct.unpack_from("=2I", info.light_level))
+
+
+def parse_mastering(data: bytes | None) -> tuple[Point, Point, Point, Point, Fraction, Fraction] | None:
+    """Red, green, blue, white (x,y) and lowest, highest luminance in cd/m2, of FFmpeg's mastering display data."""
+    if data is None or len(data) < 88:
+        return None
+    numbers = struct.unpack_from("=22i", data)
+    if not numbers[20] or not numbers[21] or 0 in numbers[1:20:2]:
+        return None
+    values = [Fraction(a, b) for a, b in zip(numbers[0:20:2], numbers[1:20:2], strict=True)]
+    red, green, blue, white = zip(values[0:8:2], values[1:8:2], strict=True)
+    return red, green, blue, white, values[8], values[9]
