@@ -32,8 +32,8 @@ class EngineKey:
     graph: str
     """SHA-256 of the graph that the builder is given."""
     precision: str
-    shapes: Mapping[str, Any]
-    """Each input's smallest, most frequent and largest shape (or values, for a size)."""
+    sizes: Mapping[str, str]
+    """The LR sizes `min`, `opt` and `max`, from which all shapes follow."""
     gpu: str
     capability: str
     driver: str
@@ -96,6 +96,16 @@ class EngineCache:
             return content
         log.warning("%s is damaged and won't be used", self._engine(key.digest))
         return None
+
+    def similar(self, key: EngineKey) -> list[EngineKey]:
+        """The keys in the cache that differ from this one in sizes and options at most, newest first."""
+        wanted = {**_plain(key), "sizes": None, "options": None}
+        found = []
+        for description in self.folder.glob("*.json"):
+            said = self._describe(description)
+            if {**said.get("key", {}), "sizes": None, "options": None} == wanted:
+                found.append((said["built"], EngineKey(**said["key"])))
+        return [key for _, key in sorted(found, key=lambda each: -each[0])]
 
     def find_or_build(self, key: EngineKey, build: Callable[[], bytes]) -> bytes:
         """The engine; if there is none, `build` makes it. Other processes that need it wait meanwhile."""
@@ -161,14 +171,18 @@ class EngineCache:
     def _read(self, digest: str) -> tuple[dict[str, Any], bytes] | None:
         description = self.folder / f"{digest}.json"
         try:
-            said = json.loads(description.read_text("utf-8"))
-            return (said if isinstance(said, dict) else {}), self._engine(digest).read_bytes()
+            return self._describe(description), self._engine(digest).read_bytes()
         except (FileNotFoundError, NotADirectoryError):
             return None
-        except ValueError:
-            return {}, b""
         except OSError as error:
             raise CacheError(f"{description} can't be read: {error}; see zsm cache clear") from error
+
+    def _describe(self, description: Path) -> dict[str, Any]:
+        try:
+            said = json.loads(description.read_text("utf-8"))
+        except ValueError:
+            return {}
+        return said if isinstance(said, dict) else {}
 
     def _write(self, key: EngineKey, content: bytes, seconds: float) -> None:
         said = {

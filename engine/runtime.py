@@ -37,12 +37,15 @@ class Runtime:
         window: int = 4,
         overlap: int = 1,
         threads: int | None = None,
+        build: bool = False,
     ) -> None:
         """Open a bundle.
 
-        `device`: `cpu` or `cuda:N`. `backend`: `onnxruntime`, or `auto`; `describe` tells the choice. Never
-        is another device, backend or precision taken instead. `window`: input frames processed together;
-        `overlap`: how many of them neighbouring windows share. `threads`: CPU threads, all cores by default.
+        `device`: `cpu` or `cuda:N`. `backend`: `onnxruntime`, `tensorrt`, or `auto`: TensorRT for a GPU if it
+        is installed, else ONNX Runtime; `describe` tells the choice. Never is another device, backend or precision
+        taken instead. `window`: input frames processed together; `overlap`: how many of them neighbouring windows
+        share. `threads`: CPU threads, all cores by default. `build`: build TensorRT engines that are missing when
+        the first frame of a size comes, which takes minutes; otherwise that is an error that names the command.
 
         Raises BundleError, BackendError or WindowError.
         """
@@ -50,7 +53,8 @@ class Runtime:
         self.bundle = bundle if isinstance(bundle, Bundle) else Bundle(bundle)
         self._window = window
         self._overlap = overlap
-        self._backend: Backend | None = open_backend(self.bundle, device, backend, threads)
+        self._backend: Backend | None
+        self._backend, self._reason = open_backend(self.bundle, device, backend, threads, build)
 
     @property
     def scale(self) -> int:
@@ -101,6 +105,7 @@ class Runtime:
             "precision": manifest.precision,
             "trained": manifest.trained,
             **self._open().describe(),
+            "chosen": self._reason,
             "window": self._window,
             "overlap": self._overlap,
             "latency_frames": self.latency,

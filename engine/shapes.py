@@ -32,6 +32,15 @@ class SizeRange:
         """One size."""
         return cls(min=size, opt=size, max=size)
 
+    @classmethod
+    def from_dict(cls, texts: Mapping[str, str]) -> Self:
+        """From `{"min": "64x64", ...}`."""
+        return cls(**{name: Size.parse(text) for name, text in texts.items()})
+
+    def to_dict(self) -> dict[str, str]:
+        """The sizes as texts."""
+        return {"min": str(self.min), "opt": str(self.opt), "max": str(self.max)}
+
     def __contains__(self, size: Size) -> bool:
         return self.min.width <= size.width <= self.max.width and self.min.height <= size.height <= self.max.height
 

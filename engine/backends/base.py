@@ -1,6 +1,7 @@
 """Devices by name, and the choice of a backend."""
 
 import importlib
+import importlib.util
 import logging
 import re
 from dataclasses import dataclass
@@ -12,8 +13,8 @@ from zsm.runtime import Backend
 
 log = logging.getLogger("zsm")
 
-BACKENDS = ("onnxruntime",)
-"""Backends by name; each is the module of this package that defines `open_bundle(bundle, device, threads)`."""
+BACKENDS = ("onnxruntime", "tensorrt")
+"""Backends by name; each is a module of this package that defines `open_bundle(bundle, device, threads, build)`."""
 
 
 class BackendError(Error):
@@ -39,14 +40,24 @@ class Device:
         return self.kind if self.kind == "cpu" else f"{self.kind}:{self.index}"
 
 
-def open_backend(bundle: Bundle, device: str, backend: str, threads: int | None) -> Backend:
-    """Open a bundle's stages where asked, and say in the log what was chosen and why; never fall back."""
+def open_backend(bundle: Bundle, device: str, backend: str, threads: int | None, build: bool) -> tuple[Backend, str]:
+    """Open a bundle's stages where asked; also why with this backend, as the log says. Never fall back."""
     where = Device.parse(device)
     if threads is not None and threads < 1:
         raise BackendError(f"{threads} threads can't compute anything; give at least 1, or none for all cores")
     if backend != "auto" and backend not in BACKENDS:
         raise BackendError(f"unknown backend {backend!r}; choose auto, {', '.join(BACKENDS)}")
-    name, reason = ("onnxruntime", "the only one") if backend == "auto" else (backend, "as asked")
-    opened: Backend = importlib.import_module(f"zsm.engine.backends.{name}").open_bundle(bundle, where, threads)
+    name, reason = _choose(where) if backend == "auto" else (backend, "as asked")
     log.info("%s on %s with %s (%s)", bundle.path, where, name, reason)
-    return opened
+    module = importlib.import_module(f"zsm.engine.backends.{name}")
+    opened: Backend = module.open_bundle(bundle, where, threads, build)
+    return opened, reason
+
+
+def _choose(device: Device) -> tuple[str, str]:
+    """The backend for a device, and why it is that one. This looks at what is installed, not at what works."""
+    if device.kind == "cpu":
+        return "onnxruntime", "the one for the cpu"
+    if importlib.util.find_spec("tensorrt") is not None:
+        return "tensorrt", "TensorRT is installed"
+    return "onnxruntime", "TensorRT is not installed"

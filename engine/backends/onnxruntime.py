@@ -20,8 +20,8 @@ Array = NDArray[Any]
 CPU = "CPUExecutionProvider"
 
 
-def open_bundle(bundle: Bundle, device: Device, threads: int | None) -> Backend:
-    """Open a bundle's stages on the device; raises BackendError if this ONNX Runtime can't run there."""
+def open_bundle(bundle: Bundle, device: Device, threads: int | None, build: bool = False) -> Backend:
+    """Open a bundle's stages on the device, nothing being built; raises BackendError if they can't run there."""
     if device.kind == "cuda":
         from zsm.engine.backends import onnxruntime_cuda
 

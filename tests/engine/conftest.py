@@ -1,18 +1,187 @@
-"""Tests that need a GPU: without one they are skipped, or fail if ZSM_REQUIRE_GPU=1."""
+"""A device that is the host, for tests of what runs on GPUs; and the real one, where there is one.
 
+On it, memory is counted, and streams do their work in a thread of their own, later. Stages are executed by ONNX
+Runtime on the addresses that they are given.
+"""
+
+import ctypes
 import os
+import queue
+import threading
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
 
+import numpy as np
+import onnx
+import onnxruntime as ort
 import pytest
+from numpy.typing import DTypeLike, NDArray
 
-from zsm.engine import BackendError
+from zsm.engine import BackendError, Bundle
+from zsm.engine.backends.device import Compiled, DeviceBackend, Stream, Tensor
+from zsm.engine.build import engine_stages
 from zsm.engine.cuda import Gpu
+from zsm.engine.shapes import input_shapes, output_shapes
+from zsm.engine.sizes import Size
+from zsm.plugins.operator import make_portable
 
 
 @pytest.fixture
 def gpu() -> Gpu:
+    """A GPU. Without one the test is skipped, or fails if ZSM_REQUIRE_GPU=1."""
     try:
         return Gpu(0)
     except BackendError as error:
         if os.environ.get("ZSM_REQUIRE_GPU") == "1":
             pytest.fail(f"ZSM_REQUIRE_GPU=1, but {error}")
         pytest.skip(str(error))
+
+
+def array_at(address: int, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
+    size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+    memory = (ctypes.c_uint8 * size).from_address(address)
+    return np.ctypeslib.as_array(memory).view(dtype).reshape(shape)
+
+
+class HostStream:
+    """Work in order, in a thread, later: whoever doesn't wait reads what was there before."""
+
+    def __init__(self) -> None:
+        self.handle = id(self)
+        self._work: queue.SimpleQueue[Callable[[], object] | None] = queue.SimpleQueue()
+        self._error: Exception | None = None
+        self._thread = threading.Thread(target=self._do, daemon=True)
+        self._thread.start()
+
+    def _do(self) -> None:
+        while (work := self._work.get()) is not None:
+            try:
+                work()
+            except Exception as error:
+                self._error = self._error or error
+
+    def later(self, work: Callable[[], object]) -> None:
+        self._work.put(work)
+
+    def copy_in(self, address: int, array: NDArray[Any]) -> None:
+        self.copy(address, array.ctypes.data, array.nbytes)
+
+    def copy_out(self, array: NDArray[Any], address: int) -> None:
+        self.copy(array.ctypes.data, address, array.nbytes)
+
+    def copy(self, target: int, source: int, size: int) -> None:
+        self.later(partial(ctypes.memmove, target, source, size))
+
+    def zero(self, address: int, size: int) -> None:
+        self.later(partial(ctypes.memset, address, 0, size))
+
+    def synchronize(self) -> None:
+        done = threading.Event()
+        self.later(done.set)
+        assert done.wait(60)
+        if self._error is not None:
+            raise self._error
+
+    def close(self) -> None:
+        self._work.put(None)
+        self._thread.join(60)
+
+
+class HostGpu:
+    """Memory that is counted, limited, and full of nonsense when it is new."""
+
+    def __init__(self, limit: int = 2**40) -> None:
+        self.limit = limit
+        self.used: dict[int, NDArray[np.uint8]] = {}
+        self.allocations = 0
+
+    @property
+    def bytes(self) -> int:
+        return sum(len(memory) for memory in self.used.values())
+
+    def use(self) -> None:
+        pass
+
+    def stream(self) -> HostStream:
+        return HostStream()
+
+    def allocate(self, size: int) -> int:
+        if self.bytes + size > self.limit:
+            raise BackendError(f"too little memory for {size} bytes")
+        self.allocations += 1
+        memory = np.full(size, 0xFF, np.uint8)  # as floats: not a number
+        self.used[memory.ctypes.data] = memory
+        return memory.ctypes.data
+
+    def free(self, address: int) -> None:
+        del self.used[address]
+
+
+class HostStage:
+    """A stage in ONNX Runtime, executed when its turn comes on the stream."""
+
+    def __init__(self, bundle: Bundle, stage: str, size: Size) -> None:
+        self._spec = bundle.manifest.stages[stage]
+        self._shapes = input_shapes(bundle.manifest, stage, size), output_shapes(bundle.manifest, stage, size)
+        model = make_portable(onnx.load_from_string(bundle.read(stage)))
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = 1
+        self._session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        self._inputs: dict[str, Tensor] = {}
+
+    def bind(self, inputs: Mapping[str, Tensor]) -> dict[str, tuple[tuple[int, ...], DTypeLike]]:
+        for tensor in self._spec.inputs:
+            given = inputs[tensor.name]
+            expected = (2,) if tensor.dtype == "int64" else self._shapes[0][tensor.name]
+            assert (given.shape, given.dtype.name) == (expected, tensor.dtype), tensor.name
+        self._inputs = dict(inputs)
+        return {tensor.name: (self._shapes[1][tensor.name], tensor.dtype) for tensor in self._spec.outputs}
+
+    def enqueue(self, outputs: Mapping[str, Tensor], stream: Stream) -> None:
+        assert isinstance(stream, HostStream)
+        sources = {name: array_at(t.address, t.shape, t.dtype) for name, t in self._inputs.items()}
+        self._inputs = {}  # or their memory couldn't be used again
+        targets = [array_at(outputs[t.name].address, outputs[t.name].shape, t.dtype) for t in self._spec.outputs]
+
+        def execute() -> None:
+            for target, result in zip(targets, self._session.run(None, sources), strict=True):
+                target[...] = result
+
+        stream.later(execute)
+
+
+@pytest.fixture
+def host_gpu() -> HostGpu:
+    return HostGpu()
+
+
+@pytest.fixture
+def host_array_at() -> Callable[[int, tuple[int, ...], DTypeLike], NDArray[Any]]:
+    return array_at
+
+
+@pytest.fixture
+def host_backend() -> Callable[[Path, HostGpu], DeviceBackend]:
+    """Opens a bundle on such a device."""
+    return _open
+
+
+def _open(path: Path, gpu: HostGpu) -> DeviceBackend:
+    bundle = Bundle(path)
+    return DeviceBackend(bundle.manifest, gpu, HostCompiler(bundle))
+
+
+class HostCompiler:
+    def __init__(self, bundle: Bundle) -> None:
+        self._bundle = bundle
+
+    def load(self, size: Size) -> Compiled:
+        return {stage: HostStage(self._bundle, stage, size) for stage in engine_stages(self._bundle.manifest)}
+
+    def describe(self) -> dict[str, Any]:
+        return {}
+
+    def close(self) -> None:
+        pass

@@ -19,7 +19,7 @@ KEY = EngineKey(
     stage="propagate",
     graph="ab" * 32,
     precision="fp16",
-    shapes={"feature": [[2, 64, 64, 64]] * 3},
+    sizes={"min": "64x64", "opt": "480x270", "max": "960x540"},
     gpu="NVIDIA H200",
     capability="9.0",
     driver="13.0",
@@ -41,7 +41,7 @@ def never() -> bytes:
         {"stage": "extract"},
         {"graph": "00" * 32},
         {"precision": "fp32"},
-        {"shapes": {"feature": [[2, 64, 68, 64]] * 3}},
+        {"sizes": {"min": "64x64", "opt": "480x270", "max": "960x544"}},
         {"gpu": "NVIDIA H100"},
         {"capability": "9.1"},
         {"driver": "13.1"},
@@ -159,6 +159,14 @@ def test_a_killed_builder_leaves_nothing_that_is_taken_for_an_engine(tmp_path: P
         assert {file.suffix for file in cache.folder.iterdir()} <= {".lock"}
 
 
+def test_engines_of_other_sizes_are_found(tmp_path: Path) -> None:
+    cache = EngineCache(tmp_path)
+    larger = replace(KEY, sizes={**KEY.sizes, "max": "1920x1080"}, options={})
+    for key in (replace(KEY, driver="old"), KEY, larger, replace(larger, stage="extract")):
+        cache.find_or_build(key, lambda: CONTENT)
+    assert cache.similar(KEY) == [larger, KEY]
+
+
 def test_entries_say_what_is_there(tmp_path: Path) -> None:
     cache = EngineCache(tmp_path)
     assert cache.entries() == []
@@ -210,7 +218,7 @@ def test_the_command_lists_and_clears(
     damage(tmp_path, "a bit")
     assert main(["cache", "list"]) == 0
     text = capsys.readouterr().out
-    assert all(word in text for word in ("1 engines", "propagate", "NVIDIA H200", "2x64x64x64", "damaged"))
+    assert all(word in text for word in ("1 engines", "propagate", "NVIDIA H200", "64x64 to 960x540", "damaged"))
     assert main(["cache", "list", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)[0]["key"]["tensorrt"] == "11.4.0.106"
     assert main(["cache", "clear"]) == 0

@@ -50,5 +50,5 @@ def test_without_the_provider_the_message_says_what_to_install(tiny_bundle: Path
 @pytest.mark.gpu
 def test_on_the_gpu(gpu: Gpu, tiny_bundle: Path) -> None:
     clip = np.random.default_rng(0).integers(0, 256, (6, 34, 45, 3), np.uint8)
-    with Runtime(tiny_bundle) as cpu, Runtime(tiny_bundle, device="cuda:0", backend="onnxruntime") as gpu:
-        np.testing.assert_allclose(gpu(clip).astype(int), cpu(clip).astype(int), atol=1)
+    with Runtime(tiny_bundle) as cpu, Runtime(tiny_bundle, device="cuda:0", backend="onnxruntime") as rt:
+        np.testing.assert_allclose(rt(clip).astype(int), cpu(clip).astype(int), atol=1)

@@ -34,15 +34,15 @@ def _list(*, as_json: bool) -> int:
         print(json.dumps([asdict(entry) for entry in entries], indent=1))
         return 0
     table = Table(title=f"{len(entries)} engines in {cache.folder}", title_justify="left", box=None)
-    for column in ("engine", "stage", "precision", "largest input", "GPU", "TensorRT", "built", "MiB", ""):
+    for column in ("engine", "stage", "precision", "sizes", "GPU", "TensorRT", "built", "MiB", ""):
         table.add_column(column)
     for entry in entries:
         key = entry.key
-        largest: list[int] = next((shapes[-1] for shapes in key.get("shapes", {}).values()), [])
+        low, high = (key.get("sizes", {}).get(name, "?") for name in ("min", "max"))
         table.add_row(
             entry.digest[:12],
             *(str(key.get(name, "?")) for name in ("stage", "precision")),
-            "x".join(map(str, largest)),
+            low if low == high else f"{low} to {high}",
             *(str(key.get(name, "?")) for name in ("gpu", "tensorrt")),
             time.strftime("%Y-%m-%d %H:%M", time.localtime(entry.built)),
             f"{entry.bytes / 2**20:.1f}",

@@ -1,0 +1,168 @@
+"""Stages on TensorRT: engines from the cache, one block of memory for the activations of all of them."""
+
+import logging
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from numpy.typing import DTypeLike
+
+from zsm.engine import trt as library
+from zsm.engine.backends.base import BackendError, Device
+from zsm.engine.backends.device import Compiled, DeviceBackend, Stream, Tensor
+from zsm.engine.build import BuildOptions, build_missing, engine_key, engine_stages
+from zsm.engine.bundle import Bundle
+from zsm.engine.cuda import Gpu
+from zsm.engine.engine_cache import EngineCache, EngineKey
+from zsm.engine.progress import Progress
+from zsm.engine.shapes import SizeRange
+from zsm.engine.sizes import Size
+
+log = logging.getLogger("zsm")
+
+SAY_EVERY = 30.0
+"""Seconds between messages while engines are built."""
+
+
+def open_bundle(bundle: Bundle, device: Device, threads: int | None, build: bool) -> DeviceBackend:
+    """Open a bundle on a GPU. Engines are loaded, or built, when the size of frames is known."""
+    if device.kind != "cuda":
+        raise BackendError(f"the tensorrt backend runs on GPUs only, not on {device}; give --device cuda:N")
+    library.tensorrt()
+    gpu = Gpu(device.index)
+    return DeviceBackend(bundle.manifest, gpu, Engines(bundle, gpu, build))
+
+
+def best(keys: list[EngineKey], size: Size) -> EngineKey | None:
+    """Of engines, newest first, the one for frames of a size: that of the narrowest range, then the newest."""
+    ranges = [(SizeRange.from_dict(key.sizes), key) for key in keys]
+    fitting = [(sizes.max.pixels - sizes.min.pixels, key) for sizes, key in ranges if size in sizes]
+    return min(fitting, key=lambda each: each[0])[1] if fitting else None
+
+
+class Engines:
+    """A bundle's engines on one GPU."""
+
+    def __init__(self, bundle: Bundle, gpu: Gpu, build: bool) -> None:
+        self._bundle = bundle
+        self._gpu = gpu
+        self._build = build
+        self._cache = EngineCache()
+        self._runtime = library.tensorrt().Runtime(library.logger())
+        self._loaded: dict[str, TensorRtStage] = {}
+        self._memory = (0, 0)
+        self._used: dict[str, dict[str, Any]] = {}
+
+    def load(self, size: Size) -> Compiled:
+        """The stages for frames of a size; raises BackendError that names the command if engines are missing."""
+        found = self._find(size)
+        if self._build and None in found.values():
+            log.warning("building TensorRT engines for %s on %s: this takes minutes, once", size, self._gpu.name)
+            build_missing(self._bundle, self._gpu, BuildOptions(sizes=SizeRange.only(size)), _Saying())
+            found = self._find(size)
+        missing = [stage for stage, executable in found.items() if executable is None]
+        if missing:
+            raise BackendError(
+                f"there is no TensorRT engine of {', '.join(missing)} for {size} on {self._gpu.name}; "
+                f"run: zsm build {self._bundle.path} --device cuda:{self._gpu.index} --size {size}"
+            )
+        self._share_memory()
+        return {stage: executable for stage, executable in found.items() if executable is not None}
+
+    def describe(self) -> dict[str, Any]:
+        """What executes, and the sizes and options of the engines loaded last."""
+        return {
+            "backend": "tensorrt",
+            "version": library.tensorrt().__version__,
+            "device": f"cuda:{self._gpu.index}",
+            "gpu": self._gpu.name,
+            "driver": self._gpu.driver,
+            "cuda": self._gpu.cuda,
+            "engines": self._used,
+        }
+
+    def close(self) -> None:
+        """Give the engines and their memory back."""
+        self._loaded.clear()
+        if self._memory[0]:
+            self._gpu.free(self._memory[0])
+
+    def _find(self, size: Size) -> dict[str, "TensorRtStage | None"]:
+        found: dict[str, TensorRtStage | None] = {}
+        for stage in engine_stages(self._bundle.manifest):
+            asked = engine_key(self._bundle, stage, self._gpu, BuildOptions(sizes=SizeRange.only(size)))
+            key = best(self._cache.similar(asked), size)
+            found[stage] = None if key is None else self._open(key)
+        return found
+
+    def _open(self, key: EngineKey) -> "TensorRtStage | None":
+        self._used[key.stage] = {"sizes": key.sizes, **key.options}
+        if key.digest not in self._loaded:
+            content = self._cache.find(key)
+            if content is None:
+                return None
+            engine = self._runtime.deserialize_cuda_engine(content)
+            if engine is None:
+                raise library.failure(f"TensorRT can't load the engine of stage {key.stage}")
+            self._loaded[key.digest] = TensorRtStage(key.stage, engine)
+        return self._loaded[key.digest]
+
+    def _share_memory(self) -> None:
+        """Give all stages the same memory for activations: they run one after the other."""
+        address, size = self._memory
+        needed = max(stage.memory for stage in self._loaded.values())
+        if needed > size:
+            if address:
+                self._gpu.free(address)
+            self._memory = (self._gpu.allocate(needed), needed)
+        for stage in self._loaded.values():
+            stage.use_memory(*self._memory)
+
+
+class TensorRtStage:
+    """A stage's engine, ready to execute."""
+
+    def __init__(self, name: str, engine: Any) -> None:
+        trt = library.tensorrt()
+        self._name = name
+        self._engine = engine
+        self._context = engine.create_execution_context(trt.ExecutionContextAllocationStrategy.USER_MANAGED)
+        if self._context is None:
+            raise library.failure(f"TensorRT can't prepare stage {name}")
+        names = [engine.get_tensor_name(i) for i in range(engine.num_io_tensors)]
+        outputs = [name for name in names if engine.get_tensor_mode(name) == trt.TensorIOMode.OUTPUT]
+        self._types = {name: trt.nptype(engine.get_tensor_dtype(name)) for name in outputs}
+        self.memory = int(engine.device_memory_size_v2)
+
+    def use_memory(self, address: int, size: int) -> None:
+        """Compute in this memory."""
+        self._context.set_device_memory(address, size)
+
+    def bind(self, inputs: Mapping[str, Tensor]) -> dict[str, tuple[tuple[int, ...], DTypeLike]]:
+        """Set the inputs; the outputs' shapes and types."""
+        for name, tensor in inputs.items():
+            shaped = self._context.set_input_shape(name, tensor.shape)
+            if not (shaped and self._context.set_tensor_address(name, tensor.address)):
+                raise library.failure(f"stage {self._name} doesn't take {name} of shape {tensor.shape}")
+        return {name: (tuple(self._context.get_tensor_shape(name)), kind) for name, kind in self._types.items()}
+
+    def enqueue(self, outputs: Mapping[str, Tensor], stream: Stream) -> None:
+        """Execute on the stream."""
+        for name, tensor in outputs.items():
+            self._context.set_tensor_address(name, tensor.address)
+        if not self._context.execute_async_v3(stream.handle):
+            raise library.failure(f"stage {self._name} failed")
+
+
+class _Saying:
+    """Tells of a build's progress in the log, now and then."""
+
+    def __init__(self) -> None:
+        self._next = time.monotonic() + SAY_EVERY
+
+    def __call__(self, progress: Progress) -> None:
+        if time.monotonic() < self._next:
+            return
+        self._next = time.monotonic() + SAY_EVERY
+        left = "" if progress.remaining is None else f", about {progress.remaining / 60:.0f} minutes to go"
+        log.warning("building stage %s, %.0f%% of all%s", progress.stage, 100 * progress.fraction, left)

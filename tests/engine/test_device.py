@@ -1,0 +1,82 @@
+"""The backend over device memory, on a device that is the host: buffers, order, sizes, memory."""
+
+import gc
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from zsm.engine import BackendError, Bundle, Runtime
+from zsm.engine.backends.device import DeviceBackend
+from zsm.runtime.stream import stream
+
+Open = Callable[[Path, Any], DeviceBackend]
+
+
+def clip_of(frames: int, height: int = 6, width: int = 9, dtype: str = "uint8") -> NDArray[Any]:
+    white = {"float32": 1, "uint8": 255, "uint16": 65535}[dtype]
+    return (np.random.default_rng(0).random((frames, height, width, 3), np.float32) * white).astype(dtype)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32"])
+@pytest.mark.parametrize("fixture", ["tiny_bundle", "bicubic_bundle"])
+def test_it_gives_what_the_cpu_backend_gives(
+    fixture: str, dtype: str, host_backend: Open, host_gpu: Any, request: pytest.FixtureRequest
+) -> None:
+    bundle = request.getfixturevalue(fixture)
+    clip = clip_of(6, dtype=dtype)
+    backend = host_backend(bundle, host_gpu)
+    directions = Bundle(bundle).network.directions
+    found = np.stack(list(stream(backend, clip, directions=directions, window=4, overlap=1)))
+    backend.close()
+    with Runtime(bundle, threads=1) as rt:
+        np.testing.assert_array_equal(found, rt(clip))
+
+
+def test_streams_of_different_sizes_do_not_disturb_each_other(
+    tiny_bundle: Path, host_backend: Open, host_gpu: Any
+) -> None:
+    clips = [clip_of(5, 6, 9), clip_of(5, 7, 9), clip_of(5, 12, 4)]  # the first two have planes of the same size
+    backend = host_backend(tiny_bundle, host_gpu)
+    streams = [stream(backend, clip, directions=2, window=4, overlap=1) for clip in clips]
+    found = list(zip(*streams, strict=True))
+    with Runtime(tiny_bundle, threads=1) as rt:
+        for number, clip in enumerate(clips):
+            np.testing.assert_array_equal(np.stack([each[number] for each in found]), rt(clip))
+    backend.close()
+
+
+def test_buffers_are_used_again_and_given_back(tiny_bundle: Path, host_backend: Open, host_gpu: Any) -> None:
+    backend = host_backend(tiny_bundle, host_gpu)
+    frame = clip_of(1)[0]
+    allocations = []
+    for number, _ in enumerate(stream(backend, (frame for _ in range(40)), directions=2, window=4, overlap=1)):
+        allocations.append(host_gpu.allocations)
+        assert number < 79
+    assert allocations[-1] == allocations[20]
+    backend.close()
+    gc.collect()
+    assert host_gpu.used == {}
+
+
+def test_when_memory_is_short_idle_buffers_of_other_sizes_are_given_up(
+    tiny_bundle: Path, host_backend: Open, host_gpu: Any
+) -> None:
+    def process(backend: Any, height: int) -> None:
+        for _ in stream(backend, clip_of(5, height), directions=2, window=4, overlap=1):
+            pass
+
+    measured = type(host_gpu)()
+    process(host_backend(tiny_bundle, measured), 24)
+    host_gpu.limit = int(1.1 * measured.bytes)
+    backend = host_backend(tiny_bundle, host_gpu)
+    process(backend, 20)
+    process(backend, 24)
+    with pytest.raises(BackendError, match="too little memory"):
+        process(backend, 40)
+    backend.close()
+    gc.collect()
+    assert host_gpu.used == {}
