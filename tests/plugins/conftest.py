@@ -8,6 +8,7 @@ import fcntl
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,11 +18,18 @@ import pytest
 from zsm.plugins.native import Array, Attributes, Core
 
 ROOT = Path(__file__).resolve().parents[2]
+TOOLS = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+"""Where cmake and ninja are looked for: those that zsm[dev] installs come first."""
 
 
-def run(*command: str | Path) -> str:
-    """Run a command in the checkout; fails the test with its output if it fails."""
-    done = subprocess.run(command, cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+def run_tool(*command: str | Path) -> str:
+    """Run a tool in the checkout; skips the test if it isn't installed, fails it with its output if it fails."""
+    if not shutil.which(command[0], path=TOOLS):
+        pytest.skip(f"{command[0]} is not installed: native code not built")
+    environment = os.environ | {"PATH": TOOLS}
+    done = subprocess.run(
+        command, cwd=ROOT, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
     if done.returncode != 0:
         pytest.fail(f"{' '.join(map(str, command))} failed:\n{done.stdout[-8000:]}")
     return done.stdout
@@ -29,8 +37,8 @@ def run(*command: str | Path) -> str:
 
 def build_preset(preset: str) -> Path:
     """Configure and build a preset; returns its folder. Quick if nothing changed."""
-    for tool in ("cmake", "ninja", "c++"):
-        if not shutil.which(tool):
+    for tool in ("c++", "ninja"):
+        if not shutil.which(tool, path=TOOLS):
             pytest.skip(f"{tool} is not installed: native code not built")
     folder = ROOT / "build" / preset
     folder.mkdir(parents=True, exist_ok=True)
@@ -40,8 +48,8 @@ def build_preset(preset: str) -> Path:
     }
     with (folder / ".lock").open("w") as lock:  # test processes run side by side
         fcntl.flock(lock, fcntl.LOCK_EX)
-        run("cmake", "--preset", preset, *(f"-D{name}={value}" for name, value in headers.items() if value))
-        run("cmake", "--build", folder)
+        run_tool("cmake", "--preset", preset, *(f"-D{name}={value}" for name, value in headers.items() if value))
+        run_tool("cmake", "--build", folder)
     return folder
 
 
@@ -49,6 +57,12 @@ def build_preset(preset: str) -> Path:
 def build() -> Callable[[str], Path]:
     """`build_preset`."""
     return build_preset
+
+
+@pytest.fixture(scope="session")
+def run() -> Callable[..., str]:
+    """`run_tool`."""
+    return run_tool
 
 
 @pytest.fixture(scope="session")

@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 from onnx import helper
 
-from zsm.engine import Bundle
+from zsm.engine import Bundle, Runtime
 from zsm.plugins import onnxruntime_library
 from zsm.plugins.operator import make_portable
 
@@ -126,3 +126,14 @@ def test_the_networks_stages(library: Path, tiny_bundle: Path, stage: str) -> No
     }
     for ours, function in zip(plugged.run(None, feed), portable.run(None, feed), strict=True):
         np.testing.assert_allclose(ours, function, atol=1e-5)
+
+
+def test_a_runtime_takes_it(library: Path, tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clip = np.random.default_rng(7).random((3, 22, 30, 3), np.float32)
+    with Runtime(tiny_bundle) as rt:
+        assert str(library) in rt.describe()["operator"]
+        ours = rt(clip)
+    monkeypatch.setenv("ZSM_PLUGIN_DIR", str(tmp_path))
+    with Runtime(tiny_bundle) as rt:
+        assert "function" in rt.describe()["operator"]
+        np.testing.assert_allclose(ours, rt(clip), atol=2e-5)
