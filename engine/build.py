@@ -16,7 +16,7 @@ from zsm.engine import trt as library
 from zsm.engine.backends.base import BackendError, Device
 from zsm.engine.bundle import Bundle, Manifest
 from zsm.engine.cuda import Gpu
-from zsm.engine.engine_cache import EngineCache, EngineKey, write_atomically
+from zsm.engine.engine_cache import EngineCache, EngineKey, write
 from zsm.engine.progress import BuildProgress, Listener
 from zsm.engine.shapes import Shape, SizeRange, holds_size, input_shapes
 from zsm.errors import Error
@@ -154,7 +154,7 @@ class _Builder:
             raise library.failure(f"TensorRT {trt.__version__} can't build stage {self._stage}")
         cache = config.get_timing_cache()
         if cache is not None:
-            write_atomically(self._timing, bytes(cache.serialize()))
+            write(self._timing, bytes(cache.serialize()))
         self.seconds = time.monotonic() - begin
         return bytes(engine)
 

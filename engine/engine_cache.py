@@ -3,8 +3,6 @@
 import hashlib
 import json
 import logging
-import os
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -14,7 +12,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from zsm.engine.cache import cache_folder
+from zsm.engine.cache import cache_folder, write_atomically
 from zsm.errors import Error
 
 log = logging.getLogger("zsm")
@@ -193,8 +191,8 @@ class EngineCache:
         }
         for unfinished in self.folder.glob(f"{key.digest}.*.part"):
             unfinished.unlink(missing_ok=True)
-        write_atomically(self._engine(key.digest), content)
-        write_atomically(self.folder / f"{key.digest}.json", json.dumps(said, indent=1).encode())
+        write(self._engine(key.digest), content)
+        write(self.folder / f"{key.digest}.json", json.dumps(said, indent=1).encode())
 
     def _entry(self, digest: str) -> Entry | None:
         found = self._read(digest)
@@ -211,20 +209,11 @@ class EngineCache:
         )
 
 
-def write_atomically(file: Path, content: bytes) -> None:
-    """Write a file that has its name only when it is complete; raises CacheError."""
-    _make(file.parent)
-    part: str | None = None
+def write(file: Path, content: bytes) -> None:
+    """Write a file of the cache atomically; raises CacheError."""
     try:
-        with tempfile.NamedTemporaryFile(dir=file.parent, prefix=f"{file.stem}.", suffix=".part", delete=False) as out:
-            part = out.name
-            out.write(content)
-            out.flush()
-            os.fsync(out.fileno())
-        Path(part).replace(file)
+        write_atomically(file, content)
     except OSError as error:
-        if part is not None:
-            Path(part).unlink(missing_ok=True)
         raise CacheError(f"{file} can't be written: {error}; free some space, or set ZSM_CACHE") from error
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from zsm.cli import main
-from zsm.engine.engine_cache import CacheError, EngineCache, EngineKey, write_atomically
+from zsm.engine.engine_cache import CacheError, EngineCache, EngineKey, write
 
 KEY = EngineKey(
     stage="propagate",
@@ -194,7 +194,7 @@ def test_clearing_forgets_what_was_measured_too(tmp_path: Path) -> None:
     cache = EngineCache(tmp_path)
     file = cache.timing_file("NVIDIA H200", "9.0", "11.4.0.106")
     assert file.name == "NVIDIA-H200-9-0-11-4-0-106.cache"
-    write_atomically(file, b"123")
+    write(file, b"123")
     assert cache.clear().bytes == 3
     assert not file.exists()
 
@@ -205,7 +205,7 @@ def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
         EngineCache(tmp_path / "file").find_or_build(KEY, lambda: CONTENT)
     (tmp_path / "folder").mkdir()
     with pytest.raises(CacheError, match="can't be written"):
-        write_atomically(tmp_path / "folder", b"")
+        write(tmp_path / "folder", b"")
     assert list((tmp_path / "folder").iterdir()) == []
 
 
