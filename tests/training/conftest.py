@@ -1,8 +1,10 @@
 """Footage that several tests train on."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 from tests.training.moving import gliding, write_clip
 
 
@@ -13,3 +15,12 @@ def footage_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for number in range(3):
         write_clip(root / f"clip{number}", gliding(10, 64, 80, seed=number))
     return root
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Networks as small as those here only lose time in threads that wait for each other."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
