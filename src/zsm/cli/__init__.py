@@ -14,7 +14,7 @@ from types import ModuleType
 from zsm import __version__
 from zsm.errors import Error
 
-COMMANDS = ("run", "info", "build", "bench", "eval", "export", "weights", "train", "cache", "doctor")
+COMMANDS = ("run", "info", "build", "verify", "bench", "eval", "export", "weights", "train", "cache", "doctor")
 
 
 def _module(command: str) -> ModuleType:
