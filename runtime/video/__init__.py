@@ -8,6 +8,7 @@ from zsm.runtime.video.pipes import open_pipe
 from zsm.runtime.video.preview import Preview, preview
 from zsm.runtime.video.reader import open_source, read_frames
 from zsm.runtime.video.timing import Excerpt
+from zsm.runtime.video.workspace import is_finished
 
 __all__ = [
     "Encoding",
@@ -21,6 +22,7 @@ __all__ = [
     "VideoError",
     "expected_frames",
     "find_jobs",
+    "is_finished",
     "open_pipe",
     "open_source",
     "preview",

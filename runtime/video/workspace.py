@@ -100,6 +100,11 @@ def folder_of(target: Path) -> Path:
     return target.with_name(f".{target.name}.zsm")
 
 
+def is_finished(target: Path) -> bool:
+    """Whether the output is there, and no interrupted run that would replace it."""
+    return target.exists() and not folder_of(target).exists()
+
+
 def check_target(target: Path, *, overwrite: bool) -> None:
     """Raise VideoError if something is in the way."""
     if target.exists() and not overwrite and not (target.is_dir() and not any(target.iterdir())):

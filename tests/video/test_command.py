@@ -3,9 +3,11 @@
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -161,6 +163,28 @@ def test_images_become_a_video(bicubic_bundle: Path, probe: Probe, tmp_path: Pat
     stream = probe(target)["streams"][0]
     assert (stream["r_frame_rate"], stream["nb_frames"], stream["width"]) == ("20/1", "9", 64)
     assert float(stream["duration"]) == pytest.approx(0.5)
+
+
+def test_the_progress_line_names_the_bottleneck(bicubic_bundle: Path, clip: Path, tmp_path: Path) -> None:
+    """On a terminal, which a pseudo-terminal stands for."""
+    command = [sys.executable, "-c", "import sys; from zsm.cli import main; sys.exit(main())", "run",
+               str(bicubic_bundle), str(clip), str(tmp_path / "out.mp4")]  # fmt: skip
+    ours, theirs = os.openpty()
+    env = {**os.environ, "COLUMNS": "120", "TERM": "xterm"}
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=theirs, env=env) as process:
+        os.close(theirs)
+        text = b""
+        with suppress(OSError):  # the other end has closed
+            while piece := os.read(ours, 4096):
+                text += piece
+    os.close(ours)
+    assert process.returncode == 0
+    assert re.search(rb"39/39 frames +[\d.]+ frames/s +0:00:00 to go +\(limited by (de|en)?co(de|mpute)\)", text)
+
+
+def test_only_one_video_goes_into_a_pipe(bicubic_bundle: Path, clip: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["run", str(bicubic_bundle), str(clip), str(clip), "-"]) == 1
+    assert "a pipe takes one restored video" in capsys.readouterr().err
 
 
 def test_a_preview_writes_stills_and_an_estimate(

@@ -19,12 +19,14 @@ import numpy as np
 import pytest
 from tests.video.conftest import Pixels, restore
 
+from zsm.cli import main
 from zsm.runtime.video import (
     Encoding,
     Options,
     StoppedError,
     VideoError,
     open_source,
+    read_frames,
     restore_to_file,
 )
 
@@ -159,6 +161,21 @@ def test_an_interrupted_run_is_not_thrown_away_unasked(clip: Path, tmp_path: Pat
     run(overwrite=True)
     with pytest.raises(VideoError, match="exists; give --overwrite"):
         run()
+
+
+def test_a_killed_run_that_replaces_an_output_is_not_finished(bicubic_bundle: Path, clip: Path, tmp_path: Path) -> None:
+    target = tmp_path / "out.mp4"
+    target.write_text("an old result")
+    command = zsm("run", bicubic_bundle, clip, target, "--segment", "10", "--json", "--overwrite")
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if json.loads(line).get("frame") == 25:
+                process.kill()
+                break
+    assert target.read_text() == "an old result"
+    assert main(["run", str(bicubic_bundle), str(clip), str(target), "--segment", "10", "--resume"]) == 0
+    assert sum(1 for _ in read_frames(target)) == 119
 
 
 def test_the_first_error_of_any_part_stops_everything(clip: Path, tmp_path: Path) -> None:

@@ -51,7 +51,7 @@ def _configure_time(group: Any) -> None:
     group.add_argument("--start", metavar="TIME", help="begin at, as seconds or H:MM:SS")
     group.add_argument("--end", metavar="TIME", help="end at")
     group.add_argument("--frames", type=int, metavar="N", help="process at most N input frames")
-    group.add_argument("--rate", type=Fraction, default=Fraction(25), help="frame rate of a folder of images (25)")
+    group.add_argument("--rate", type=_rate, default=Fraction(25), help="frame rate of a folder of images (25)")
     group.add_argument(
         "--cuts",
         default="auto",
@@ -59,6 +59,13 @@ def _configure_time(group: Any) -> None:
         help="where scenes begin: detected, nowhere, or at the frame numbers in a file (default: %(default)s)",
     )
     group.add_argument("--preview", type=int, metavar="N", help="only write N stills, and estimate the time")
+
+
+def _rate(text: str) -> Fraction:
+    try:
+        return Fraction(text)
+    except (ValueError, ZeroDivisionError):
+        raise argparse.ArgumentTypeError(f"{text!r} is no frame rate; give one like 25 or 30000/1001") from None
 
 
 def _configure_encoding(group: Any) -> None:
@@ -77,12 +84,7 @@ def execute(args: argparse.Namespace) -> int:
     from zsm.runtime import video
 
     options = _options(args)
-    piped_out = args.output == "-"
-    jobs: list[tuple[Any, Any]] = [("-", args.output)]
-    if args.inputs != ["-"]:
-        jobs = [(Path(args.inputs[0]), "-")] if piped_out else list(video.find_jobs(args.inputs, Path(args.output)))
-    if args.raw and args.inputs != ["-"]:
-        raise video.VideoError("--raw describes frames that come through a pipe: give - as INPUT")
+    jobs = _jobs(args)
     report = _Report(args)
     failed = 0
     with _stopping(report) as stop, engine.Runtime(args.bundle, **runtime_options(args)) as runtime:
@@ -101,6 +103,23 @@ def execute(args: argparse.Namespace) -> int:
     if failed:
         raise video.VideoError(f"{failed} of {len(jobs)} inputs failed")
     return 0
+
+
+def _jobs(args: argparse.Namespace) -> list[tuple[Any, Any]]:
+    """Pairs of input and output, either of which may be `-`."""
+    from zsm.runtime import video
+
+    if args.raw and args.inputs != ["-"]:
+        raise video.VideoError("--raw describes frames that come through a pipe: give - as INPUT")
+    if args.output == "-":
+        if len(args.inputs) > 1 or args.preview:
+            raise video.VideoError("a pipe takes one restored video: give one INPUT and no --preview")
+        if sys.stdout.isatty():
+            raise video.VideoError("video doesn't go to a terminal: pipe the output into a program")
+        return [(args.inputs[0] if args.inputs == ["-"] else Path(args.inputs[0]), "-")]
+    if args.inputs == ["-"]:
+        return [("-", args.output)]
+    return list(video.find_jobs(args.inputs, Path(args.output)))
 
 
 def _options(args: argparse.Namespace) -> "video.Options":
@@ -141,7 +160,7 @@ def _restore(
 ) -> None:
     from zsm.runtime import video
 
-    if args.resume and target != "-" and Path(target).exists():
+    if args.resume and target != "-" and video.is_finished(Path(target)):
         report.say(f"{target} is finished already")
         return
     source = video.open_pipe(sys.stdin.buffer, args.raw) if path == "-" else video.open_source(path, rate=args.rate)
