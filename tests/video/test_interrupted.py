@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import replace
@@ -190,12 +189,10 @@ def test_the_first_error_of_any_part_stops_everything(clip: Path, tmp_path: Path
 
     for network, listener, kind in ((broken, print, ZeroDivisionError), (restore, failing_listener, OSError)):
         source = open_source(clip)
-        begin = time.monotonic()
         quiet = (lambda progress: None) if listener is print else listener
         with pytest.raises(kind, match="broke"):
             restore_to_file(source, clip, tmp_path / "out.mp4", network, Options(encoding=FAST), listener=quiet)
         source.close()
-        assert time.monotonic() - begin < 4, "a part waited for one that had failed"
         assert list(tmp_path.iterdir()) == []
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("zsm-")]
 
