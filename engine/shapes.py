@@ -60,17 +60,17 @@ def batch(manifest: Manifest, stage: str) -> int:
 
 def input_shapes(manifest: Manifest, stage: str, size: Size) -> dict[str, Shape]:
     """A stage's inputs: their shapes at an LR size; of one that holds a size, the values."""
-    symbols = _symbols(size, batch(manifest, stage))
+    known = symbols(size, batch(manifest, stage))
     return {
-        tensor.name: (SCALE * size.height, SCALE * size.width) if holds_size(tensor) else shape_of(tensor, symbols)
+        tensor.name: (SCALE * size.height, SCALE * size.width) if holds_size(tensor) else shape_of(tensor, known)
         for tensor in manifest.stages[stage].inputs
     }
 
 
 def output_shapes(manifest: Manifest, stage: str, size: Size) -> dict[str, Shape]:
     """A stage's outputs: their shapes at an LR size."""
-    symbols = _symbols(size, batch(manifest, stage))
-    return {tensor.name: shape_of(tensor, symbols) for tensor in manifest.stages[stage].outputs}
+    known = symbols(size, batch(manifest, stage))
+    return {tensor.name: shape_of(tensor, known) for tensor in manifest.stages[stage].outputs}
 
 
 def shape_of(tensor: TensorSpec, symbols: Mapping[str, int]) -> Shape:
@@ -78,7 +78,8 @@ def shape_of(tensor: TensorSpec, symbols: Mapping[str, int]) -> Shape:
     return tuple(_dimension(extent, symbols) for extent in tensor.shape)
 
 
-def _symbols(size: Size, n: int) -> dict[str, int]:
+def symbols(size: Size, n: int) -> dict[str, int]:
+    """What a manifest's symbols stand for, for `n` frames of an LR size."""
     height, width = (-(-extent // MULTIPLE) * MULTIPLE for extent in (size.height, size.width))
     return {"n": n, "h": size.height, "w": size.width, "H": height, "W": width}
 
@@ -86,9 +87,9 @@ def _symbols(size: Size, n: int) -> dict[str, int]:
 def _dimension(extent: int | str, symbols: Mapping[str, int]) -> int:
     if isinstance(extent, int):
         return extent
-    match = re.fullmatch(r"(\d*)([a-zA-Z])(?:/(\d+))?", extent)
+    match = re.fullmatch(r"(\d*)([a-zA-Z])(?:/(\d+))?(?:\+(\d+))?", extent)
     if not match or match[2] not in symbols:
         raise SizeError(f"the bundle has a dimension {extent!r}, which this zsm can't read; upgrade zsm")
     value = Fraction(int(match[1] or 1) * symbols[match[2]], int(match[3] or 1))
     assert value.denominator == 1
-    return int(value)
+    return int(value) + int(match[4] or 0)

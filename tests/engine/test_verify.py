@@ -111,7 +111,7 @@ def test_errors_are_relative_and_nonsense_fails(found: list[float], works: bool,
 
 
 def test_integers_may_be_rounded_either_way() -> None:
-    expected = np.arange(0, 240, 3, np.uint8)
+    expected = np.arange(0, 240, 3).astype(np.uint8)
     one = (np.arange(len(expected)) % 5 == 0).astype(np.uint8)
     assert compare("x", expected, expected + one, 1e-4).works
     assert not compare("x", expected, expected + 2 * one, 1e-4).works

@@ -37,7 +37,7 @@ def execute(args: argparse.Namespace) -> int:
 
     bundle, size = Bundle(args.bundle), Size.parse(args.size)
     results = []
-    console = Console(highlight=False)
+    console = Console(highlight=False, soft_wrap=True)
     if not args.json:
         console.print(f"{args.bundle} ({bundle.manifest.precision}) on {args.device} at {size}, against the CPU")
 

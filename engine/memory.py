@@ -1,0 +1,89 @@
+"""What a size of frames needs of a GPU's memory, before it is tried."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import onnx
+from onnx.helper import tensor_dtype_to_np_dtype
+
+from zsm.engine.bundle import Bundle, Manifest, TensorSpec
+from zsm.engine.shapes import batch, shape_of, symbols
+from zsm.engine.sizes import Size
+
+
+@dataclass(frozen=True, kw_only=True)
+class Memory:
+    """Bytes, by what needs them."""
+
+    weights: int
+    window: int
+    """Tensors that live as long as a window: features, hidden states and planes of its frames."""
+    activations: int
+    """Within the stage that needs most, when each tensor is dropped after its last use."""
+    stage: str
+    """That stage."""
+
+    @property
+    def total(self) -> int:
+        """All of it."""
+        return self.weights + self.window + self.activations
+
+
+def estimate(bundle: Bundle, size: Size, window: int) -> Memory:
+    """The memory that frames of a size need, as the graphs have it.
+
+    Libraries need less where they fuse layers, and more for workspaces, other layouts and themselves.
+    """
+    manifest = bundle.manifest
+    peaks = {name: _peak(bundle, name, size) for name, spec in manifest.stages.items() if spec.parameters}
+    stage = max(peaks, key=lambda name: peaks[name])
+    return Memory(
+        weights=sum(spec.bytes for spec in manifest.stages.values()),
+        window=_window(manifest, size, window),
+        activations=peaks[stage],
+        stage=stage,
+    )
+
+
+def _peak(bundle: Bundle, stage: str, size: Size) -> int:
+    """The most bytes that live at once within a stage, its inputs and outputs included."""
+    graph = onnx.load_from_string(bundle.read(stage)).graph
+    known = symbols(size, batch(bundle.manifest, stage))
+    weights = {tensor.name for tensor in graph.initializer}
+    values = (*graph.input, *graph.output, *graph.value_info)
+    sizes = {value.name: _bytes(value, known) for value in values if value.name not in weights}
+    last_use = {name: number for number, node in enumerate(graph.node) for name in node.input}
+    kept = {value.name for value in (*graph.input, *graph.output)}
+    live = peak = sum(sizes[value.name] for value in graph.input)
+    for number, node in enumerate(graph.node):
+        live += sum(sizes.get(name, 0) for name in node.output)
+        peak = max(peak, live)
+        dropped = {name for name in (*node.input, *node.output) if last_use.get(name, number) == number} - kept
+        live -= sum(sizes.get(name, 0) for name in dropped)
+    return peak
+
+
+def _bytes(value: onnx.ValueInfoProto, known: Mapping[str, int]) -> int:
+    tensor = value.type.tensor_type
+    extents = tuple(dim.dim_param or dim.dim_value for dim in tensor.shape.dim)
+    dtype = tensor_dtype_to_np_dtype(tensor.elem_type)
+    return math.prod(shape_of(TensorSpec(name="", dtype=dtype.name, shape=extents), known)) * dtype.itemsize
+
+
+def _window(manifest: Manifest, size: Size, window: int) -> int:
+    """Frames' planes and levels, the features between them, hidden states, and the recurrence's own tensors."""
+    known = symbols(size, 1)
+
+    def size_of(stage: str, output: str | None = None) -> int:
+        item = 2 if manifest.precision == "fp16" else 4
+        outputs = manifest.stages[stage].outputs
+        return sum(item * math.prod(shape_of(t, known)) for t in outputs if output in (None, t.name))
+
+    feature = size_of("extract", "level1")
+    directions = manifest.network.directions
+    frames = (window + 1) * (size_of("ingest_float32") + size_of("extract"))  # the next comes before the oldest goes
+    gaps = window * feature
+    states = directions * (2 * window - 1) * feature
+    recurrence = 5 * directions * feature  # of one step: the feature, hidden state and cell before, those after
+    return frames + gaps + states + recurrence

@@ -1,0 +1,78 @@
+"""The estimate of memory against what a backend takes, and trtexec's commands."""
+
+import re
+import shlex
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from zsm.cli import main
+from zsm.engine import Bundle, BundleError
+from zsm.engine.backends.device import DeviceBackend
+from zsm.engine.memory import estimate
+from zsm.engine.shapes import SizeRange
+from zsm.engine.sizes import Size
+from zsm.engine.trtexec import commands
+from zsm.runtime.stream import stream
+
+Open = Callable[[Path, Any], DeviceBackend]
+
+
+@pytest.mark.parametrize("window", [3, 5])
+def test_a_window_takes_what_was_estimated(window: int, tiny_bundle: Path, host_backend: Open, host_gpu: Any) -> None:
+    size = Size(32, 24)
+    backend = host_backend(tiny_bundle, host_gpu)
+    frames = np.zeros((2 * window, size.height, size.width, 3), np.uint8)
+    for _ in stream(backend, frames, directions=2, window=window, overlap=1):
+        pass
+    output = 16 * 3 * size.pixels * (4 + 1)  # planes and pixels at the end, which count as a stage's
+    memory = estimate(Bundle(tiny_bundle), size, window)
+    assert host_gpu.bytes - output == pytest.approx(memory.window, rel=0.02)
+
+
+def test_activations_grow_with_the_frame_and_the_largest_stage_is_named(tiny_bundle: Path) -> None:
+    bundle = Bundle(tiny_bundle)
+    small, large = (estimate(bundle, Size(32 * scale, 24 * scale), 4) for scale in (1, 2))
+    assert large.activations == 4 * small.activations
+    assert large.window == 4 * small.window
+    assert large.weights == small.weights == sum(stage.bytes for stage in bundle.manifest.stages.values())
+    # Before the last convolution of the reconstruction two maps of 8 channels at 4x live at once.
+    assert small.stage == "reconstruct"
+    assert small.activations >= 2 * 8 * 16 * 32 * 24 * 4
+
+
+def test_the_command_tells_the_memory(tiny_bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["info", str(tiny_bundle), "--memory", "--size", "960x540"]) == 0
+    text = capsys.readouterr().out
+    total = estimate(Bundle(tiny_bundle), Size(960, 540), 4).total
+    assert f"{total / 2**20:,.0f} MiB" in text
+
+
+def test_trtexec_gets_shapes_types_and_the_plugin(
+    tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "libzsm_tensorrt11.so").touch()
+    monkeypatch.setenv("ZSM_PLUGIN_DIR", str(tmp_path))
+    sizes = SizeRange(min=Size(64, 48), opt=Size(480, 270), max=Size(960, 540))
+    found = commands(Bundle(tiny_bundle), sizes)
+    assert "ingest_uint16" not in found
+    propagate = shlex.split(found["propagate"])
+    assert propagate[0] == "trtexec"
+    assert {"--stronglyTyped", "--noTF32", f"--dynamicPlugins={tmp_path}/libzsm_tensorrt11.so"} <= set(propagate)
+    assert "--optShapes=feature:2x8x272x480,hidden:2x8x272x480,cell:2x8x272x480" in propagate
+    assert Path(propagate[1].removeprefix("--onnx=")).is_file()
+    emit = found["emit_uint8"]
+    assert "--maxShapes=planes:1x3x2160x3840,size:2160x3840" in emit
+    assert "dynamicPlugins" not in emit
+    assert not re.search(r"--(fp16|int8|best)", "".join(found.values()))
+
+
+def test_trtexec_would_take_the_functions_of_a_portable_bundle(tiny_bundle: Path) -> None:
+    bundle = Bundle(tiny_bundle)
+    bundle.manifest = replace(bundle.manifest, portable=True)
+    with pytest.raises(BundleError, match="--portable"):
+        commands(bundle, SizeRange.only(Size(64, 48)))
