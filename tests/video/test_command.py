@@ -182,6 +182,15 @@ def test_the_progress_line_names_the_bottleneck(bicubic_bundle: Path, clip: Path
     assert re.search(rb"39/39 frames +[\d.]+ frames/s +0:00:00 to go +\(limited by (de|en)?co(de|mpute)\)", text)
 
 
+def test_a_missing_package_is_named(bicubic_bundle: Path, tmp_path: Path) -> None:
+    script = "import importlib.util as u; find = u.find_spec; u.find_spec = lambda n: None if n == 'av' else find(n)"
+    command = [sys.executable, "-c", f"{script}\nimport sys; from zsm.cli import main; sys.exit(main())", "run",
+               str(bicubic_bundle), "in.mp4", str(tmp_path / "out.mp4")]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr == "zsm run: videos need the Python package av: pip install 'zsm[video]'\n"
+
+
 def test_only_one_video_goes_into_a_pipe(bicubic_bundle: Path, clip: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["run", str(bicubic_bundle), str(clip), str(clip), "-"]) == 1
     assert "a pipe takes one restored video" in capsys.readouterr().err
