@@ -98,7 +98,10 @@ def _prepare_clip(clip: Clip, cache: Path, preparation: Preparation) -> Iterator
     if stale:
         frames = list(clip.frames())
         for scale, folder in stale.items():
-            _write(folder, [_shrink(frame, scale) for frame in frames], preparation.still, origin)
+            try:
+                _write(folder, [_shrink(frame, scale) for frame in frames], preparation.still, origin)
+            except OSError as error:
+                raise FootageError(f"can't prepare {clip.name} in {folder}: {error}") from error
     for folder in folders.values():
         yield _open(folder)
 

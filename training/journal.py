@@ -20,8 +20,9 @@ PICTURED = 1
 class Journal:
     """Writes to `folder`, or says nothing without one. A context manager."""
 
-    def __init__(self, folder: Path | None) -> None:
-        self._writer = None if folder is None else SummaryWriter(str(folder))
+    def __init__(self, folder: Path | None, step: int) -> None:
+        """`step` is the run's: what an interrupted run wrote of later ones is not shown."""
+        self._writer = None if folder is None else SummaryWriter(str(folder), purge_step=step)
 
     def __enter__(self) -> Self:
         return self

@@ -48,8 +48,11 @@ class State:
         content = {name: module.state_dict() for name, module in self._modules.items()}
         content |= {"adam": self._adam.state_dict(), "config": self._config.to_dict(), "progress": vars(self._progress)}
         temporary = self._path.with_suffix(".part")
-        torch.save(content, temporary)
-        temporary.replace(self._path)
+        try:
+            torch.save(content, temporary)
+            temporary.replace(self._path)
+        finally:
+            temporary.unlink(missing_ok=True)
 
     def load(self, device: torch.device) -> bool:
         """Go back to what was saved; False if there is nothing.

@@ -7,6 +7,7 @@ starts one process for each; every process takes its share of each batch.
 
 import json
 import logging
+import math
 import time
 from collections.abc import Iterator
 from itertools import count
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 
+from zsm.errors import Error
 from zsm.evaluation import degradations
 from zsm.export.model import Network, checkpoint
 from zsm.training import initial, state, validation
@@ -32,11 +34,23 @@ log = logging.getLogger("zsm")
 LATEST = "latest.safetensors"
 
 
+class TrainingError(Error):
+    """A run that can't start, or can't go on."""
+
+
 class Trainer:
     """One run, new or gone on with, in `folder`."""
 
     def __init__(self, config: TrainingConfig, sources: Sources, folder: Path, processes: Processes) -> None:
-        """Raises StateError if `folder` holds a run of another configuration."""
+        """Raises TrainingError if this many processes can't share a batch or the folder can't be made."""
+        if config.optimiser.batch % processes.count:
+            raise TrainingError(
+                f"optimiser.batch is {config.optimiser.batch}, which {processes.count} processes can't share evenly"
+            )
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise TrainingError(f"can't make the folder {folder}: {error}") from error
         self.config, self.sources, self.folder, self.processes = config, sources, folder, processes
         torch.manual_seed(config.run.seed)
         network = initial.network(config.network, config.start)
@@ -50,11 +64,16 @@ class Trainer:
         self._state = state.State(folder / "state.pt", config, self.objective, self.average, self.adam, self.progress)
 
     def run(self) -> None:
-        """Train to the schedule's end. What comes after the last `state.pt` is lost when interrupted."""
+        """Train to the schedule's end. What comes after the last `state.pt` is lost when interrupted.
+
+        Raises:
+            StateError: the folder holds a run of another configuration.
+            TrainingError: the loss is no longer a number.
+        """
         if self._state.load(self.processes.device):
             log.info("going on from step %d in %s", self.progress.step, self.folder)
         module = self.processes.wrap(self.objective)
-        with Journal(self.folder / "logs" if self.processes.first else None) as journal:
+        with Journal(self.folder / "logs" if self.processes.first else None, self.progress.step) as journal:
             if self.progress.step == 0:
                 self._validate(journal)
             started = time.perf_counter()
@@ -87,14 +106,23 @@ class Trainer:
         return losses
 
     def _after_step(self, journal: Journal, losses: Losses) -> None:
-        run, step, done = self.config.run, self.progress.step, self._done()
-        if step % run.log_every == 0 or done:
-            means = {name: self.processes.mean(value) for name, value in vars(losses).items()}
+        run, step = self.config.run, self.progress.step
+        log_it, validate, save = (
+            step % often == 0 or self._done() for often in (run.log_every, run.validate_every, run.checkpoint_every)
+        )
+        if not (log_it or validate or save):
+            return
+        means = {name: self.processes.mean(value) for name, value in vars(losses).items()}
+        if not math.isfinite(means["total"]):
+            raise TrainingError(
+                f"the loss of step {step} is {means['total']}; lower schedule.learning_rate and begin again"
+            )
+        if log_it:
             rate = self.adam.param_groups[0]["lr"]
             journal.losses(step, {**means, "learning rate": rate}, self.progress.seconds)
-        if step % run.validate_every == 0 or done:
+        if validate:
             self._validate(journal)
-        if (step % run.checkpoint_every == 0 or done) and self.processes.first:
+        if save and self.processes.first:
             self._state.save()
 
     def _batches(self) -> Iterator[tuple[Tensor, Tensor]]:
@@ -112,6 +140,8 @@ class Trainer:
             examples,
             batch_sampler=Numbers(self.progress.step, batch, mine),
             num_workers=self.config.run.workers,
+            # Otherwise footage would be copied to each worker instead of mapped.
+            multiprocessing_context="fork" if self.config.run.workers else None,
             pin_memory=processes.device.type == "cuda",
         )
         yield from loader

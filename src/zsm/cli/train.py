@@ -16,7 +16,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="the run's folder")
     parser.add_argument("--cache", type=Path, metavar="DIR", help="where prepared footage is kept (OUT/footage)")
     parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N (cpu)")
-    parser.add_argument("--threads", type=int, metavar="N", help="CPU threads (all cores)")
+    parser.add_argument("--threads", type=_positive, metavar="N", help="CPU threads (all cores)")
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number above 0")
+    return int(text)
 
 
 def execute(args: argparse.Namespace) -> int:
@@ -32,7 +38,6 @@ def execute(args: argparse.Namespace) -> int:
     settings = config.load(args.config)
     if args.threads is not None:
         torch.set_num_threads(args.threads)
-    args.out.mkdir(parents=True, exist_ok=True)
     cache = args.cache or args.out / "footage"
     with distributed.join(args.device) as processes:
         if not processes.first:
