@@ -7,10 +7,14 @@ import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import zsm
-from zsm.engine import machine
+from zsm import plugins
+from zsm.engine import cuda, machine, trt
 from zsm.engine.cache import cache_folder
+from zsm.errors import Error
+from zsm.plugins.native import Core
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,7 +89,7 @@ def _onnxruntime() -> Iterator[Check]:
             yield Check(name=f"  {provider}", works=True, found="available")
 
 
-def _gpu() -> Iterator[Check]:
+def _driver() -> Iterator[Check]:
     command = shutil.which("nvidia-smi")
     fix = "only needed for --device cuda: install NVIDIA's driver"
     if command is None:
@@ -104,4 +108,80 @@ def _gpu() -> Iterator[Check]:
         yield Check(name=f"cuda:{number}", works=True, found=line)
 
 
-_LOOKS: tuple[Callable[[], Iterator[Check]], ...] = (_basics, _onnxruntime, _packages, _gpu)
+def _attempt(name: str, what: Callable[[], str], fix: str) -> Check:
+    """A check that works if a function returns; what it returns or raises is what was found."""
+    try:
+        return Check(name=name, works=True, found=what())
+    except Error as error:
+        return Check(name=name, works=False, found=str(error), fix=fix)
+
+
+def _cuda() -> Iterator[Check]:
+    def devices() -> str:
+        count = cuda.device_count()
+        if not count:
+            raise Error("no GPU")
+        about = (cuda.Gpu(index) for index in range(count))
+        return ", ".join(f"cuda:{gpu.index} {gpu.name}, compute capability {gpu.capability}" for gpu in about)
+
+    yield _attempt("cuda-python", devices, "only needed for TensorRT")
+    name = "CUDAExecutionProvider"
+    fix = "for GPUs without TensorRT: pip uninstall onnxruntime, then pip install 'zsm[gpu]'"
+    yield Check(name=f"ONNX Runtime {name}", works=_has_provider(name), found=_provider_state(name), fix=fix)
+
+
+def _has_provider(name: str) -> bool:
+    try:
+        return name in importlib.import_module("onnxruntime").get_available_providers()
+    except Exception:  # said by the check of onnxruntime itself
+        return False
+
+
+def _provider_state(name: str) -> str:
+    return "available" if _has_provider(name) else "absent"
+
+
+def _tensorrt() -> Iterator[Check]:
+    def version() -> str:
+        return str(trt.tensorrt().__version__)
+
+    check = _attempt("TensorRT", version, "only needed for --backend tensorrt")
+    yield check
+    majors = [check.found.split(".")[0]] if check.works else [str(major) for major in trt.MAJORS]
+    for major in majors:
+        yield _library(f"tensorrt{major}", f"TensorRT {major}")
+
+
+def _library(name: str, use: str) -> Check:
+    fix = f"only needed for {use}: build it as docs/profiling.md says, or set ZSM_PLUGIN_DIR"
+
+    def found() -> str:
+        path = plugins.library(name)
+        if path is None:
+            raise Error("not built")
+        return f"{path}, {_architectures(path)}"
+
+    return _attempt(f"libzsm_{name}.so", found, fix)
+
+
+def _architectures(path: Path) -> str:
+    try:
+        known = Core(path).cuda_architectures()
+    except OSError as error:
+        raise Error(f"{path} can't be loaded: {error}") from error
+    return f"CUDA code for {', '.join(known)}" if known else "no CUDA code"
+
+
+def _native() -> Iterator[Check]:
+    yield _library("onnxruntime", "more speed on the CPU")
+
+
+_LOOKS: tuple[Callable[[], Iterator[Check]], ...] = (
+    _basics,
+    _onnxruntime,
+    _packages,
+    _native,
+    _driver,
+    _cuda,
+    _tensorrt,
+)

@@ -12,7 +12,7 @@ from zsm.plugins import load
 from zsm.plugins.operator import NAME
 
 OLDEST = (10, 1)
-NEWEST_MAJOR = 11
+MAJORS = (10, 11)
 
 log = logging.getLogger("zsm.tensorrt")
 
@@ -35,7 +35,7 @@ def tensorrt() -> Any:
 def check_version(version: str) -> None:
     """Raise BackendError unless this is a TensorRT that is known to work."""
     major, minor = (int(part) for part in version.split(".")[:2])
-    if (major, minor) < OLDEST or major > NEWEST_MAJOR:
+    if (major, minor) < OLDEST or major not in MAJORS:
         raise BackendError(f"TensorRT {version} isn't supported; install 10.1 to 11, or give --backend onnxruntime")
 
 

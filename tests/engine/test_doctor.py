@@ -1,0 +1,68 @@
+"""What doctor says of GPUs, their libraries and ours, here and where things are broken."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from zsm.engine import BackendError, cuda, doctor, trt
+from zsm.engine.doctor import Check, examine
+
+
+def checks() -> dict[str, Check]:
+    return {check.name: check for check in examine()}
+
+
+def test_everything_that_does_not_work_says_what_to_do() -> None:
+    for check in examine():
+        assert check.works or check.fix, check.name
+
+
+def test_tensorrt_that_cannot_be_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "tensorrt.py").write_text("raise ImportError('libnvinfer.so.11: cannot open')")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "tensorrt", raising=False)
+    trt.tensorrt.cache_clear()
+    found = checks()["TensorRT"]
+    assert not found.works
+    assert "libnvinfer.so.11: cannot open" in found.found
+
+
+def test_a_library_of_ours_that_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "libzsm_onnxruntime.so").write_text("nonsense")
+    monkeypatch.setenv("ZSM_PLUGIN_DIR", str(tmp_path))
+    found = checks()
+    assert "can't be loaded" in found["libzsm_onnxruntime.so"].found
+    assert found["libzsm_tensorrt11.so"].found == "not built"
+    assert "ZSM_PLUGIN_DIR" in found["libzsm_tensorrt11.so"].fix
+
+
+def test_a_folder_of_libraries_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ZSM_PLUGIN_DIR", str(tmp_path / "nowhere"))
+    assert "which is no folder" in checks()["libzsm_onnxruntime.so"].found
+
+
+def test_cuda_without_a_driver_says_so() -> None:
+    pytest.importorskip("cuda.bindings.runtime", reason="cuda-python is absent: pip install cuda-python")
+    try:
+        message = f"there is no cuda:{cuda.device_count()}"
+    except BackendError:
+        message = "driver"
+    with pytest.raises(BackendError, match=message):
+        cuda.Gpu(99 if message == "driver" else cuda.device_count())
+
+
+def test_without_cuda_python_the_message_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "cuda.bindings.runtime", None)
+    with pytest.raises(BackendError, match=r"pip install 'zsm\[gpu\]'"):
+        cuda.device_count()
+    assert not next(iter(doctor._cuda())).works
+
+
+@pytest.mark.gpu
+def test_a_gpu_is_named(gpu: cuda.Gpu) -> None:
+    assert gpu.name in checks()["cuda-python"].found
+    address = gpu.allocate(1 << 20)
+    gpu.free(address)
+    with pytest.raises(cuda.OutOfMemoryError, match=r"MiB are free"):
+        gpu.allocate(1 << 50)
