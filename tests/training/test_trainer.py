@@ -16,10 +16,13 @@ from zsm.engine.network import NetworkConfig
 from zsm.evaluation import bicubic
 from zsm.export.model import Network, checkpoint
 from zsm.training import initial
-from zsm.training.config import Start
-from zsm.training.data import to_tensor
+from zsm.training.config import Start, TrainingConfig
+from zsm.training.data import ImageSeptuplets, to_tensor
+from zsm.training.distributed import Processes
 from zsm.training.losses import Objective
 from zsm.training.schedule import Schedule
+from zsm.training.sources import Sources
+from zsm.training.trainer import Trainer, TrainingError
 
 STEPS = 24
 RUN = f"""
@@ -186,3 +189,10 @@ def test_a_run_whose_loss_is_no_number_stops_and_saves_nothing_of_it(
     assert "lower schedule.learning_rate" in done.stderr
     assert "Traceback" not in done.stderr
     assert not (out / "state.pt").exists()
+
+
+def test_processes_that_cannot_share_a_batch_evenly_are_refused(tmp_path: Path) -> None:
+    processes = Processes(device=torch.device("cpu"), count=5)
+    nothing = Sources(training=ImageSeptuplets([]), held_out=[])
+    with pytest.raises(TrainingError, match="24, which 5 processes"):
+        Trainer(TrainingConfig(), nothing, tmp_path, processes)
