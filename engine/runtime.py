@@ -11,7 +11,8 @@ import numpy as np
 from zsm.engine.backends import BackendError, StageTime, TimedBackend, open_backend
 from zsm.engine.bundle import Bundle
 from zsm.engine.network import SCALE
-from zsm.runtime import Backend, Cuts, FrameError, Pixels, windows
+from zsm.engine.tiling import chooser
+from zsm.runtime import Backend, Cuts, FrameError, Pixels, tiles, windows
 from zsm.runtime.stream import stream
 
 
@@ -38,6 +39,7 @@ class Runtime:
         overlap: int = 1,
         threads: int | None = None,
         build: bool = False,
+        tile: str | None = None,
     ) -> None:
         """Open a bundle.
 
@@ -46,13 +48,16 @@ class Runtime:
         taken instead. `window`: input frames processed together; `overlap`: how many of them neighbouring windows
         share. `threads`: CPU threads, all cores by default. `build`: build TensorRT engines that are missing when
         the first frame of a size comes, which takes minutes; otherwise that is an error that names the command.
+        `tile`: `WxH`, to process larger frames in tiles, or `auto`, for the fewest that free memory holds.
 
-        Raises BundleError, BackendError or WindowError.
+        Raises BundleError, BackendError, WindowError, TileError or SizeError.
         """
         windows.check(window, overlap)
         self.bundle = bundle if isinstance(bundle, Bundle) else Bundle(bundle)
         self._window = window
         self._overlap = overlap
+        self._tile = tile
+        self._tile_of = chooser(tile, self.bundle, device, window) if tile else None
         self._backend: Backend | None
         self._backend, self._reason = open_backend(self.bundle, device, backend, threads, build)
 
@@ -88,6 +93,11 @@ class Runtime:
 
         Raises FrameError for a frame of another shape or type, or unlike the frames before it.
         """
+        if self._tile_of is None:
+            return self._stream(frames, cuts)
+        return tiles.stream(self._stream, frames, self._tile_of, cuts)
+
+    def _stream(self, frames: Iterable[Pixels], cuts: Cuts) -> Iterator[Pixels]:
         return stream(
             self._open(),
             frames,
@@ -108,6 +118,7 @@ class Runtime:
             "chosen": self._reason,
             "window": self._window,
             "overlap": self._overlap,
+            "tile": self._tile,
             "latency_frames": self.latency,
         }
 

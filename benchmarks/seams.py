@@ -1,0 +1,69 @@
+"""What tiles cost in quality: a clip in two tiles beside the same clip whole, for growing overlaps.
+
+    python benchmarks/seams.py BUNDLE CLIP [--size 256x32] [--frames 2] [--overlaps 16,32,64,128]
+
+CLIP is a video, of which the middle is taken. The error is that of float32 frames, in levels of 255.
+"""
+
+import argparse
+import json
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from zsm.engine import Runtime
+from zsm.engine.sizes import Size
+from zsm.runtime import tiles, video
+
+Frames = NDArray[np.float32]
+DISTANCES = (0, 4, 8, 16, 24, 32, 48, 64)
+
+
+def read(path: Path, size: Size, count: int) -> Frames:
+    source = video.open_source(path)
+    codes = [picture.pixels() for picture in islice(source.pictures(), count)]
+    source.close()
+    height, width = codes[0].shape[:2]
+    top, left = (height - size.height) // 2, (width - size.width) // 2
+    clip = np.stack(codes)[:, top : top + size.height, left : left + size.width]
+    frames: Frames = clip.astype(np.float32) / np.float32(np.iinfo(clip.dtype).max)
+    return frames
+
+
+def measure(runtime: Runtime, clip: Frames, whole: Any, overlap: int) -> dict[str, object]:
+    height, width = clip.shape[1:3]
+    tile = -(-(width + overlap) // 8) * 4, -(-height // 4) * 4
+    spans = tiles.spans(width, tile[0], overlap)
+    process = partial(tiles.stream, tile_of=lambda width, height: tile, overlap=overlap)
+    found = np.stack(list(process(lambda frames, cuts: runtime.stream(frames, cuts=cuts), clip)))
+    error = 255 * np.abs(found - whole).max((0, 1, 3))
+    distance = np.abs(np.arange(len(error)) // 4 - spans[0].keep.stop)
+    return {
+        "overlap": overlap,
+        "tiles": [[span.read.start, span.read.stop] for span in spans],
+        "largest_error": float(error.max()),
+        "largest_error_beyond": {d: float(error[distance >= d].max()) for d in DISTANCES if (distance >= d).any()},
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("bundle", type=Path)
+    parser.add_argument("clip", type=Path)
+    parser.add_argument("--size", default="256x32")
+    parser.add_argument("--frames", type=int, default=2)
+    parser.add_argument("--overlaps", default="16,32,64,128")
+    args = parser.parse_args()
+    clip = read(args.clip, Size.parse(args.size), args.frames)
+    with Runtime(args.bundle) as runtime:
+        whole = runtime(clip)
+        for overlap in map(int, args.overlaps.split(",")):
+            print(json.dumps(measure(runtime, clip, whole, overlap)), flush=True)
+
+
+if __name__ == "__main__":
+    main()
