@@ -2,9 +2,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/pip --disable-pip-version-check --quiet
-JOBS ?= $(shell nproc)
 
-.PHONY: demo test check format test-gpu bench clean
+.PHONY: help demo test check format test-gpu bench clean
 .DEFAULT_GOAL := help
 
 help:

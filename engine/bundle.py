@@ -5,7 +5,9 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any, Literal, Self, get_args
+from typing import Annotated, Literal, Self
+
+import msgspec
 
 from zsm.engine.network import ConfigError, NetworkConfig
 from zsm.errors import Error
@@ -14,6 +16,7 @@ MANIFEST = "manifest.json"
 FORMAT_VERSION = 1
 
 Precision = Literal["fp32", "fp16"]
+Count = Annotated[int, msgspec.Meta(ge=0)]
 
 
 class BundleError(Error):
@@ -35,12 +38,17 @@ class StageSpec:
 
     file: str
     sha256: str
-    bytes: int
-    parameters: int
+    bytes: Count
+    parameters: Count
     flop_per_pixel: float
     """Floating-point operations (a multiply-add is two) of one call on one frame, per LR pixel."""
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
+
+    def __post_init__(self) -> None:
+        parts = PurePosixPath(self.file).parts
+        if not parts or parts[0] == "/" or ".." in parts or "\\" in self.file or "\0" in self.file:
+            raise BundleError(f"a stage points outside the bundle, to {self.file!r}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +63,7 @@ class Manifest:
     """Whether the files carry the operator's function, so that any ONNX Runtime opens them."""
     trained: bool
     weights_sha256: str
-    """Digest of the weights file that the bundle was exported from; empty for an untrained network."""
+    """Digest of the weights file that the bundle was exported from; empty if there was none."""
     licence: str
     stages: Mapping[str, StageSpec]
 
@@ -64,41 +72,32 @@ class Manifest:
         return json.dumps(asdict(self), indent=1) + "\n"
 
     @classmethod
-    def from_json(cls, text: str) -> Self:
+    def from_json(cls, text: bytes) -> Self:
         """Read `manifest.json`; raises BundleError for what no bundle of this format says."""
         try:
-            values = json.loads(text)
-            version = values["format_version"]
-            if not isinstance(version, int):
-                raise BundleError(f"its format version is {version!r}, which is no number")
+            version = msgspec.json.decode(text, type=_Version).format_version
             if version > FORMAT_VERSION:
                 raise BundleError(
                     f"its format is version {version}, this zsm reads up to {FORMAT_VERSION}; upgrade zsm"
                 )
-            network = NetworkConfig.from_dict(values.pop("network"))
-            stages = {name: _stage(name, stage) for name, stage in values.pop("stages").items()}
-            manifest = cls(network=network, stages=stages, **values)
-        except ConfigError as error:
+            manifest = msgspec.json.decode(text, type=cls)
+        except (msgspec.DecodeError, ConfigError, RecursionError, UnicodeDecodeError) as error:
             raise BundleError(str(error)) from error
-        except json.JSONDecodeError as error:
-            raise BundleError(f"it is no JSON: {error}") from error
-        except (KeyError, TypeError, AttributeError) as error:
-            raise BundleError(f"a field is missing, unknown or of the wrong type: {error}") from error
-        if manifest.precision not in get_args(Precision):
-            raise BundleError(f"its precision is {manifest.precision!r}; fp32 and fp16 are known")
+        missing = sorted(_required(manifest.network) - manifest.stages.keys())
+        if missing:
+            raise BundleError(f"there is no stage {', '.join(missing)} in it")
         return manifest
 
 
-def _stage(name: str, values: dict[str, Any]) -> StageSpec:
-    file = PurePosixPath(values["file"])
-    if file.is_absolute() or ".." in file.parts or "\\" in values["file"]:
-        raise BundleError(f"stage {name} points outside the bundle, to {values['file']}")
-    inputs, outputs = (tuple(map(_tensor, values.pop(side))) for side in ("inputs", "outputs"))
-    return StageSpec(inputs=inputs, outputs=outputs, **values)
+@dataclass(frozen=True, kw_only=True)
+class _Version:
+    format_version: Annotated[int, msgspec.Meta(ge=1)]
 
 
-def _tensor(values: dict[str, Any]) -> TensorSpec:
-    return TensorSpec(name=values["name"], dtype=values["dtype"], shape=tuple(values["shape"]))
+def _required(network: NetworkConfig) -> set[str]:
+    """The stages that a network's bundle has."""
+    pixels = {f"{stage}_{dtype}" for stage in ("ingest", "emit") for dtype in ("uint8", "uint16", "float32")}
+    return pixels | {"extract", "interpolate", "reconstruct"} | ({"propagate"} if network.directions else set())
 
 
 class Bundle:
@@ -109,14 +108,14 @@ class Bundle:
         self.path = Path(path)
         file = self.path / MANIFEST
         try:
-            self.manifest = Manifest.from_json(file.read_text("utf-8"))
+            self.manifest = Manifest.from_json(file.read_bytes())
         except BundleError as error:
             raise BundleError(f"{file} can't be used: {error}") from error
         except (FileNotFoundError, NotADirectoryError) as error:
             raise BundleError(
                 f"{self.path} is no bundle: there is no {MANIFEST} in it; make one with zsm-export"
             ) from error
-        except (OSError, UnicodeDecodeError) as error:
+        except (OSError, ValueError) as error:
             raise BundleError(f"{file} can't be read: {error}") from error
 
     @property

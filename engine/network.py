@@ -4,16 +4,17 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, Self, get_args
 
 from zsm.errors import Error
+from zsm.runtime import SCALE
 
 Base = Literal["none", "bicubic"]
 Interpolation = Literal["deformable", "naive"]
 Recurrence = Literal["deformable", "plain", "none"]
 
-SCALE = 4
-"""Enlargement of height and width."""
-
 MULTIPLE = 4
 """Stages run on planes whose height and width are multiples of this (three pyramid levels)."""
+
+
+__all__ = ["MULTIPLE", "SCALE", "ConfigError", "NetworkConfig"]
 
 
 class ConfigError(Error):
@@ -54,6 +55,8 @@ class NetworkConfig:
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or value < least:
                 raise ConfigError(f"network {name} is {value!r}; give an integer of at least {least}")
+        if not isinstance(self.bidirectional, bool):
+            raise ConfigError(f"network bidirectional is {self.bidirectional!r}; choose true or false")
         for name, choices in (("base", Base), ("interpolation", Interpolation), ("recurrence", Recurrence)):
             value = getattr(self, name)
             if value not in get_args(choices):
@@ -71,6 +74,8 @@ class NetworkConfig:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Self:
         """Make a configuration from plain values, as JSON and TOML have them."""
+        if not isinstance(values, dict):
+            raise ConfigError(f"the network is {values!r}; give a table of settings")
         unknown = sorted(set(values) - {field.name for field in fields(cls)})
         if unknown:
             raise ConfigError(f"unknown network setting {', '.join(unknown)}")

@@ -26,7 +26,7 @@ class Runtime:
 
     Frames are RGB: uint8, uint16, or float32 in [0, 1]; outputs have the inputs' type (float32 is not
     clipped) and belong to the caller. Any size from 1x1 up. A Runtime belongs to one thread at a time;
-    several may exist. Every error is a `zsm.Error` that says what to do.
+    several may exist. What bundles, frames and machines can be wrong about raises a `zsm.Error` that says what to do.
     """
 
     def __init__(
@@ -76,7 +76,11 @@ class Runtime:
         if not isinstance(clip, np.ndarray) or clip.ndim != 4 or not len(clip):
             found = f"of shape {clip.shape}" if isinstance(clip, np.ndarray) else f"a {type(clip).__name__}"
             raise FrameError(f"the clip is {found}; give a NumPy array (frames, height, width, 3)")
+        if isinstance(cuts, Iterator):
+            cuts = list(cuts)
         outputs = self.stream(clip, cuts=cuts)
+        if cuts is not None and not callable(cuts):
+            windows.plan(len(clip), self._window, self._overlap, cuts)  # raises for a cut beyond the clip
         first = next(outputs)
         result = np.empty((2 * len(clip) - 1, *first.shape), first.dtype)
         result[0] = first
@@ -131,7 +135,8 @@ class Runtime:
         try:
             yield times
         finally:
-            self._backend = inner
+            if self._backend is not None:
+                self._backend = inner
 
     def close(self) -> None:
         """Give back what the backend holds. The Runtime can't be used afterwards."""

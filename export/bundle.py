@@ -57,6 +57,7 @@ def export_bundle(
     The bundle is verified against the network before it gets its name; on any failure none is left.
     """
     options = options or Options()
+    out = out.resolve()
     _check_target(out, options)
     with _staging(out) as folder:
         specs = {}
@@ -177,10 +178,14 @@ def _staging(out: Path) -> Iterator[Path]:
 
 def _put_in_place(folder: Path, out: Path) -> None:
     """Give the finished folder its name; an older bundle there goes only when the new one is complete."""
-    if out.exists():
-        old = folder.with_name(folder.name + ".old")
-        out.rename(old)
+    if not out.exists():
         folder.rename(out)
-        shutil.rmtree(old)
-    else:
+        return
+    old = folder.with_name(folder.name + ".old")
+    out.rename(old)
+    try:
         folder.rename(out)
+    except OSError:
+        old.rename(out)
+        raise
+    shutil.rmtree(old)

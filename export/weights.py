@@ -2,13 +2,13 @@
 
 import hashlib
 import http.client
-import tempfile
 import urllib.error
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 
 from zsm.engine.cache import cache_folder
+from zsm.engine.engine_cache import write_atomically
 from zsm.errors import Error
 
 FILE = "xiang2020zooming.pth"
@@ -40,23 +40,19 @@ def fetch(url: str = URL, blob: str = BLOB, progress: Progress = lambda done, to
     Raises WeightsError when it can't be reached, or when what came isn't it; then nothing is kept.
     """
     target = cache_folder() / "weights" / FILE
-    if target.is_file() and git_blob_id(target.read_bytes()) == blob:
-        return target
-    content = _download(url, progress)
-    found = git_blob_id(content)
-    if found != blob:
-        raise WeightsError(
-            f"{url} gave {len(content)} bytes with git blob id {found}, not the released checkpoint ({blob}); "
-            "nothing was kept: try again, or give another --url"
-        )
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=target.parent, prefix=FILE, delete=False) as file:
-            part = Path(file.name)
-            file.write(content)
-        part.replace(target)
+        if target.is_file() and git_blob_id(target.read_bytes()) == blob:
+            return target
+        content = _download(url, progress)
+        found = git_blob_id(content)
+        if found != blob:
+            raise WeightsError(
+                f"{url} gave {len(content)} bytes with git blob id {found}, not the released checkpoint ({blob}); "
+                "nothing was kept: try again, or give another --url"
+            )
+        write_atomically(target, content)
     except OSError as error:
-        raise WeightsError(f"{target} can't be written: {error}; set ZSM_CACHE to another folder") from error
+        raise WeightsError(f"{target} can't be read: {error}; set ZSM_CACHE to another folder") from error
     return target
 
 

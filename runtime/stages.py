@@ -8,6 +8,7 @@ import numpy as np
 from zsm.runtime.backend import Backend, Pixels, Tensor
 
 SCALE = 4
+"""Enlargement of height and width."""
 
 
 @dataclass(frozen=True)

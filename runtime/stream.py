@@ -1,7 +1,7 @@
 """Frames in, frames out: windows and scenes over a stream whose length nobody knows."""
 
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import pairwise
 
 import numpy as np
@@ -11,10 +11,10 @@ from zsm.runtime import stages, windows
 from zsm.runtime.backend import Backend, Pixels, Tensor
 from zsm.runtime.stages import Frame, Hidden
 
-Cuts = Collection[int] | Callable[[Pixels, Pixels], bool] | None
+Cuts = Iterable[int] | Callable[[Pixels, Pixels], bool] | None
 """Where new scenes begin: frame numbers, or whether there is a cut between two neighbouring frames."""
 
-DTYPES = ("uint8", "uint16", "float32")
+DTYPES = (np.uint8, np.uint16, np.float32)
 
 
 class FrameError(Error):
@@ -30,35 +30,40 @@ def stream(
     overlap: int,
     cuts: Cuts = None,
 ) -> Iterator[Pixels]:
-    """Yield the outputs of a stream of frames, each as soon as no later window can change it.
+    """The outputs of a stream of frames, each as soon as no later window can change it.
 
-    Memory holds the frames of one window, however long the stream is.
+    Memory holds the frames of one window, however long the stream is. Raises WindowError at once for a window or
+    cuts that can't be.
     """
     windows.check(window, overlap)
     new_scene = cuts if callable(cuts) else None
-    numbers = frozenset() if cuts is None or callable(cuts) else _numbers(cuts)
-    scene = Scene(backend, directions, window, overlap)
-    previous: Pixels | None = None
-    last: Pixels | None = None
-    for number, frame in enumerate(frames):
-        check_frame(frame, number, previous)
-        if previous is not None and (number in numbers or (new_scene is not None and new_scene(previous, frame))):
-            for last in scene.finish():
-                yield last
-            assert last is not None
-            yield last.copy()  # the frame missing at the cut
-            scene = Scene(backend, directions, window, overlap)
-        for last in scene.push(frame):
-            yield last
-        previous = frame
-    yield from scene.finish()
+    numbers = _numbers(cuts) if cuts is not None and not callable(cuts) else frozenset()
+
+    def outputs() -> Iterator[Pixels]:
+        scene = Scene(backend, directions, window, overlap)
+        previous: Pixels | None = None
+        for number, frame in enumerate(frames):
+            check_frame(frame, number, previous)
+            if previous is not None and (number in numbers or (new_scene and new_scene(previous, frame))):
+                yield from scene.finish()
+                yield scene.repeat_last()
+                scene = Scene(backend, directions, window, overlap)
+            yield from scene.push(frame)
+            # Who gives the frames may use one buffer for all of them.
+            previous = frame.copy() if new_scene else frame
+        yield from scene.finish()
+
+    return outputs()
 
 
-def _numbers(cuts: Collection[int]) -> frozenset[int]:
-    for cut in cuts:
-        if not isinstance(cut, (int, np.integer)) or cut < 0:
+def _numbers(cuts: Iterable[int]) -> frozenset[int]:
+    if not isinstance(cuts, Iterable):
+        raise windows.WindowError(f"cuts are {cuts!r}; give numbers of frames, or a function of two frames")
+    numbers = list(cuts)
+    for cut in numbers:
+        if not isinstance(cut, (int, np.integer)) or isinstance(cut, bool) or cut < 0:
             raise windows.WindowError(f"there can be no cut at {cut!r}; give numbers of frames that begin a scene")
-    return frozenset(map(int, cuts))
+    return frozenset(map(int, numbers))
 
 
 def check_frame(frame: Pixels, number: int, previous: Pixels | None) -> None:
@@ -67,8 +72,8 @@ def check_frame(frame: Pixels, number: int, previous: Pixels | None) -> None:
         raise FrameError(f"frame {number} is a {type(frame).__name__}; give NumPy arrays (height, width, 3)")
     if frame.ndim != 3 or frame.shape[2] != 3 or not all(frame.shape):
         raise FrameError(f"frame {number} has the shape {frame.shape}; give RGB frames (height, width, 3)")
-    if frame.dtype.name not in DTYPES:
-        raise FrameError(f"frame {number} is of type {frame.dtype}; give {', '.join(DTYPES)} (in [0, 1])")
+    if frame.dtype not in DTYPES:
+        raise FrameError(f"frame {number} is of type {frame.dtype}; give uint8, uint16, or float32 in [0, 1]")
     if previous is not None and (frame.shape, frame.dtype) != (previous.shape, previous.dtype):
         raise FrameError(
             f"frame {number} is {_kind(frame)}, the frames before it are {_kind(previous)}; "
@@ -119,6 +124,10 @@ class Scene:
             yield from self._next_window(start)
         yield from self._yield_to(2 * self._count - 2)
 
+    def repeat_last(self) -> Pixels:
+        """The scene's last output once more, for the frame that is missing at a cut."""
+        return stages.reconstruct(self._backend, self._last)
+
     def _next_window(self, start: int) -> Iterator[Pixels]:
         """Yield what the last window keeps, and process the window at `start`, made of the newest frames."""
         if self._start >= 0:
@@ -143,4 +152,5 @@ class Scene:
     def _yield_to(self, output: int) -> Iterator[Pixels]:
         while self._yielded <= output:
             self._yielded += 1
-            yield stages.reconstruct(self._backend, self._pending.popleft())
+            self._last = self._pending.popleft()
+            yield stages.reconstruct(self._backend, self._last)

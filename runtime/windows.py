@@ -5,7 +5,7 @@ run of neighbouring inputs, neighbouring windows share `overlap` of them. Of the
 those up to its middle come from the earlier window, the others from the later one.
 """
 
-from collections.abc import Collection
+from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -30,6 +30,9 @@ class Window:
 
 def check(window: int, overlap: int) -> None:
     """Raise WindowError unless a window of this many frames can share this many with the next."""
+    for name, value in (("window", window), ("overlap", overlap)):
+        if not isinstance(value, int):
+            raise WindowError(f"the {name} is {value!r}; give a whole number of frames")
     if window < 2:
         raise WindowError(f"a window of {window} frames has no gap to fill; give at least 2 (networks learn 4)")
     if not 1 <= overlap < window:
@@ -53,7 +56,7 @@ def latency(window: int) -> int:
     return window - 1
 
 
-def plan(frames: int, window: int = 4, overlap: int = 1, cuts: Collection[int] = ()) -> list[Window]:
+def plan(frames: int, window: int = 4, overlap: int = 1, cuts: Iterable[int] = ()) -> list[Window]:
     """The windows of a clip of `frames` frames; `cuts` are the numbers of frames that begin a new scene.
 
     No window crosses a cut, and the grid of windows starts anew there, so that any scene can be processed
@@ -62,6 +65,7 @@ def plan(frames: int, window: int = 4, overlap: int = 1, cuts: Collection[int] =
     check(window, overlap)
     if frames < 0:
         raise WindowError(f"a clip can't have {frames} frames")
+    cuts = set(cuts)
     outside = sorted(cut for cut in cuts if not 0 <= cut < max(frames, 1))
     if outside:
         raise WindowError(f"there can be no cut at frame {outside[0]} of a clip of {frames} frames")

@@ -11,6 +11,9 @@ from zsm.engine import NetworkConfig
 from zsm.export import Options, export_bundle
 from zsm.export.model import Network
 
+# These networks are too small for more, and threads that wait for work get in the way of other tests.
+torch.set_num_threads(1)
+
 ROOT = Path(__file__).parents[1]
 SHARED = ROOT.parent / "shared"
 

@@ -10,7 +10,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from zsm.engine.network import NetworkConfig
+from zsm.engine.network import ConfigError, NetworkConfig
 from zsm.errors import Error
 from zsm.export.model.network import Network
 
@@ -125,7 +125,10 @@ def metadata(path: Path) -> dict[str, str]:
 
 def _read_safetensors(path: Path) -> tuple[NetworkConfig | None, dict[str, Tensor]]:
     network = metadata(path).get("network")
-    config = NetworkConfig.from_dict(json.loads(network)) if network else None
+    try:
+        config = NetworkConfig.from_dict(json.loads(network)) if network else None
+    except (ValueError, ConfigError) as error:
+        raise CheckpointError(f"{path} says of its network what can't be read: {error}") from error
     return config, safetensors.torch.load_file(path)
 
 

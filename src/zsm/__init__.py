@@ -1,5 +1,7 @@
 """Space-time video super-resolution, deployed: 4x the resolution, 2x the frame rate.
 
+In a pipeline of your own:
+
     from zsm import engine
 
     with engine.Runtime("bundle") as rt:

@@ -4,10 +4,12 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from zsm.cli import COMMANDS
 from zsm.engine import Bundle
 from zsm.export.model import Network, checkpoint
 
@@ -29,7 +31,7 @@ def test_importing_and_helping_load_nothing_heavy(code: str) -> None:
 
 def test_help_names_every_command() -> None:
     text = zsm("--help").stdout
-    for command in ("run", "info", "bench", "eval", "export", "weights", "train", "doctor"):
+    for command in COMMANDS:
         assert f"\n    {command} " in text
 
 
@@ -74,6 +76,19 @@ def test_export(bicubic_bundle: Path, tmp_path: Path) -> None:
     assert (manifest.precision, manifest.licence) == ("fp16", "CC0")
 
 
+def test_a_package_that_is_missing_is_named_with_its_extra(tiny_bundle: Path) -> None:
+    hide = "import sys; sys.modules['onnxruntime'] = None; from zsm.cli import main; sys.exit(main())"
+    done = subprocess.run(
+        [sys.executable, "-c", hide, "bench", str(tiny_bundle)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert done.stderr == "zsm bench: onnxruntime isn't installed: pip install 'zsm[cpu]'\n"
+
+
+def test_info_prints_text_as_it_is(edit_manifest: Callable[..., Path]) -> None:
+    assert "see [/x] [red]" in zsm("info", edit_manifest(licence="see [/x] [red]")).stdout
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -81,6 +96,8 @@ def test_export(bicubic_bundle: Path, tmp_path: Path) -> None:
         (("info", "{bundle}", "--size", "big"), "'big' is no size"),
         (("bench", "{bundle}", "--device", "tpu"), "unknown device 'tpu'"),
         (("bench", "{bundle}", "--frames", "0"), "0 frames"),
+        (("bench", "{bundle}", "--size", "9999999x9999999"), "not enough memory"),
+        (("weights", "fetch", "--url", ""), "can't be fetched"),
         (("export", "--weights", "nothing.pth", "--out", "out"), "no weights file nothing.pth"),
         (("weights", "fetch", "--url", "http://127.0.0.1:9/x"), "can't be fetched"),
     ],

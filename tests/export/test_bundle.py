@@ -58,6 +58,16 @@ def test_an_existing_bundle_is_only_replaced_when_asked(tiny_network: Network, b
     assert (bicubic_bundle / "manifest.json").read_bytes() == before
 
 
+def test_a_link_to_a_bundle_goes_on_pointing_to_it(bicubic_bundle: Path, tmp_path: Path) -> None:
+    network = Network(Bundle(bicubic_bundle).network)
+    real, link = tmp_path / "real", tmp_path / "link"
+    link.symlink_to(real)
+    export_bundle(network, link)
+    export_bundle(network, link, Options(overwrite=True, licence="new"))
+    assert Bundle(link).manifest.licence == "new"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["link", "real"]
+
+
 def test_a_folder_that_is_no_bundle_is_never_replaced(tiny_network: Network, tmp_path: Path) -> None:
     (tmp_path / "precious").write_text("data")
     with pytest.raises(ExportError, match="is no bundle"):

@@ -4,6 +4,7 @@ import pickle
 from pathlib import Path
 
 import pytest
+import safetensors.torch
 import torch
 
 from zsm.engine import ConfigError, NetworkConfig
@@ -74,6 +75,14 @@ def test_a_file_that_holds_no_weights_is_refused(name: str, content: bytes, mess
     path = tmp_path / name
     path.write_bytes(content)
     with pytest.raises(CheckpointError, match=message):
+        checkpoint.load(path)
+
+
+@pytest.mark.parametrize("network", ["{not json", "[1]", '{"width": -1}'])
+def test_a_configuration_that_cannot_be_read(network: str, tmp_path: Path) -> None:
+    path = tmp_path / "odd.safetensors"
+    safetensors.torch.save_file({"x": torch.zeros(1)}, path, {"network": network})
+    with pytest.raises(CheckpointError, match="says of its network"):
         checkpoint.load(path)
 
 

@@ -123,8 +123,31 @@ def test_cuts_by_predicate_are_cuts_by_number(tiny_bundle: Path) -> None:
         np.testing.assert_array_equal(by_number, by_predicate)
         np.testing.assert_array_equal(by_number[9], by_number[8])
         np.testing.assert_array_equal(by_number[10:], rt(clip[5:]))
-        outputs = list(rt.stream(clip, cuts=[5]))
-    assert not np.shares_memory(outputs[8], outputs[9])
+
+
+@pytest.mark.parametrize("window", [2, 4])
+def test_outputs_belong_to_the_caller(window: int, tiny_bundle: Path) -> None:
+    clip = clip_of(7)
+    with Runtime(tiny_bundle, window=window) as rt:
+        expected = rt(clip, cuts=[3])
+        for output, frame in enumerate(rt.stream(clip, cuts=[3])):
+            np.testing.assert_array_equal(frame, expected[output])
+            frame.fill(0)
+
+
+def test_frames_may_come_in_one_buffer(tiny_bundle: Path) -> None:
+    clip = clip_of(7)
+    clip[4:] += 1
+    buffer = np.empty_like(clip[0])
+
+    def camera() -> Iterator[Array]:
+        for frame in clip:
+            buffer[:] = frame
+            yield buffer
+
+    with Runtime(tiny_bundle) as rt:
+        found = rt.stream(camera(), cuts=lambda previous, current: bool(current.mean() > previous.mean() + 0.5))
+        np.testing.assert_array_equal(np.stack(list(found)), rt(clip, cuts=[4]))
 
 
 def test_an_empty_stream_gives_nothing(tiny_bundle: Path) -> None:
@@ -136,6 +159,7 @@ def test_an_empty_stream_gives_nothing(tiny_bundle: Path) -> None:
     ("frames", "message"),
     [
         ([np.zeros((4, 4, 3))], "float64"),
+        ([np.zeros((4, 4, 3), ">u2")], ">u2|uint16"),
         ([np.zeros((4, 4), np.uint8)], r"\(4, 4\)"),
         ([np.zeros((4, 4, 4), np.uint8)], r"\(4, 4, 4\)"),
         ([np.zeros((0, 4, 3), np.uint8)], r"\(0, 4, 3\)"),
@@ -155,9 +179,21 @@ def test_clips_that_are_none_are_refused(clip: Any, tiny_bundle: Path) -> None:
         rt(clip)
 
 
-def test_cuts_that_are_none_are_refused(tiny_bundle: Path) -> None:
-    with Runtime(tiny_bundle) as rt, pytest.raises(WindowError, match="no cut at -1"):
-        rt(clip_of(3), cuts=[-1])
+@pytest.mark.parametrize("cuts", [[-1], [1.5], [True], [3], 5, (cut for cut in [-1])])
+def test_cuts_that_are_none_are_refused(cuts: Any, tiny_bundle: Path) -> None:
+    with Runtime(tiny_bundle) as rt, pytest.raises(WindowError, match=r"no cut|cuts are 5"):
+        rt(clip_of(3), cuts=cuts)
+
+
+def test_cuts_are_checked_before_the_first_frame(tiny_bundle: Path) -> None:
+    with Runtime(tiny_bundle) as rt, pytest.raises(WindowError):
+        rt.stream(iter(clip_of(3)), cuts=[-1])
+
+
+def test_cuts_may_come_from_a_generator(tiny_bundle: Path) -> None:
+    clip = clip_of(5)
+    with Runtime(tiny_bundle) as rt:
+        np.testing.assert_array_equal(rt(clip, cuts=(c for c in [2])), rt(clip, cuts=[2]))
 
 
 PEAK = """

@@ -154,12 +154,12 @@ def test_images_in_and_out(bicubic_bundle: Path, tmp_path: Path) -> None:
 
 
 def test_images_become_a_video(bicubic_bundle: Path, probe: Probe, tmp_path: Path) -> None:
-    folder = tmp_path / "images"
+    folder = tmp_path / "a [red] name {1}"  # shown on the progress line
     folder.mkdir()
     for number in range(5):
         cv2.imwrite(str(folder / f"{number}.jpg"), np.full((16, 16, 3), 40 * number, np.uint8))
     target = tmp_path / "out.mp4"
-    assert main(["run", str(bicubic_bundle), str(folder), str(target), "--rate", "10", "--no-progress"]) == 0
+    assert main(["run", str(bicubic_bundle), str(folder), str(target), "--rate", "10"]) == 0
     stream = probe(target)["streams"][0]
     assert (stream["r_frame_rate"], stream["nb_frames"], stream["width"]) == ("20/1", "9", 64)
     assert float(stream["duration"]) == pytest.approx(0.5)

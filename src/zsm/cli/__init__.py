@@ -16,6 +16,14 @@ from zsm.errors import Error
 
 COMMANDS = ("run", "info", "build", "verify", "bench", "eval", "export", "weights", "train", "cache", "doctor")
 
+EXTRAS = {
+    **dict.fromkeys(("onnxruntime",), "cpu"),
+    **dict.fromkeys(("av", "cv2", "scenedetect"), "video"),
+    **dict.fromkeys(("torch", "onnxscript", "safetensors"), "export"),
+    **dict.fromkeys(("tensorboard",), "train"),
+}
+"""Optional packages by the extra that installs them."""
+
 
 def _module(command: str) -> ModuleType:
     return importlib.import_module(f"zsm.cli.{command}")
@@ -26,6 +34,14 @@ def _run(prog: str, command: str, args: argparse.Namespace) -> int:
         status: int = _module(command).execute(args) or 0
     except Error as error:
         print(f"{prog}: {error}", file=sys.stderr)
+        return 1
+    except ModuleNotFoundError as error:
+        if error.name not in EXTRAS:
+            raise
+        print(f"{prog}: {error.name} isn't installed: pip install 'zsm[{EXTRAS[error.name]}]'", file=sys.stderr)
+        return 1
+    except MemoryError as error:
+        print(f"{prog}: not enough memory: {error or 'the system refused'}; try smaller frames", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print(f"{prog}: interrupted", file=sys.stderr)

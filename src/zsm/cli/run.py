@@ -228,8 +228,9 @@ class _Report:
             yield
             return
         text = TextColumn("{task.completed}/{task.fields[total_text]} frames  {task.fields[speed]}")
-        with Progress(TextColumn(Path(source.info.name).name), BarColumn(), text, console=self._console) as self._bar:
-            self._task = self._bar.add_task("", total=total, total_text=total or "?", speed="")
+        name = TextColumn("{task.description}", markup=False)
+        with Progress(name, BarColumn(), text, console=self._console) as self._bar:
+            self._task = self._bar.add_task(Path(source.info.name).name, total=total, total_text=total or "?", speed="")
             yield
 
     def progress(self, progress: "video.Progress") -> None:

@@ -13,7 +13,9 @@ SUMMARY = "fetch the released weights"
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments."""
     parser.add_argument("action", choices=["fetch"], help="what to do")
-    parser.add_argument("--url", help="fetch from here instead; the content must be the same")
+    parser.add_argument(
+        "--url", help="fetch from here instead of the project's own place; the content must be the same"
+    )
 
 
 def execute(args: argparse.Namespace) -> int:
@@ -27,7 +29,8 @@ def execute(args: argparse.Namespace) -> int:
     with Progress(*Progress.get_default_columns()[:2], DownloadColumn(), TimeRemainingColumn(), console=console) as bar:
         task = bar.add_task(weights.FILE, total=None)
         path = weights.fetch(
-            args.url or weights.URL, progress=lambda done, total: bar.update(task, completed=done, total=total)
+            weights.URL if args.url is None else args.url,
+            progress=lambda done, total: bar.update(task, completed=done, total=total),
         )
     print(f"licence of these weights: {weights.LICENCE}", file=sys.stderr)
     print(path)
