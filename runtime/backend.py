@@ -45,6 +45,10 @@ class Backend(Protocol):
         """One tensor (n,...) to n tensors (1,...)."""
         ...
 
+    def synchronize(self) -> None:
+        """Wait until all that was begun is done; on a GPU, stages are only begun when `run` returns."""
+        ...
+
     def describe(self) -> dict[str, Any]:
         """What executes where, in plain values."""
         ...

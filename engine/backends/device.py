@@ -198,6 +198,11 @@ class DeviceBackend:
         step = tensor.nbytes // count
         return [Tensor(tensor.address + i * step, (1, *rest), tensor.dtype, tensor.owner) for i in range(count)]
 
+    def synchronize(self) -> None:
+        """Wait until all that was enqueued is done."""
+        self._gpu.use()
+        self._stream.synchronize()
+
     def describe(self) -> dict[str, Any]:
         """What executes where."""
         return self._compiler.describe()

@@ -116,6 +116,9 @@ class OnnxRuntimeBackend:
         """Along the first axis."""
         return [tensor[i : i + 1] for i in range(len(tensor))]
 
+    def synchronize(self) -> None:
+        """Nothing: `run` returns when all is done."""
+
     def describe(self) -> dict[str, Any]:
         """What executes where."""
         return {

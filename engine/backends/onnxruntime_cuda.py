@@ -132,6 +132,9 @@ class OrtValueBackend:
             self._sessions[name] = ort.InferenceSession(model, _options(self._threads), providers=providers)
         return self._sessions[name]
 
+    def synchronize(self) -> None:
+        """Nothing: `run` returns when all is done."""
+
     def describe(self) -> dict[str, Any]:
         """What executes where."""
         return {

@@ -28,6 +28,7 @@ class TimedBackend:
         """Execute a stage, and measure it."""
         begin = time.perf_counter()
         outputs = self._inner.run(stage, inputs)
+        self._inner.synchronize()
         taken = self._times.setdefault(stage, StageTime())
         taken.calls += 1
         taken.seconds += time.perf_counter() - begin

@@ -10,6 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 from zsm.engine import BackendError, Bundle, Runtime
+from zsm.engine.backends import TimedBackend
 from zsm.engine.backends.device import DeviceBackend
 from zsm.runtime.stream import stream
 
@@ -80,3 +81,15 @@ def test_when_memory_is_short_idle_buffers_of_other_sizes_are_given_up(
     backend.close()
     gc.collect()
     assert host_gpu.used == {}
+
+
+def test_a_measured_stage_is_done_when_its_time_is_taken(
+    tiny_bundle: Path, host_backend: Open, host_gpu: Any, host_array_at: Any
+) -> None:
+    backend = host_backend(tiny_bundle, host_gpu)
+    timed = TimedBackend(backend, {})
+    planes = timed.run("ingest_uint8", {"pixels": timed.from_host(clip_of(1, 200, 300))})["planes"]
+    found = host_array_at(planes.address, planes.shape, planes.dtype).copy()  # without waiting
+    np.testing.assert_array_equal(found, backend.to_host(planes))
+    assert np.isfinite(found).all()
+    backend.close()
