@@ -1,0 +1,182 @@
+"""The full-size network on a GPU: milliseconds per output frame and utilisation, for each backend and beside PyTorch.
+
+    python benchmarks/gpu.py --sizes 112x64 180x144 480x270 --out benchmarks/results/gpu.json
+
+`tensorrt` and `onnxruntime` run a bundle frame by frame, uint8 in and out, copies included; `onnxruntime-plain` does so
+without this project's kernel; `pytorch` is eager, with torchvision's operator, tensors staying on the GPU. Weights are
+random: speed doesn't depend on them. Each runs in a process of its own; one that can't run here is recorded with its
+reason. Building engines is not timed.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from zsm.engine import NetworkConfig, machine
+from zsm.engine.sizes import Size
+
+CONTESTANTS = ("tensorrt", "onnxruntime", "onnxruntime-plain", "pytorch")
+WINDOW = 4
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--sizes", type=Size.parse, nargs="+", default=[Size(112, 64), Size(180, 144), Size(480, 270)])
+    parser.add_argument("--frames", type=int, default=40, help="input frames of a round")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--precision", choices=("fp32", "fp16"), default="fp16")
+    parser.add_argument("--device", default="cuda:0")
+    parser.add_argument(
+        "--config", default="{}", help="the network's settings as JSON (default: the full-size network)"
+    )
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/gpu.json"))
+    parser.add_argument("--contestant", choices=CONTESTANTS, help=argparse.SUPPRESS)
+    parser.add_argument("--models", type=Path, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.contestant:
+        print(json.dumps(contest(args)))
+        return
+    with tempfile.TemporaryDirectory() as models:
+        args.models = Path(models)
+        prepare(args)
+        results = {str(size): {name: in_own_process(name, size, args) for name in CONTESTANTS} for size in args.sizes}
+    report = {
+        "what": "milliseconds per output frame: least, median and most of the rounds; GPU utilisation in per cent",
+        "command": f"python {' '.join(sys.argv)}",
+        "date": time.strftime("%Y-%m-%d"),
+        "device": args.device,
+        "precision": args.precision,
+        "frames": args.frames,
+        "rounds": args.rounds,
+        "machine": machine.describe(),
+        "sizes": results,
+    }
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    args.out.write_text(json.dumps(report, indent=1) + "\n")
+    print(json.dumps(results, indent=1))
+
+
+def prepare(args: argparse.Namespace) -> None:
+    import torch
+
+    from zsm.export import Options, export_bundle
+    from zsm.export.model import Network, checkpoint
+
+    torch.manual_seed(0)
+    network = Network(NetworkConfig.from_dict(json.loads(args.config))).eval()
+    checkpoint.save(network, args.models / "network.safetensors")
+    export_bundle(network, args.models / "bundle", Options(precision=args.precision))
+
+
+def in_own_process(name: str, size: Size, args: argparse.Namespace) -> dict[str, Any]:
+    command = [sys.executable, __file__, "--contestant", name, "--models", str(args.models), "--sizes", str(size)]
+    command += ["--frames", str(args.frames), "--rounds", str(args.rounds)]
+    command += ["--precision", args.precision, "--device", args.device]
+    with tempfile.TemporaryDirectory() as empty:
+        env = {**os.environ, "ZSM_PLUGIN_DIR": empty} if name == "onnxruntime-plain" else None
+        done = subprocess.run(command, capture_output=True, text=True, check=False, env=env)
+    if done.returncode:
+        return {"failed": (done.stderr.strip().splitlines() or ["it didn't say why"])[-1]}
+    result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return result
+
+
+def contest(args: argparse.Namespace) -> dict[str, Any]:
+    size = args.sizes[0]
+    clip = np.random.default_rng(0).integers(0, 256, (args.frames, size.height, size.width, 3), np.uint8)
+    make = pytorch if args.contestant == "pytorch" else zsm
+    process, about = make(args, clip)
+    process()
+    milliseconds = []
+    with utilisation(args.device) as percent:
+        for _ in range(args.rounds):
+            begin = time.perf_counter()
+            outputs = process()
+            milliseconds.append(1000 * (time.perf_counter() - begin) / outputs)
+    return {
+        "milliseconds": {
+            "min": min(milliseconds),
+            "median": statistics.median(milliseconds),
+            "max": max(milliseconds),
+        },
+        "utilisation": statistics.mean(percent) if percent else None,
+        **about,
+    }
+
+
+Contestant = tuple[Callable[[], int], dict[str, Any]]
+
+
+def zsm(args: argparse.Namespace, clip: Any) -> Contestant:
+    from zsm.engine import Runtime
+
+    backend = "tensorrt" if args.contestant == "tensorrt" else "onnxruntime"
+    runtime = Runtime(args.models / "bundle", device=args.device, backend=backend, window=WINDOW, build=True)
+    return lambda: sum(1 for _ in runtime.stream(clip)), {"runtime": runtime.describe()}
+
+
+def pytorch(args: argparse.Namespace, clip: Any) -> Contestant:
+    """Window after window of four frames, as the network is used in papers: nothing is shared between windows."""
+    import torch
+    from torchvision.ops import deform_conv2d  # noqa: F401  (the network takes it if it is there)
+
+    from zsm.export.model import checkpoint
+
+    dtype = torch.float16 if args.precision == "fp16" else torch.float32
+    torch.backends.cudnn.allow_tf32 = False
+    network = checkpoint.load(args.models / "network.safetensors").to(args.device, dtype).eval()
+    frames = torch.from_numpy(clip).to(args.device).movedim(-1, 1).to(dtype) / 255
+    pad = (0, -frames.shape[3] % 4, 0, -frames.shape[2] % 4)
+    frames = torch.nn.functional.pad(frames, pad)
+    windows = [frames[None, i : i + WINDOW] for i in range(0, len(frames) - WINDOW + 1, WINDOW - 1)]
+
+    @torch.inference_mode()
+    def process() -> int:
+        for window in windows:
+            network(window)
+        if frames.is_cuda:
+            torch.cuda.synchronize()
+        return 2 * (WINDOW - 1) * len(windows)
+
+    return process, {"torch": torch.__version__}
+
+
+@contextmanager
+def utilisation(device: str) -> Iterator[list[float]]:
+    """How busy the GPU is, in per cent, every tenth of a second; nothing where nvidia-smi doesn't say."""
+    command = shutil.which("nvidia-smi")
+    percent: list[float] = []
+    if command is None or not device.startswith("cuda"):
+        yield percent
+        return
+    query = [command, "--query-gpu=utilization.gpu", "--format=csv,noheader,nounits", "-lms", "100"]
+    query += [f"--id={device.partition(':')[2] or 0}"]
+    with subprocess.Popen(query, stdout=subprocess.PIPE, text=True) as sampler:
+        assert sampler.stdout is not None
+        lines = sampler.stdout
+        reader = threading.Thread(
+            target=lambda: percent.extend(float(line) for line in lines if line.strip().isdigit())
+        )
+        reader.start()
+        try:
+            yield percent
+        finally:
+            sampler.terminate()
+            reader.join()
+
+
+if __name__ == "__main__":
+    main()
