@@ -7,8 +7,7 @@ import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 
-from zsm.engine.cache import cache_folder
-from zsm.engine.engine_cache import write_atomically
+from zsm.engine.cache import cache_folder, write_atomically
 from zsm.errors import Error
 
 FILE = "xiang2020zooming.pth"
