@@ -144,43 +144,46 @@ class _Builder:
         trt = library.tensorrt()
         builder = trt.Builder(library.logger())
         network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
-        self._parse(trt, network)
-        config = self._config(trt, builder, network)
+        parser = self._parse(trt, network)
+        config = builder.create_builder_config()
+        timings = self._configure(trt, config, builder.create_optimization_profile())
         with _interruptible() as stopped:
             monitor = progress_monitor(trt, self._progress, stopped)
             config.progress_monitor = monitor
             engine = builder.build_serialized_network(network, config)
+        del parser  # until here, the network used its weights
         if engine is None:
             raise library.failure(f"TensorRT {trt.__version__} can't build stage {self._stage}")
-        cache = config.get_timing_cache()
-        if cache is not None:
-            write(self._timing, bytes(cache.serialize()))
+        write(self._timing, bytes(timings.serialize()))
         self.seconds = time.monotonic() - begin
         return bytes(engine)
 
-    def _parse(self, trt: Any, network: Any) -> None:
+    def _parse(self, trt: Any, network: Any) -> Any:
         parser = trt.OnnxParser(network, library.logger())
         if not parser.parse(parser_input(self._bundle.read(self._stage))):
             said = [parser.get_error(i) for i in range(parser.num_errors)]
             reasons = "; ".join(f"{error.desc()} (node {error.node_name()})" for error in said)
             raise BackendError(f"TensorRT {trt.__version__} can't read stage {self._stage}: {reasons}")
+        return parser
 
-    def _config(self, trt: Any, builder: Any, network: Any) -> Any:
+    def _configure(self, trt: Any, config: Any, profile: Any) -> Any:
+        """Set everything; what is returned are the timings, which have to live as long as the build lasts."""
         options = self._options
-        config = builder.create_builder_config()
         if not options.tf32:
             config.clear_flag(trt.BuilderFlag.TF32)
         if options.workspace is not None:
             config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, options.workspace * MIB)
         config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
-        self._set_shapes(config, builder.create_optimization_profile(), network)
-        known = self._timing.read_bytes() if self._timing.is_file() else b""
-        if not config.set_timing_cache(config.create_timing_cache(known), False):
+        self._set_shapes(profile)
+        config.add_optimization_profile(profile)
+        timings = config.create_timing_cache(self._timing.read_bytes() if self._timing.is_file() else b"")
+        if not config.set_timing_cache(timings, False):
             log.info("%s is of no use here; measuring anew", self._timing)
-            config.set_timing_cache(config.create_timing_cache(b""), False)
-        return config
+            timings = config.create_timing_cache(b"")
+            config.set_timing_cache(timings, False)
+        return timings
 
-    def _set_shapes(self, config: Any, profile: Any, network: Any) -> None:
+    def _set_shapes(self, profile: Any) -> None:
         manifest = self._bundle.manifest
         specs = {tensor.name: tensor for tensor in manifest.stages[self._stage].inputs}
         for name, (low, best, high) in profile_shapes(manifest, self._stage, self._options.sizes).items():
@@ -188,7 +191,6 @@ class _Builder:
                 profile.set_shape_input(name, low, best, high)
             else:
                 profile.set_shape(name, low, best, high)
-        config.add_optimization_profile(profile)
 
 
 @contextmanager

@@ -68,7 +68,7 @@ class Gpu:
         self.index = index
         self.use()
         properties = _check(self._cuda.cudaGetDeviceProperties(index), "asking for properties")
-        self.name = properties.name.decode() if isinstance(properties.name, bytes) else str(properties.name)
+        self.name = properties.name.rstrip(b"\0").decode()
         self.capability = f"{properties.major}.{properties.minor}"
         self.driver = _version(_check(self._cuda.cudaDriverGetVersion(), "asking for the driver's version"))
         self.cuda = _version(_check(self._cuda.cudaRuntimeGetVersion(), "asking for the runtime's version"))

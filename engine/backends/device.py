@@ -19,6 +19,10 @@ from zsm.engine.sizes import Size
 Array = NDArray[Any]
 
 
+ALIGNMENT = 256
+"""Bytes; TensorRT takes tensors at multiples of it only, and so does CUDA allocate."""
+
+
 class Stream(Protocol):
     """Work that a device does in order, at some later time."""
 
@@ -193,9 +197,11 @@ class DeviceBackend:
         return joined
 
     def split(self, tensor: Tensor) -> list[Tensor]:
-        """Along the first axis, without a copy."""
+        """Along the first axis; without a copy, if every part lies where tensors may lie."""
         count, *rest = tensor.shape
         step = tensor.nbytes // count
+        if step % ALIGNMENT:
+            return [self._copy(tensor.address + i * step, (1, *rest), tensor.dtype) for i in range(count)]
         return [Tensor(tensor.address + i * step, (1, *rest), tensor.dtype, tensor.owner) for i in range(count)]
 
     def synchronize(self) -> None:
@@ -215,6 +221,11 @@ class DeviceBackend:
         self._compiler.close()
         self._pool.close()
         self._stream.close()
+
+    def _copy(self, address: int, shape: tuple[int, ...], dtype: DTypeLike) -> Tensor:
+        copy = self._new(shape, dtype)
+        self._stream.copy(copy.address, address, copy.nbytes)
+        return copy
 
     def _new(self, shape: tuple[int, ...], dtype: DTypeLike) -> Tensor:
         kind = np.dtype(dtype)

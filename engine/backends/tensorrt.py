@@ -110,7 +110,7 @@ class Engines:
     def _share_memory(self) -> None:
         """Give all stages the same memory for activations: they run one after the other."""
         address, size = self._memory
-        needed = max(stage.memory for stage in self._loaded.values())
+        needed = max(1, *(stage.memory for stage in self._loaded.values()))
         if needed > size:
             if address:
                 self._gpu.free(address)
@@ -144,6 +144,9 @@ class TensorRtStage:
             shaped = self._context.set_input_shape(name, tensor.shape)
             if not (shaped and self._context.set_tensor_address(name, tensor.address)):
                 raise library.failure(f"stage {self._name} doesn't take {name} of shape {tensor.shape}")
+        missing = self._context.infer_shapes()
+        if missing:
+            raise library.failure(f"stage {self._name} lacks {', '.join(missing)}")
         return {name: (tuple(self._context.get_tensor_shape(name)), kind) for name, kind in self._types.items()}
 
     def enqueue(self, outputs: Mapping[str, Tensor], stream: Stream) -> None:

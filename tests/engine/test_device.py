@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from zsm.engine import BackendError, Bundle, Runtime
 from zsm.engine.backends import TimedBackend
-from zsm.engine.backends.device import DeviceBackend
+from zsm.engine.backends.device import DeviceBackend, Tensor
 from zsm.runtime.stream import stream
 
 Open = Callable[[Path, Any], DeviceBackend]
@@ -92,4 +92,16 @@ def test_a_measured_stage_is_done_when_its_time_is_taken(
     found = host_array_at(planes.address, planes.shape, planes.dtype).copy()  # without waiting
     np.testing.assert_array_equal(found, backend.to_host(planes))
     assert np.isfinite(found).all()
+    backend.close()
+
+
+def test_parts_lie_where_tensors_may_lie(tiny_bundle: Path, host_backend: Open, host_gpu: Any) -> None:
+    backend = host_backend(tiny_bundle, host_gpu)
+    for extent in (16, 5):
+        array = np.arange(2 * 4 * extent, dtype=np.float32).reshape(2, 1, extent, 4)
+        whole = backend.from_host(array)
+        assert isinstance(whole, Tensor)
+        parts = backend.split(whole)
+        np.testing.assert_array_equal(np.concatenate([backend.to_host(part) for part in parts]), array)
+        assert (parts[1].address - whole.address == array.nbytes // 2) == (extent == 16)
     backend.close()

@@ -7,6 +7,7 @@ activations set before execution. ONNX Runtime computes. It says nothing of whet
 import logging
 import pickle
 import signal
+import weakref
 from collections.abc import Callable, Iterator
 from enum import Enum
 from pathlib import Path
@@ -37,6 +38,7 @@ class Mode(Enum):
 
 class Network:
     content = b""
+    parser: Any = None
 
 
 class Parser:
@@ -47,6 +49,7 @@ class Parser:
 
     def parse(self, content: bytes) -> bool:
         self.network.content = content
+        self.network.parser = weakref.ref(self)
         return True
 
 
@@ -87,9 +90,6 @@ class Config:
         self.timing = cache
         return not ignore_mismatch
 
-    def get_timing_cache(self) -> Timing:
-        return self.timing
-
 
 class Builder:
     built: list[str]
@@ -113,6 +113,8 @@ class Builder:
             if not config.progress_monitor.step_complete("building", step):
                 return None
         config.progress_monitor.phase_finish("building")
+        assert network.parser() is not None  # it owns the weights
+        assert config.timing is not None
         model = onnx.load_from_string(network.content)
         self.built.append(f"{model.graph.name} {'tf32' if config.flags else ''}".strip())
         return pickle.dumps((network.content, dict(config.profile)))
@@ -176,6 +178,9 @@ class Context:
     def values(self) -> dict[str, Any]:
         types = {name: TYPES[self.engine.get_tensor_dtype(name)] for name in self.engine.inputs}
         return {name: self.array_at(self.addresses[name], self.shapes[name], kind) for name, kind in types.items()}
+
+    def infer_shapes(self) -> list[str]:
+        return [name for name in self.engine.inputs if name not in self.addresses]
 
     def get_tensor_shape(self, name: str) -> tuple[int, ...]:
         found = self.engine.session.run(

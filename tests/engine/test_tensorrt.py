@@ -168,7 +168,10 @@ def lean() -> Any:
         ("Runtime", "deserialize_cuda_engine"),
         ("ICudaEngine", "create_execution_context num_io_tensors get_tensor_name get_tensor_mode get_tensor_dtype"),
         ("ICudaEngine", "device_memory_size_v2"),
-        ("IExecutionContext", "set_device_memory set_input_shape set_tensor_address get_tensor_shape execute_async_v3"),
+        (
+            "IExecutionContext",
+            "set_device_memory set_input_shape set_tensor_address get_tensor_shape infer_shapes execute_async_v3",
+        ),
         ("ExecutionContextAllocationStrategy", "USER_MANAGED"),
         ("TensorIOMode", "OUTPUT"),
         ("ILogger", "INTERNAL_ERROR ERROR WARNING INFO VERBOSE log"),
