@@ -9,10 +9,14 @@ from typing import Annotated, Literal, Self
 
 import msgspec
 
+import zsm
 from zsm.engine.network import ConfigError, NetworkConfig
 from zsm.errors import Error
 
 MANIFEST = "manifest.json"
+INCLUDED = "compact"
+"""The bundle that comes with zsm."""
+
 FORMAT_VERSION = 1
 
 Precision = Literal["fp32", "fp16"]
@@ -100,12 +104,21 @@ def _required(network: NetworkConfig) -> set[str]:
     return pixels | {"extract", "interpolate", "reconstruct"} | ({"propagate"} if network.directions else set())
 
 
+def _find(path: Path) -> Path:
+    """A folder as it is; a name that no folder has may be that of a bundle that comes with zsm."""
+    included = Path(zsm.__file__).parent / "models" / path.name
+    return included if str(path) == INCLUDED and not path.exists() else path
+
+
 class Bundle:
     """A bundle on disk. Opening reads the manifest; a stage's file is read and checked when asked for."""
 
     def __init__(self, path: str | Path) -> None:
-        """Open the folder `path`; raises BundleError when it holds no bundle that this version reads."""
-        self.path = Path(path)
+        """Open the folder `path`, or a bundle that comes with zsm by its name (`compact`).
+
+        Raises BundleError when it is no bundle that this version reads.
+        """
+        self.path = _find(Path(path))
         file = self.path / MANIFEST
         try:
             self.manifest = Manifest.from_json(file.read_bytes())
@@ -113,7 +126,7 @@ class Bundle:
             raise BundleError(f"{file} can't be used: {error}") from error
         except (FileNotFoundError, NotADirectoryError) as error:
             raise BundleError(
-                f"{self.path} is no bundle: there is no {MANIFEST} in it; make one with zsm-export"
+                f"{self.path} is no bundle: there is no {MANIFEST} in it; make one with zsm-export, or try {INCLUDED}"
             ) from error
         except (OSError, ValueError) as error:
             raise BundleError(f"{file} can't be read: {error}") from error

@@ -10,6 +10,14 @@ from zsm.engine import Bundle, BundleError, Runtime
 Edit = Callable[..., Path]
 
 
+def test_the_bundle_that_comes_with_zsm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert Bundle("compact").manifest.stages
+    (tmp_path / "compact").mkdir()  # a folder of one's own comes first
+    with pytest.raises(BundleError, match="compact is no bundle"):
+        Bundle("compact")
+
+
 def test_a_newer_format(edit_manifest: Edit) -> None:
     with pytest.raises(BundleError, match=r"format is version 99.*upgrade zsm"):
         Bundle(edit_manifest(format_version=99))
