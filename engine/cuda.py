@@ -4,6 +4,8 @@
 """
 
 import importlib
+import importlib.util
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from numpy.typing import NDArray
@@ -76,6 +78,14 @@ class Gpu:
     def use(self) -> None:
         """Make this the calling thread's GPU."""
         _check(self._cuda.cudaSetDevice(self.index), f"choosing cuda:{self.index}")
+
+    def named(self, name: str) -> AbstractContextManager[object]:
+        """A range of that name in the timelines of NVIDIA's tools, where nvtx is installed."""
+        if importlib.util.find_spec("nvtx") is None:
+            return nullcontext()
+        nvtx: Any = importlib.import_module("nvtx")
+        annotated: AbstractContextManager[object] = nvtx.annotate(message=name, domain="zsm")
+        return annotated
 
     def memory(self) -> tuple[int, int]:
         """Bytes that are free, and all there are."""

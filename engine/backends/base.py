@@ -45,17 +45,19 @@ def open_backend(bundle: Bundle, device: str, backend: str, threads: int | None,
     where = Device.parse(device)
     if threads is not None and threads < 1:
         raise BackendError(f"{threads} threads can't compute anything; give at least 1, or none for all cores")
-    if backend != "auto" and backend not in BACKENDS:
-        raise BackendError(f"unknown backend {backend!r}; choose auto, {', '.join(BACKENDS)}")
-    name, reason = _choose(where) if backend == "auto" else (backend, "as asked")
+    name, reason = choose_backend(where, backend)
     log.info("%s on %s with %s (%s)", bundle.path, where, name, reason)
     module = importlib.import_module(f"zsm.engine.backends.{name}")
     opened: Backend = module.open_bundle(bundle, where, threads, build)
     return opened, reason
 
 
-def _choose(device: Device) -> tuple[str, str]:
-    """The backend for a device, and why it is that one. This looks at what is installed, not at what works."""
+def choose_backend(device: Device, backend: str) -> tuple[str, str]:
+    """The backend to take on a device, and why. This looks at what is installed, not at what works."""
+    if backend in BACKENDS:
+        return backend, "as asked"
+    if backend != "auto":
+        raise BackendError(f"unknown backend {backend!r}; choose auto, {', '.join(BACKENDS)}")
     if device.kind == "cpu":
         return "onnxruntime", "the one for the cpu"
     if importlib.util.find_spec("tensorrt") is not None:

@@ -5,6 +5,7 @@ It knows nothing of CUDA or TensorRT: `Gpu`, `Stream`, `Executable` and `Compile
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -52,6 +53,9 @@ class Gpu(Protocol):
 
     def use(self) -> None:
         """Make this the calling thread's device."""
+
+    def named(self, name: str) -> AbstractContextManager[object]:
+        """What is enqueued within has this name in a profiler's timeline."""
 
     def stream(self) -> Stream:
         """A new stream."""
@@ -134,7 +138,9 @@ class DeviceBackend:
         if stage == "emit_uint16":
             values = self.to_host(self.run("emit_float32", inputs)["pixels"])
             return {"pixels": np.rint(np.clip(values, 0, 1) * np.float32(65535)).astype(np.uint16)}
-        return self._execute(self._executable(stage, inputs), inputs)
+        executable = self._executable(stage, inputs)
+        with self._gpu.named(stage):
+            return self._execute(executable, inputs)
 
     def _execute(self, executable: Executable, inputs: Mapping[str, Any]) -> dict[str, Tensor]:
         wanted = executable.bind(inputs)

@@ -9,7 +9,7 @@ from numpy.typing import DTypeLike
 
 from zsm.engine import trt as library
 from zsm.engine.backends.base import BackendError, Device
-from zsm.engine.backends.device import Compiled, DeviceBackend, Stream, Tensor
+from zsm.engine.backends.device import DeviceBackend, Stream, Tensor
 from zsm.engine.build import BuildOptions, build_missing, engine_key, engine_stages
 from zsm.engine.bundle import Bundle
 from zsm.engine.cuda import Gpu
@@ -53,7 +53,7 @@ class Engines:
         self._memory = (0, 0)
         self._used: dict[str, dict[str, Any]] = {}
 
-    def load(self, size: Size) -> Compiled:
+    def load(self, size: Size) -> "dict[str, TensorRtStage]":
         """The stages for frames of a size; raises BackendError that names the command if engines are missing."""
         found = self._find(size)
         if self._build and None in found.values():
@@ -155,6 +155,22 @@ class TensorRtStage:
             self._context.set_tensor_address(name, tensor.address)
         if not self._context.execute_async_v3(stream.handle):
             raise library.failure(f"stage {self._name} failed")
+
+    def profile(self, spent: dict[str, float]) -> None:
+        """From now on, add up each layer's milliseconds; every execution takes longer."""
+        trt = library.tensorrt()
+
+        class Profiler(trt.IProfiler):  # type: ignore[misc, name-defined]
+            """Called by TensorRT after each execution."""
+
+            def __init__(self) -> None:
+                trt.IProfiler.__init__(self)
+
+            def report_layer_time(self, layer_name: str, ms: float) -> None:
+                spent[layer_name] = spent.get(layer_name, 0.0) + ms
+
+        self._profiler = Profiler()
+        self._context.profiler = self._profiler
 
 
 class _Saying:

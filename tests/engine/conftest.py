@@ -9,6 +9,7 @@ import os
 import queue
 import threading
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -96,6 +97,7 @@ class HostGpu:
         self.limit = limit
         self.used: dict[int, NDArray[np.uint8]] = {}
         self.allocations = 0
+        self.names: list[str] = []
 
     @property
     def bytes(self) -> int:
@@ -103,6 +105,10 @@ class HostGpu:
 
     def use(self) -> None:
         pass
+
+    def named(self, name: str) -> AbstractContextManager[object]:
+        self.names.append(name)
+        return nullcontext()
 
     def stream(self) -> HostStream:
         return HostStream()

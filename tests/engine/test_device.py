@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from zsm.engine import BackendError, Bundle, Runtime
 from zsm.engine.backends import TimedBackend
 from zsm.engine.backends.device import DeviceBackend, Tensor
+from zsm.engine.cuda import Gpu
 from zsm.runtime.stream import stream
 
 Open = Callable[[Path, Any], DeviceBackend]
@@ -105,3 +106,12 @@ def test_parts_lie_where_tensors_may_lie(tiny_bundle: Path, host_backend: Open, 
         np.testing.assert_array_equal(np.concatenate([backend.to_host(part) for part in parts]), array)
         assert (parts[1].address - whole.address == array.nbytes // 2) == (extent == 16)
     backend.close()
+
+
+def test_stages_have_names_in_timelines(tiny_bundle: Path, host_backend: Open, host_gpu: Any) -> None:
+    backend = host_backend(tiny_bundle, host_gpu)
+    list(stream(backend, clip_of(1), directions=2, window=4, overlap=1))
+    assert host_gpu.names == ["ingest_uint8", "extract", "propagate", "reconstruct", "emit_uint8"]
+    backend.close()
+    with Gpu.named(host_gpu, "extract"):
+        pass

@@ -19,12 +19,13 @@ import onnx
 import onnxruntime as ort
 import pytest
 
-from zsm.engine import BackendError, Bundle, Runtime
+from zsm.engine import BackendError, Bundle, Runtime, cuda
 from zsm.engine import build as building
 from zsm.engine import trt as library
 from zsm.engine.backends import tensorrt as backend
-from zsm.engine.build import BuildOptions, build_engines
+from zsm.engine.build import BuildOptions, build_engines, engine_stages
 from zsm.engine.engine_cache import EngineCache
+from zsm.engine.profile import profile
 from zsm.engine.progress import Progress
 from zsm.engine.shapes import SizeRange
 from zsm.engine.sizes import Size
@@ -160,6 +161,7 @@ class Context:
         self.shapes: dict[str, tuple[int, ...]] = {}
         self.addresses: dict[str, int] = {}
         self.memory = 0
+        self.profiler: Any = None
 
     def set_device_memory(self, address: int, size: int) -> None:
         assert size >= self.engine.device_memory_size_v2
@@ -201,6 +203,8 @@ class Context:
         def execute() -> None:
             for target, result in zip(targets, self.engine.session.run(names, values), strict=True):
                 target[...] = result
+            if self.profiler:
+                self.profiler.report_layer_time("conv + relu", 0.25)
 
         self.streams[handle].later(execute)
         return True
@@ -219,6 +223,7 @@ def tensorrt(
         __version__="11.4.0.106",
         ILogger=Base,
         IProgressMonitor=Base,
+        IProfiler=Base,
         Builder=Builder,
         OnnxParser=Parser,
         Runtime=lambda logger: SimpleNamespace(deserialize_cuda_engine=Engine),
@@ -248,6 +253,7 @@ def tensorrt(
     monkeypatch.setattr(library, "plugin", lambda graph: "build id" * (b"DeformConv2d" in graph))
     monkeypatch.setattr(backend, "Gpu", lambda index: host_gpu)
     monkeypatch.setattr(building, "Gpu", lambda index: host_gpu)
+    monkeypatch.setattr(cuda, "Gpu", lambda index: host_gpu)
     library.logger.cache_clear()
     yield module
     library.logger.cache_clear()
@@ -339,3 +345,9 @@ def test_an_interrupted_build_keeps_what_is_finished(tiny_bundle: Path, tensorrt
     with pytest.raises(KeyboardInterrupt):
         build_engines(Bundle(tiny_bundle), "cuda:0", RANGE, listen)
     assert {entry.key["stage"] for entry in EngineCache().entries()} == {"ingest_uint8", "ingest_float32", "extract"}
+
+
+def test_layers_are_measured(tiny_bundle: Path, tensorrt: Any, host_gpu: Any) -> None:
+    times = profile(Bundle(tiny_bundle), "cuda:0", "tensorrt", Size(9, 6))
+    assert {time.stage for time in times} == set(engine_stages(Bundle(tiny_bundle).manifest))
+    assert {(time.layer, time.milliseconds) for time in times} == {("conv + relu", 0.25)}

@@ -14,6 +14,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--size", default="112x64", help="LR size (default: %(default)s)")
     parser.add_argument("--frames", type=int, default=4, help="input frames (default: %(default)s)")
     parser.add_argument("--repeats", type=int, default=5, help="how often (default: %(default)s)")
+    parser.add_argument("--profile", action="store_true", help="measure every layer instead (stages one by one)")
     parser.add_argument("--json", action="store_true", help="print JSON")
     add_runtime_options(parser)
 
@@ -26,6 +27,8 @@ def execute(args: argparse.Namespace) -> int:
     from zsm.engine.bench import measure
     from zsm.engine.sizes import Size
 
+    if args.profile:
+        return _profile(args)
     with Runtime(args.bundle, **runtime_options(args)) as runtime:
         result = measure(runtime, Size.parse(args.size), args.frames, args.repeats)
     if args.json:
@@ -37,4 +40,25 @@ def execute(args: argparse.Namespace) -> int:
     for stage, spent in result["stages"].items():
         print(f"  {stage:16} {spent:.4f} s")
     print(f"peak memory {result['peak_rss_mib']:.0f} MiB")
+    return 0
+
+
+def _profile(args: argparse.Namespace) -> int:
+    import json
+    from dataclasses import asdict
+    from itertools import groupby
+
+    from zsm.engine import Bundle
+    from zsm.engine.profile import profile
+    from zsm.engine.sizes import Size
+
+    times = profile(Bundle(args.bundle), args.device, args.backend, Size.parse(args.size))
+    if args.json:
+        print(json.dumps([asdict(time) for time in times], indent=1))
+        return 0
+    for stage, group in groupby(times, key=lambda time: time.stage):
+        layers = list(group)
+        print(f"{stage}: {sum(layer.milliseconds for layer in layers):.3f} ms in {len(layers)} layers")
+        for layer in layers:
+            print(f"  {layer.milliseconds:9.3f} ms  {layer.operation:16} {layer.layer}")
     return 0
