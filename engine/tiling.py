@@ -1,6 +1,7 @@
 """The size of tiles: given, or the largest that the device's memory holds."""
 
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 
 from zsm.engine.backends.base import BackendError, Device
@@ -13,7 +14,8 @@ from zsm.runtime import tiles
 RESERVE = 1.5
 """How much more than the estimate has to be free: libraries add workspaces and copies in other layouts."""
 
-MOST_TILES = 1024
+MOST = 32
+"""Tiles along an axis."""
 
 TileOf = Callable[[int, int], tuple[int, int]]
 """From a frame's width and height to a tile's."""
@@ -36,13 +38,14 @@ def chooser(text: str, bundle: Bundle, device: str, window: int) -> TileOf:
 
 def largest(bundle: Bundle, size: Size, window: int, memory: int) -> Size:
     """The fewest tiles of a frame that memory of so many bytes holds; raises BackendError if none fits."""
-    counts = sorted(((columns, rows) for columns in range(1, 33) for rows in range(1, 33)), key=lambda c: c[0] * c[1])
-    for columns, rows in counts[:MOST_TILES]:
+    whole = estimate(bundle, size, window)
+    per_pixel = (whole.window + whole.activations) / size.pixels
+    counts = sorted(product(range(1, MOST + 1), repeat=2), key=lambda count: count[0] * count[1])
+    for columns, rows in counts:
         tile = Size(_part(size.width, columns), _part(size.height, rows))
-        if _possible(size.width, tile.width) and _possible(size.height, tile.height):
-            weighs = RESERVE * estimate(bundle, tile, window).total
-            if weighs <= memory:
-                return tile
+        fits = RESERVE * (whole.weights + per_pixel * tile.pixels) <= memory
+        if fits and _possible(size.width, tile.width) and _possible(size.height, tile.height):
+            return tile
     raise BackendError(
         f"{memory / 2**20:,.0f} MiB of free memory hold no tile of {size}; take an fp16 bundle, a smaller window "
         "or network, or end what else uses the memory"
