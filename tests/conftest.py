@@ -1,15 +1,19 @@
 """What many tests need: networks as bundles, and the reference network's data where it is there."""
 
 import json
+import runpy
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 
 from zsm.engine import NetworkConfig
 from zsm.export import Options, export_bundle
-from zsm.export.model import Network
+from zsm.export.model import Network, checkpoint
 
 # These networks are too small for more, and threads that wait for work get in the way of other tests.
 torch.set_num_threads(1)
@@ -70,6 +74,39 @@ def goldens() -> Path:
     if not folder.is_dir():
         pytest.skip("the reference network's data is not beside this checkout")
     return folder
+
+
+@pytest.fixture(scope="session")
+def golden(goldens: Path) -> Callable[[str], tuple[NDArray[Any], NDArray[Any]]]:
+    """By a case's name: a clip (N,H,W,3), and the reference network's outputs (2N-1,4H,4W,3)."""
+
+    def load(case: str) -> tuple[NDArray[Any], NDArray[Any]]:
+        with np.load(goldens / f"{case}.npz") as data:
+            return np.moveaxis(data["x"][0], 1, -1), np.moveaxis(data["y"][0], 1, -1)
+
+    return load
+
+
+@pytest.fixture(scope="session")
+def full_weights(goldens: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The reference network's weights (seed 1), in the released checkpoint's format."""
+    make = runpy.run_path(str(goldens / "reference_weights.py"))["state_dict"]
+    path = tmp_path_factory.mktemp("weights") / "seed1.pth"
+    torch.save({name: torch.from_numpy(values) for name, values in make(1).items()}, path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def full_network(full_weights: Path) -> Network:
+    """The full-size network with those weights."""
+    return checkpoint.load(full_weights)
+
+
+@pytest.fixture(scope="session")
+def full_bundle(tmp_path_factory: pytest.TempPathFactory, full_network: Network) -> Path:
+    """The same as a portable bundle."""
+    out = tmp_path_factory.mktemp("bundles") / "full"
+    return export_bundle(full_network, out, Options(portable=True)).bundle.path
 
 
 @pytest.fixture(scope="session")

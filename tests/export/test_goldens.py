@@ -1,7 +1,6 @@
 """Bundles of the full-size network against the reference network's own outputs."""
 
-import copy
-import runpy
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,54 +18,29 @@ from zsm.export.model import Network, checkpoint
 CASES = ("n2_32x48", "n3_40x36", "n4_45x61")
 
 Array = NDArray[Any]
+Golden = Callable[[str], tuple[Array, Array]]
 
 
 @pytest.fixture(scope="module")
-def weights(goldens: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The reference weights of seed 1, in the released checkpoint's format."""
-    make = runpy.run_path(str(goldens / "reference_weights.py"))["state_dict"]
-    path = tmp_path_factory.mktemp("weights") / "seed1.pth"
-    torch.save({name: torch.from_numpy(values) for name, values in make(1).items()}, path)
-    return path
-
-
-@pytest.fixture(scope="module")
-def network(weights: Path) -> Network:
-    return checkpoint.load(weights)
-
-
-@pytest.fixture(scope="module")
-def fp32(network: Network, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("full") / "fp32"
-    return export_bundle(copy.deepcopy(network), out, Options(portable=True)).bundle.path
-
-
-@pytest.fixture(scope="module")
-def fp16(network: Network, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def fp16(full_network: Network, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("full") / "fp16"
-    return export_bundle(copy.deepcopy(network), out, Options(precision="fp16")).bundle.path
+    return export_bundle(full_network, out, Options(precision="fp16")).bundle.path
 
 
-def golden(goldens: Path, case: str) -> tuple[Array, Array]:
-    """A clip (N,H,W,3) and the outputs (2N-1,4H,4W,3)."""
-    with np.load(goldens / f"{case}.npz") as data:
-        return np.moveaxis(data["x"][0], 1, -1), np.moveaxis(data["y"][0], 1, -1)
-
-
-def test_the_network_has_the_released_size(network: Network) -> None:
-    assert sum(parameter.numel() for parameter in network.parameters()) == 11_102_771
+def test_the_network_has_the_released_size(full_network: Network) -> None:
+    assert sum(parameter.numel() for parameter in full_network.parameters()) == 11_102_771
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_fp32(case: str, goldens: Path, fp32: Path) -> None:
-    clip, expected = golden(goldens, case)
-    with Runtime(fp32) as rt:
+def test_fp32(case: str, golden: Golden, full_bundle: Path) -> None:
+    clip, expected = golden(case)
+    with Runtime(full_bundle) as rt:
         assert np.abs(rt(clip) - expected).max() <= 2e-5
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_fp16(case: str, goldens: Path, fp16: Path) -> None:
-    clip, expected = golden(goldens, case)
+def test_fp16(case: str, golden: Golden, fp16: Path) -> None:
+    clip, expected = golden(case)
     with Runtime(fp16) as rt:
         mse = np.mean((rt(clip).astype(np.float64) - expected) ** 2)
     assert -10 * np.log10(mse) >= 55
@@ -100,8 +74,8 @@ class Portable:
         return dict(zip((o.name for o in session.get_outputs()), session.run(None, inputs), strict=True))
 
 
-def test_intermediates_stage_by_stage_in_bare_sessions(goldens: Path, fp32: Path) -> None:
-    run = Portable(fp32)
+def test_intermediates_stage_by_stage_in_bare_sessions(goldens: Path, full_bundle: Path) -> None:
+    run = Portable(full_bundle)
     with np.load(goldens / "n2_32x48.npz") as data:
         planes = data["x"][0]
     with np.load(goldens / "n2_32x48.intermediates.npz") as data:
@@ -135,20 +109,20 @@ def close(found: Array, expected: Array) -> None:
     np.testing.assert_allclose(found.reshape(expected.shape), expected, atol=2e-5)
 
 
-def test_the_prefix_of_parallel_training_is_dropped(weights: Path, network: Network, tmp_path: Path) -> None:
-    content = torch.load(weights, weights_only=True)
+def test_the_prefix_of_parallel_training_is_dropped(full_weights: Path, full_network: Network, tmp_path: Path) -> None:
+    content = torch.load(full_weights, weights_only=True)
     path = tmp_path / "parallel.pth"
     torch.save({f"module.{name}": tensor for name, tensor in content.items()}, path)
-    assert_same(checkpoint.load(path), network)
+    assert_same(checkpoint.load(path), full_network)
 
 
-def test_safetensors_keep_weights_and_configuration(network: Network, tmp_path: Path) -> None:
+def test_safetensors_keep_weights_and_configuration(full_network: Network, tmp_path: Path) -> None:
     path = tmp_path / "network.safetensors"
-    checkpoint.save(network, path, {"licence": "CC0"})
+    checkpoint.save(full_network, path, {"licence": "CC0"})
     loaded = checkpoint.load(path)
     assert loaded.config == NetworkConfig()
     assert checkpoint.metadata(path)["licence"] == "CC0"
-    assert_same(loaded, network)
+    assert_same(loaded, full_network)
 
 
 def assert_same(a: Network, b: Network) -> None:

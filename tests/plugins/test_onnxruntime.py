@@ -1,5 +1,6 @@
 """The operator as a custom operator of ONNX Runtime, against its ONNX function."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -137,3 +138,13 @@ def test_a_runtime_takes_it(library: Path, tiny_bundle: Path, tmp_path: Path, mo
     with Runtime(tiny_bundle) as rt:
         assert "function" in rt.describe()["operator"]
         np.testing.assert_allclose(ours, rt(clip), atol=2e-5)
+
+
+@pytest.mark.parametrize("case", ["n2_32x48", "n4_45x61"])
+def test_the_whole_network_against_the_reference(
+    library: Path, full_bundle: Path, golden: Callable[[str], tuple[Array, Array]], case: str
+) -> None:
+    clip, expected = golden(case)
+    with Runtime(full_bundle) as rt:
+        assert rt.describe()["operator"] == str(library)
+        assert np.abs(rt(clip) - expected).max() <= 2e-5
