@@ -14,10 +14,10 @@ import numpy as np
 
 from zsm.errors import Error
 from zsm.runtime.backend import Pixels
+from zsm.runtime.stages import SCALE
 from zsm.runtime.stream import Cuts, check_frame
 
 GRID = 4
-SCALE = 4
 OVERLAP = 96
 """LR pixels that neighbouring tiles share; docs/gpu.md says what that leaves of the seams."""
 
@@ -98,7 +98,7 @@ class _Scenes:
     """Where scenes begin, decided on whole frames and told to every tile alike."""
 
     def __init__(self, cuts: Cuts) -> None:
-        self._given = cuts
+        self._given = cuts if cuts is None or callable(cuts) else list(cuts)  # every tile reads them
         self._found: set[int] = set()
 
     def read(self, frames: Iterable[Pixels]) -> Iterator[Pixels]:

@@ -83,3 +83,11 @@ def test_nothing_gives_nothing_and_frames_must_be_alike(bicubic_bundle: Path) ->
         assert list(tiles.stream(lambda frames, cuts: rt.stream(frames), [], lambda width, height: (104, 104))) == []
         with pytest.raises(FrameError, match="frame 1 is 90x4"):
             tiled(rt, [clip_of(1, 4, 80)[0], clip_of(1, 4, 90)[0]], (104, 104))
+
+
+def test_every_tile_gets_the_cuts_of_a_generator(bicubic_bundle: Path) -> None:
+    clip = clip_of(4, 8, 8 + OVERLAP)
+    clip[2:] += 1
+    with Runtime(bicubic_bundle) as rt:
+        found = tiled(rt, clip, (4 + OVERLAP, 8), (cut for cut in [2]))
+        np.testing.assert_array_equal(found, tiled(rt, clip, (4 + OVERLAP, 8), [2]))
