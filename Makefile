@@ -50,7 +50,7 @@ test-gpu: .venv/dev.done
 
 bench: .venv/dev.done
 	$(BIN)/python benchmarks/network.py
-	$(BIN)/python benchmarks/stream.py compact --size 64x36
+	$(BIN)/python benchmarks/stream.py compact --size 32x20
 
 clean:
 	rm -rf .venv build demo dist
