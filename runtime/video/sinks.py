@@ -21,6 +21,9 @@ from zsm.runtime.video.workspace import Segment, Workspace
 INDEX_BASE = Fraction(1, 1000)
 """Segments count frames, in Matroska's milliseconds; the finished file gets the times."""
 
+MOST_DELAY = 64
+"""Frames; more than any encoder reorders."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Timeline:
@@ -147,6 +150,8 @@ class _Writer:
     def _mux(self, packets: list[Any]) -> None:
         for packet in packets:
             self._delay = max(self._delay, self._packets - packet.pts)
+            # Not the encoder's: of clips shorter than its delay, x265 gives any, also some that come after pts.
+            packet.dts = self._packets - MOST_DELAY
             self._packets += 1
             packet.time_base = INDEX_BASE
             self._container.mux(packet)
