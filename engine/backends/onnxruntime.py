@@ -33,8 +33,9 @@ def open_session(
     bundle: Bundle, stage: str, options: ort.SessionOptions, library: Path | None, provider: str, settings: Any = None
 ) -> ort.InferenceSession:
     """A stage on a provider, with our operator from a native library or as a function; raises BackendError."""
-    model = onnx.load_from_string(bundle.read(stage))
+    content = bundle.read(stage)
     try:
+        model = onnx.load_from_string(content)
         if library is None:
             make_portable(model)
         else:
@@ -89,6 +90,8 @@ class OnnxRuntimeBackend:
 
     def run(self, stage: str, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """Execute a stage."""
+        if not self._sessions:
+            raise BackendError("this Runtime is closed, a stream can't go on; make a new one")
         session = self._sessions[stage]
         try:
             outputs = session.run(None, dict(inputs))

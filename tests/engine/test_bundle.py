@@ -1,11 +1,13 @@
 """Bundles that are damaged, foreign, or of another time."""
 
+import hashlib
+import json
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from zsm.engine import Bundle, BundleError, Runtime
+from zsm.engine import BackendError, Bundle, BundleError, Runtime
 
 Edit = Callable[..., Path]
 
@@ -73,6 +75,17 @@ def test_a_damaged_stage(edit_manifest: Edit) -> None:
     content[len(content) // 2] ^= 1
     file.write_bytes(content)
     with pytest.raises(BundleError, match=r"propagate\.onnx is damaged"):
+        Runtime(bundle)
+
+
+def test_a_stage_that_is_no_onnx(edit_manifest: Edit) -> None:
+    bundle = edit_manifest()
+    content = b"no graph at all"
+    (bundle / "extract.onnx").write_bytes(content)
+    manifest = json.loads((bundle / "manifest.json").read_text())
+    manifest["stages"]["extract"]["sha256"] = hashlib.sha256(content).hexdigest()
+    (bundle / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(BackendError, match="can't load stage extract"):
         Runtime(bundle)
 
 

@@ -64,3 +64,11 @@ def test_two_runtimes_and_two_streams_do_not_disturb_each_other(tiny_bundle: Pat
         other(clips[0])
         np.testing.assert_array_equal(np.stack([a for a, _ in both]), alone[0])
         np.testing.assert_array_equal(np.stack([b for _, b in both]), alone[1])
+
+
+def test_a_stream_ends_with_its_runtime(tiny_bundle: Path) -> None:
+    with Runtime(tiny_bundle) as rt:
+        outputs = rt.stream(np.zeros((9, 4, 4, 3), np.uint8))
+        next(outputs)
+    with pytest.raises(BackendError, match="closed"):
+        list(outputs)
