@@ -99,14 +99,15 @@ def export_weights(
     """
     network = checkpoint.load(weights)
     said = checkpoint.metadata(weights)
+    content = weights.read_bytes()
     if licence is None:
-        licence = released.LICENCE if released.is_released(weights) else said.get("licence", "unknown")
+        licence = released.LICENCE if released.is_released(content) else said.get("licence", "unknown")
     options = Options(
         precision=precision,
         portable=portable,
         overwrite=overwrite,
         trained=said.get("trained", "true") == "true",
-        weights_sha256=hashlib.sha256(weights.read_bytes()).hexdigest(),
+        weights_sha256=hashlib.sha256(content).hexdigest(),
         licence=licence,
     )
     return export_bundle(network, out, options, progress)

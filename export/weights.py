@@ -28,9 +28,9 @@ def git_blob_id(content: bytes) -> str:
     return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
 
 
-def is_released(path: Path) -> bool:
-    """Whether a file is the released checkpoint."""
-    return git_blob_id(path.read_bytes()) == BLOB
+def is_released(content: bytes) -> bool:
+    """Whether a file's content is the released checkpoint."""
+    return git_blob_id(content) == BLOB
 
 
 def fetch(url: str = URL, blob: str = BLOB, progress: Progress = lambda done, total: None) -> Path:

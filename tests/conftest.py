@@ -33,6 +33,14 @@ BICUBIC = NetworkConfig(
 )
 
 
+def beside(name: str, what: str) -> Path:
+    """A folder of what lies beside the checkout; skips the test where that is absent."""
+    folder = SHARED / name
+    if not folder.is_dir():
+        pytest.skip(f"{what} is not beside this checkout")
+    return folder
+
+
 def random_network(config: NetworkConfig, seed: int = 0) -> Network:
     """A network whose offsets move samples by pixels, unlike one that is ready to be trained."""
     torch.manual_seed(seed)
@@ -70,10 +78,7 @@ def bicubic_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def goldens() -> Path:
     """Inputs and outputs of the reference network."""
-    folder = SHARED / "goldens"
-    if not folder.is_dir():
-        pytest.skip("the reference network's data is not beside this checkout")
-    return folder
+    return beside("goldens", "the reference network's data")
 
 
 @pytest.fixture(scope="session")
@@ -112,10 +117,7 @@ def full_bundle(tmp_path_factory: pytest.TempPathFactory, full_network: Network)
 @pytest.fixture(scope="session")
 def clips() -> Path:
     """Real footage."""
-    folder = SHARED / "clips"
-    if not folder.is_dir():
-        pytest.skip("the footage is not beside this checkout")
-    return folder
+    return beside("clips", "the footage")
 
 
 @pytest.fixture

@@ -17,10 +17,14 @@ from zsm.errors import Error
 COMMANDS = ("run", "info", "build", "verify", "bench", "eval", "export", "weights", "train", "cache", "doctor")
 
 EXTRAS = {
-    **dict.fromkeys(("onnxruntime",), "cpu"),
-    **dict.fromkeys(("av", "cv2", "scenedetect"), "video"),
-    **dict.fromkeys(("torch", "onnxscript", "safetensors"), "export"),
-    **dict.fromkeys(("tensorboard",), "train"),
+    "onnxruntime": "cpu",
+    "av": "video",
+    "cv2": "video",
+    "scenedetect": "video",
+    "torch": "export",
+    "onnxscript": "export",
+    "safetensors": "export",
+    "tensorboard": "train",
 }
 """Optional packages by the extra that installs them."""
 
