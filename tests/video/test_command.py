@@ -182,13 +182,14 @@ def test_the_progress_line_names_the_bottleneck(bicubic_bundle: Path, clip: Path
     assert re.search(rb"39/39 frames +[\d.]+ frames/s +0:00:00 to go +\(limited by (de|en)?co(de|mpute)\)", text)
 
 
-def test_a_missing_package_is_named(bicubic_bundle: Path, tmp_path: Path) -> None:
-    script = "import importlib.util as u; find = u.find_spec; u.find_spec = lambda n: None if n == 'av' else find(n)"
-    command = [sys.executable, "-c", f"{script}\nimport sys; from zsm.cli import main; sys.exit(main())", "run",
-               str(bicubic_bundle), "in.mp4", str(tmp_path / "out.mp4")]  # fmt: skip
+@pytest.mark.parametrize("package", ["av", "cv2", "scenedetect"])
+def test_a_missing_package_is_named_before_anything_is_opened(package: str, tmp_path: Path) -> None:
+    script = f"import sys; sys.modules[{package!r}] = None; from zsm.cli import main; sys.exit(main())"
+    command = [sys.executable, "-c", script, "run", "no-bundle", "no-clip.mp4", str(tmp_path / "out.mp4")]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 1
-    assert done.stderr == "zsm run: videos need the Python package av: pip install 'zsm[video]'\n"
+    assert done.stderr == f"zsm run: {package} isn't installed: pip install 'zsm[video]'\n"
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_only_one_video_goes_into_a_pipe(bicubic_bundle: Path, clip: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -13,7 +13,6 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from fractions import Fraction
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -81,7 +80,7 @@ def _configure_encoding(group: Any) -> None:
 
 def execute(args: argparse.Namespace) -> int:
     """Restore everything; the status is 1 if something failed, 130 after Ctrl-C."""
-    _check_packages()
+    # Before anything is opened or written: these need the packages that may be missing.
     from zsm import engine
     from zsm.runtime import video
 
@@ -105,12 +104,6 @@ def execute(args: argparse.Namespace) -> int:
     if failed:
         raise video.VideoError(f"{failed} of {len(jobs)} inputs failed")
     return 0
-
-
-def _check_packages() -> None:
-    for package in ("av", "cv2", "scenedetect"):
-        if find_spec(package) is None:
-            raise Error(f"videos need the Python package {package}: pip install 'zsm[video]'")
 
 
 def _jobs(args: argparse.Namespace) -> list[tuple[Any, Any]]:
