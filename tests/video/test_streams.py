@@ -10,6 +10,7 @@ import pytest
 from tests.video.conftest import restore
 
 from zsm.runtime.video import Encoding, Excerpt, Options, Summary, VideoError, open_source, read_frames, restore_to_file
+from zsm.runtime.video.encoders import Plan
 
 Ffmpeg = Callable[..., bytes]
 Probe = Callable[..., Any]
@@ -117,6 +118,33 @@ def test_every_codec_is_written(
     assert probe(target)["streams"][0]["codec_name"] == name
     frames = probe(target, "-count_frames", "-select_streams", "v", "-show_streams")["streams"][0]
     assert frames["nb_read_frames"] == "11"
+
+
+def test_decoding_times_do_not_come_from_the_encoder(
+    probe: Probe, film: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of very short clips, x265 gives what its memory held; here, always times after the presentation."""
+
+    class Late:
+        def __init__(self, stream: Any) -> None:
+            self._stream = stream
+
+        def encode(self, frame: Any) -> list[Any]:
+            packets: list[Any] = self._stream.encode(frame)
+            for packet in packets:
+                packet.dts = packet.pts + 1000
+            return packets
+
+    opened = Plan.open
+    monkeypatch.setattr(Plan, "open", lambda plan, container: Late(opened(plan, container)))
+    target = tmp_path / "out.mp4"
+    run(film, target, encoding=Encoding(codec="hevc"), excerpt=Excerpt(frames=6), segment=4)
+    packets = probe(target, "-select_streams", "v:0", "-show_entries", "packet=pts,dts")["packets"]
+    shown, decoded = ([packet[stamp] for packet in packets] for stamp in ("pts", "dts"))
+    assert len(shown) == 11
+    assert shown != sorted(shown)
+    assert all(before < after for before, after in pairwise(decoded))
+    assert all(early <= late for early, late in zip(decoded, shown, strict=True))
 
 
 def test_encoder_settings_arrive(film: Path, tmp_path: Path) -> None:
