@@ -1,44 +1,52 @@
 """HDR's static metadata: what the mastering display could show, and how bright the content is.
 
 FFmpeg decodes it to the structures AVMasteringDisplayMetadata and AVContentLightMetadata; encoders take it
-as text, each its own.
+as text, with names and units of their own.
 """
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from fractions import Fraction
 
 from zsm.runtime.video.reader import Info
 
 Point = tuple[Fraction, Fraction]
+Format = Callable[[Fraction], str]
 
 
 def x265_parameters(info: Info) -> Iterator[str]:
     """In x265's units: chromaticities of 0.00002, luminances of 0.0001 cd/m2."""
-    mastering = parse_mastering(info.mastering)
-    if mastering is not None:
-        red, green, blue, white, low, high = mastering
-        points = "".join(
-            f"{letter}({round(x * 50000)},{round(y * 50000)})"
-            for letter, (x, y) in (("G", green), ("B", blue), ("R", red), ("WP", white))
-        )
-        yield f"master-display={points}L({round(high * 10000)},{round(low * 10000)})"
-    if info.light_level is not None:
-        yield "max-cll={},{}".format(*struct.unpack_from("=2I", info.light_level))
+    return _parameters(
+        info,
+        names=("master-display", "max-cll"),
+        chromaticity=lambda x: f"{round(x * 50000)}",
+        luminance=lambda x: f"{round(x * 10000)}",
+    )
 
 
 def svt_parameters(info: Info) -> Iterator[str]:
     """In SVT-AV1's units: chromaticities of 1, luminances of 1 cd/m2."""
+    return _parameters(
+        info,
+        names=("mastering-display", "content-light"),
+        chromaticity=lambda x: f"{float(x):.5f}",
+        luminance=lambda x: f"{float(x):.4f}",
+    )
+
+
+def _parameters(info: Info, *, names: tuple[str, str], chromaticity: Format, luminance: Format) -> Iterator[str]:
+    """What both encoders take: `display=G(x,y)B(x,y)R(x,y)WP(x,y)L(highest,lowest)` and `light=content,average`."""
+    display, light = names
     mastering = parse_mastering(info.mastering)
     if mastering is not None:
         red, green, blue, white, low, high = mastering
         points = "".join(
-            f"{letter}({float(x):.5f},{float(y):.5f})"
+            f"{letter}({chromaticity(x)},{chromaticity(y)})"
             for letter, (x, y) in (("G", green), ("B", blue), ("R", red), ("WP", white))
         )
-        yield f"mastering-display={points}L({float(high):.4f},{float(low):.4f})"
+        yield f"{display}={points}L({luminance(high)},{luminance(low)})"
     if info.light_level is not None:
-        yield "content-light={},{}".format(*struct.unpack_from("=2I", info.light_level))
+        yield "{}={},{}".format(light, *struct.unpack_from("=2I", info.light_level))
 
 
 def parse_mastering(data: bytes | None) -> tuple[Point, Point, Point, Point, Fraction, Fraction] | None:
