@@ -13,6 +13,7 @@ from zsm.plugins.operator import NAME
 
 OLDEST = (10, 1)
 MAJORS = (10, 11)
+ADVICE = "install 10.1 to 11 (pip install tensorrt); to run a bundle without TensorRT, give --backend onnxruntime"
 
 log = logging.getLogger("zsm.tensorrt")
 
@@ -23,11 +24,10 @@ errors: deque[str] = deque(maxlen=5)
 @cache
 def tensorrt() -> Any:
     """The bindings; raises BackendError that says what to install."""
-    advice = "install TensorRT 10.1 to 11 (pip install tensorrt), or give --backend onnxruntime"
     try:
         module = importlib.import_module("tensorrt")
     except ImportError as error:
-        raise BackendError(f"TensorRT can't be imported ({error}); {advice}") from error
+        raise BackendError(f"TensorRT can't be imported ({error}); {ADVICE}") from error
     check_version(module.__version__)
     return module
 
@@ -36,7 +36,7 @@ def check_version(version: str) -> None:
     """Raise BackendError unless this is a TensorRT that is known to work."""
     major, minor = (int(part) for part in version.split(".")[:2])
     if (major, minor) < OLDEST or major not in MAJORS:
-        raise BackendError(f"TensorRT {version} isn't supported; install 10.1 to 11, or give --backend onnxruntime")
+        raise BackendError(f"TensorRT {version} isn't supported; {ADVICE}")
 
 
 @cache

@@ -76,13 +76,27 @@ def test_export(bicubic_bundle: Path, tmp_path: Path) -> None:
     assert (manifest.precision, manifest.licence) == ("fp16", "CC0")
 
 
+def without(package: str, *arguments: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    """`zsm`, where a package isn't installed."""
+    hide = f"import sys; sys.modules[{package!r}] = None; from zsm.cli import main; sys.exit(main())"
+    command = [sys.executable, "-c", hide, *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, env={**os.environ, **environment}, check=False)
+
+
 def test_a_package_that_is_missing_is_named_with_its_extra(tiny_bundle: Path) -> None:
-    hide = "import sys; sys.modules['onnxruntime'] = None; from zsm.cli import main; sys.exit(main())"
-    done = subprocess.run(
-        [sys.executable, "-c", hide, "bench", str(tiny_bundle)], capture_output=True, text=True, check=False
-    )
+    done = without("onnxruntime", "bench", tiny_bundle)
     assert done.returncode == 1
     assert done.stderr == "zsm bench: onnxruntime isn't installed: pip install 'zsm[cpu]'\n"
+
+
+def test_building_engines_without_tensorrt_says_what_to_install(tiny_bundle: Path, tmp_path: Path) -> None:
+    done = without("tensorrt", "build", tiny_bundle, "--size", "64x64", ZSM_CACHE=str(tmp_path))
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("zsm build: TensorRT can't be imported (")
+    assert done.stderr.count("\n") == 1
+    advice = "install 10.1 to 11 (pip install tensorrt); to run a bundle without TensorRT, give --backend onnxruntime"
+    assert done.stderr.endswith(f"); {advice}\n")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_info_prints_text_as_it_is(edit_manifest: Callable[..., Path]) -> None:

@@ -39,7 +39,9 @@ def execute(args: argparse.Namespace) -> int:
 
     options = BuildOptions(sizes=_sizes(args), workspace=args.workspace, tf32=args.tf32)
     text = TextColumn("{task.percentage:.0f}%  {task.description}")
-    with Progress(BarColumn(), text, TimeElapsedColumn(), console=Console(stderr=True), transient=True) as bar:
+    console = Console(stderr=True)
+    columns = (BarColumn(), text, TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("", total=1.0)
 
         def show(step: Step) -> None:
