@@ -254,3 +254,34 @@ def test_options_that_cannot_be(
     assert message.startswith("zsm run: ")
     assert message.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(
+    any(Path(device).exists() for device in ("/dev/dri", "/dev/nvidia0", "/dev/dxg")),
+    reason="there is a graphics card here, whose encoders may work",
+)
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [(["--hardware", "--codec", codec], f"no hardware encoder for {codec} works here (tried {codec}_")
+     for codec in ("h264", "hevc", "av1", "vp9")]
+    + [(["--codec", "h264_nvenc"], "h264_nvenc")],
+)  # fmt: skip
+def test_hardware_encoders_that_are_absent(
+    bicubic_bundle: Path,
+    clip: Path,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+    arguments: list[str],
+    message: str,
+) -> None:
+    """One message, also from the vendors' libraries; an output that was to be replaced is still there."""
+    target = tmp_path / "out.mkv"
+    target.write_bytes(b"an older output")
+    command = ["run", str(bicubic_bundle), str(clip), str(target), "--overwrite", "--no-progress", *arguments]
+    assert main(command) == 1
+    said = capfd.readouterr()
+    assert said.out == ""
+    assert said.err.startswith("zsm run: ")
+    assert message in said.err
+    assert said.err.count("\n") == 1
+    assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"an older output"]
