@@ -5,12 +5,17 @@
 
 import importlib
 import importlib.util
+import math
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
+from zsm.engine.backends import device
 from zsm.engine.backends.base import BackendError
+from zsm.engine.backends.device import Tensor
+from zsm.runtime import FrameError
 
 MIB = 2**20
 
@@ -92,9 +97,16 @@ class Gpu:
         free, total = _check(self._cuda.cudaMemGetInfo(), "asking for free memory")
         return int(free), int(total)
 
-    def stream(self) -> "Stream":
-        """A new stream, which doesn't wait for the default one."""
+    def stream(self, handle: int | None = None) -> "Stream":
+        """A new stream, which doesn't wait for the default one; or somebody else's."""
+        if handle is not None:
+            return Stream(self._cuda.cudaStream_t(handle), ours=False)
         return Stream(_check(self._cuda.cudaStreamCreateWithFlags(self._cuda.cudaStreamNonBlocking), "a new stream"))
+
+    def event(self) -> "Event":
+        """A new event, which takes no time."""
+        flags = self._cuda.cudaEventDisableTiming
+        return Event(_check(self._cuda.cudaEventCreateWithFlags(flags), "a new event"))
 
     def allocate(self, size: int) -> int:
         """The address of so many bytes; raises OutOfMemoryError that says how much is free."""
@@ -111,13 +123,91 @@ class Gpu:
         """Give memory back."""
         _check(self._cuda.cudaFree(address), "giving memory back")
 
+    def allocate_host(self, size: int) -> int:
+        """The address of so many page-locked bytes on the host."""
+        try:
+            return int(_check(self._cuda.cudaHostAlloc(size, self._cuda.cudaHostAllocDefault), "page-locked memory"))
+        except OutOfMemoryError as error:
+            raise BackendError(
+                f"the host has no {size / MIB:,.0f} MiB of memory left that can be page-locked"
+            ) from error
+
+    def free_host(self, address: int) -> None:
+        """Give page-locked memory back."""
+        _check(self._cuda.cudaFreeHost(address), "giving page-locked memory back")
+
+    def view(self, array: object, stream: device.Stream) -> Tensor:
+        """Somebody else's array here, for work on the stream from now on; raises FrameError if it lies elsewhere."""
+        memory = importlib.import_module("cuda.core.utils")
+        view = memory.StridedMemoryView.from_any_interface(array, stream_ptr=stream.handle)
+        if not view.is_device_accessible or view.device_id != self.index:
+            raise FrameError(f"a frame lies in the memory of device {view.device_id}; bring it to cuda:{self.index}")
+        tensor = Tensor(int(view.ptr), tuple(view.shape), np.dtype(view.dtype), (view, array))
+        if view.strides is not None:
+            _check_strides(tensor.shape, tuple(view.strides))
+        return tensor
+
+    def dlpack(self, tensor: Tensor, owner: object, **options: Any) -> Any:
+        """A tensor as a DLPack capsule that keeps its owner."""
+        core, memory = (importlib.import_module(name) for name in ("cuda.core", "cuda.core.utils"))
+        buffer = core.Buffer.from_handle(tensor.address, tensor.nbytes, owner=owner)
+        view = memory.StridedMemoryView.from_buffer(buffer, tensor.shape, dtype=tensor.dtype)
+        return view.__dlpack__(**options)
+
+    def synchronize(self) -> None:
+        """Wait until the GPU has done all that anybody asked of it."""
+        self.use()
+        _check(self._cuda.cudaDeviceSynchronize(), "executing")
+
+
+def _check_strides(shape: tuple[int, ...], strides: tuple[int, ...]) -> None:
+    """Raise FrameError unless these strides, in elements, leave no gaps."""
+    without_gaps = [math.prod(shape[axis + 1 :]) for axis in range(len(shape))]
+    if any(extent > 1 and strides[axis] != without_gaps[axis] for axis, extent in enumerate(shape)):
+        raise FrameError(
+            f"a frame of shape {shape} has the strides {strides}; give (height, width, 3) without gaps "
+            "(torch: frame.permute(1, 2, 0).contiguous(), CuPy: cupy.ascontiguousarray(frame))"
+        )
+
+
+class Event:
+    """A place in a stream's work."""
+
+    def __init__(self, event: Any) -> None:
+        self._cuda = _runtime()
+        self.handle = event
+
+    def synchronize(self) -> None:
+        """Wait until it is reached; raises BackendError if anything before it failed."""
+        _check(self._cuda.cudaEventSynchronize(self.handle), "executing")
+
+    def close(self) -> None:
+        """Give the event back."""
+        _check(self._cuda.cudaEventDestroy(self.handle), "closing an event")
+
+
+class Graph:
+    """Recorded work."""
+
+    def __init__(self, graph: Any) -> None:
+        self._cuda = _runtime()
+        try:
+            self.handle = _check(self._cuda.cudaGraphInstantiate(graph, 0), "preparing a graph")
+        finally:
+            _check(self._cuda.cudaGraphDestroy(graph), "closing a graph's description")
+
+    def close(self) -> None:
+        """Give the graph back."""
+        _check(self._cuda.cudaGraphExecDestroy(self.handle), "closing a graph")
+
 
 class Stream:
     """Work that is done in order. Every method but `synchronize` returns before the work is done."""
 
-    def __init__(self, stream: Any) -> None:
+    def __init__(self, stream: Any, *, ours: bool = True) -> None:
         self._cuda = _runtime()
         self._stream = stream
+        self._ours = ours
         self.handle = int(stream)
 
     def copy_in(self, address: int, array: NDArray[Any]) -> None:
@@ -136,13 +226,35 @@ class Stream:
         """Fill with zeros."""
         _check(self._cuda.cudaMemsetAsync(address, 0, size, self._stream), "filling with zeros")
 
+    def record(self, event: device.Event) -> None:
+        """Put an event after all work so far."""
+        _check(self._cuda.cudaEventRecord(event.handle, self._stream), "recording an event")
+
+    def wait(self, event: device.Event) -> None:
+        """Do further work when another stream has reached an event."""
+        _check(self._cuda.cudaStreamWaitEvent(self._stream, event.handle, 0), "waiting for an event")
+
+    def begin_recording(self) -> None:
+        """Record further work of this thread instead of doing it."""
+        mode = self._cuda.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal
+        _check(self._cuda.cudaStreamBeginCapture(self._stream, mode), "recording a graph")
+
+    def end_recording(self) -> Graph:
+        """What was recorded; raises BackendError if some of it can't be."""
+        return Graph(_check(self._cuda.cudaStreamEndCapture(self._stream), "recording a graph"))
+
+    def launch(self, graph: device.Graph) -> None:
+        """Do what was recorded."""
+        _check(self._cuda.cudaGraphLaunch(graph.handle, self._stream), "launching a graph")
+
     def synchronize(self) -> None:
         """Wait until all is done; raises BackendError if anything of it failed."""
         _check(self._cuda.cudaStreamSynchronize(self._stream), "executing")
 
     def close(self) -> None:
-        """Give the stream back."""
-        _check(self._cuda.cudaStreamDestroy(self._stream), "closing a stream")
+        """Give the stream back, unless it is somebody else's."""
+        if self._ours:
+            _check(self._cuda.cudaStreamDestroy(self._stream), "closing a stream")
 
     def _copy(self, target: int, source: int, size: int, kind: Any) -> None:
         _check(self._cuda.cudaMemcpyAsync(target, source, size, kind, self._stream), "copying")

@@ -86,13 +86,13 @@ def _onnxruntime(bundle: Bundle, size: Size) -> Iterator[LayerTime]:
 
 
 def _tensorrt(bundle: Bundle, device: Device, size: Size) -> Iterator[LayerTime]:
-    from zsm.engine.backends.device import DeviceBackend
+    from zsm.engine.backends.device_backend import DeviceBackend
     from zsm.engine.backends.tensorrt import Engines
     from zsm.engine.cuda import Gpu
 
     gpu = Gpu(device.index)
-    engines = Engines(bundle, gpu, build=True)
-    backend = DeviceBackend(bundle.manifest, gpu, engines)
+    engines = Engines(bundle, gpu, build=True, recordable=False)
+    backend = DeviceBackend(bundle.manifest, gpu, gpu.stream(), engines)
     for stage, executable in engines.load(size).items():
         tensors = {name: backend.from_host(array) for name, array in _inputs(bundle, stage, size).items()}
         backend.run(stage, tensors)

@@ -2,18 +2,22 @@
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
 
-from zsm.engine.backends import BackendError, StageTime, TimedBackend, open_backend
+from zsm.engine.backends import BackendError, Device, Place, StageTime, TimedBackend, open_backend
 from zsm.engine.bundle import Bundle
 from zsm.engine.network import SCALE
 from zsm.engine.tiling import chooser
-from zsm.runtime import Backend, Cuts, FrameError, Pixels, tiles, windows
+from zsm.runtime import Backend, Cuts, FrameError, Pixels, To, tiles, windows
 from zsm.runtime.stream import stream
+
+AHEAD = 2
+"""Outputs that may be on their way from a GPU while further frames are read: the GPU never waits for the host."""
 
 
 class Runtime:
@@ -25,8 +29,10 @@ class Runtime:
                 ...
 
     Frames are RGB: uint8, uint16, or float32 in [0, 1]; outputs have the inputs' type (float32 is not
-    clipped) and belong to the caller. Any size from 1x1 up. A Runtime belongs to one thread at a time;
-    several may exist. What bundles, frames and machines can be wrong about raises a `zsm.Error` that says what to do.
+    clipped) and belong to the caller. With a GPU, frames may be in its memory already: whatever offers DLPack or
+    `__cuda_array_interface__` is read where it is, and such outputs are `DeviceFrame`s. Any size from 1x1 up. A Runtime
+    belongs to one thread at a time; several may exist. What bundles, frames and machines can be wrong about raises a
+    `zsm.Error` that says what to do.
     """
 
     def __init__(
@@ -40,6 +46,7 @@ class Runtime:
         threads: int | None = None,
         build: bool = False,
         tile: str | None = None,
+        cuda_stream: int | None = None,
     ) -> None:
         """Open a bundle.
 
@@ -49,6 +56,8 @@ class Runtime:
         share. `threads`: CPU threads, all cores by default. `build`: build TensorRT engines that are missing when
         the first frame of a size comes, which takes minutes; otherwise that is an error that names the command.
         `tile`: `WxH`, to process larger frames in tiles, or `auto`, for the fewest that free memory holds.
+        `cuda_stream`: the handle of a CUDA stream of the caller's to compute on, as in torch's `Stream.cuda_stream`;
+        frames made and outputs used on that stream need no waiting.
 
         Raises BundleError, BackendError, WindowError, TileError or SizeError.
         """
@@ -58,8 +67,10 @@ class Runtime:
         self._overlap = overlap
         self._tile = tile
         self._tile_of = chooser(tile, self.bundle, device, window) if tile else None
+        where = Place(device=Device.parse(device), threads=threads, build=build, cuda_stream=cuda_stream)
+        self._ahead = AHEAD if where.device.kind == "cuda" else 0
         self._backend: Backend | None
-        self._backend, self._reason = open_backend(self.bundle, device, backend, threads, build)
+        self._backend, self._reason = open_backend(self.bundle, backend, where)
 
     @property
     def scale(self) -> int:
@@ -68,7 +79,10 @@ class Runtime:
 
     @property
     def latency(self) -> int:
-        """How many further input frames `stream` reads, at most, before it yields an output."""
+        """How many further input frames `stream` reads, at most, before it yields an output.
+
+        With a GPU it reads one more, unless it is told that the frames come live.
+        """
         return windows.latency(self._window)
 
     def __call__(self, clip: Pixels, *, cuts: Cuts = None) -> Pixels:
@@ -88,20 +102,29 @@ class Runtime:
             result[i] = frame
         return result
 
-    def stream(self, frames: Iterable[Pixels], *, cuts: Cuts = None) -> Iterator[Pixels]:
+    def stream(
+        self, frames: Iterable[Any], *, cuts: Cuts = None, live: bool = False, to: To | None = None
+    ) -> Iterator[Any]:
         """Process frames (H,W,3) as they come; yield each output (4H,4W,3) as soon as it is final.
 
         N frames give 2N-1; memory doesn't grow with N. `cuts` are the numbers of frames that begin a new
         scene, or a function of two neighbouring frames that tells whether the second one does. Nothing is
-        mixed across a cut: the missing frame there repeats the one before it.
+        mixed across a cut: the missing frame there repeats the one before it. `live`: wait for the outputs that
+        are final before the next frame is read, which it may take long to come; otherwise a GPU is given more
+        work first. `to`: `host`, outputs as NumPy arrays, or `device`, as `DeviceFrame`s in the GPU's memory;
+        by default they are where the frames were.
 
         Raises FrameError for a frame of another shape or type, or unlike the frames before it.
         """
+        if to not in (None, "host", "device"):
+            raise FrameError(f"outputs can't go to {to!r}; choose host or device")
         if self._tile_of is None:
-            return self._stream(frames, cuts)
-        return tiles.stream(self._stream, frames, self._tile_of, cuts)
+            return self._stream(frames, cuts, live=live, to=to)
+        if to == "device":
+            raise FrameError("tiles are joined on the host; leave out to='device', or tile")
+        return tiles.stream(partial(self._stream, live=live), frames, self._tile_of, cuts)
 
-    def _stream(self, frames: Iterable[Pixels], cuts: Cuts) -> Iterator[Pixels]:
+    def _stream(self, frames: Iterable[Any], cuts: Cuts, *, live: bool = False, to: To | None = None) -> Iterator[Any]:
         return stream(
             self._open(),
             frames,
@@ -109,6 +132,8 @@ class Runtime:
             window=self._window,
             overlap=self._overlap,
             cuts=cuts,
+            ahead=0 if live else self._ahead,
+            to=to,
         )
 
     def describe(self) -> dict[str, Any]:

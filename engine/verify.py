@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from zsm.engine.backends import open_backend
+from zsm.engine.backends import Device, Place, open_backend
 from zsm.engine.bundle import Bundle, Precision
 from zsm.engine.sizes import Size
 from zsm.runtime import Backend
@@ -55,8 +55,8 @@ def verify(
     Engines that are missing are built. `differing` is called for each stage that differs, with its inputs and the
     backend's name. Raises BackendError if the device doesn't work at all.
     """
-    expected, _ = open_backend(bundle, "cpu", "onnxruntime", None, False)
-    found, _ = open_backend(bundle, device, backend, None, True)
+    expected, _ = open_backend(bundle, "onnxruntime", Place(device=Device.parse("cpu")))
+    found, _ = open_backend(bundle, backend, Place(device=Device.parse(device), build=True))
     limit = LIMITS[bundle.manifest.precision]
     windows = []
     for dtype, count in FRAMES.items():
@@ -112,7 +112,7 @@ class Recorder:
         return outputs
 
     def _on_host(self, tensors: Mapping[str, Tensor]) -> dict[str, Array]:
-        return {name: self._inner.to_host(tensor) for name, tensor in tensors.items()}
+        return {name: self._inner.to_host(tensor)() for name, tensor in tensors.items()}
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._inner, name)
@@ -120,7 +120,7 @@ class Recorder:
 
 def _run(backend: Backend, stage: str, inputs: Mapping[str, Array]) -> dict[str, Array]:
     outputs = backend.run(stage, {name: backend.from_host(np.ascontiguousarray(a)) for name, a in inputs.items()})
-    return {name: backend.to_host(tensor) for name, tensor in outputs.items()}
+    return {name: backend.to_host(tensor)() for name, tensor in outputs.items()}
 
 
 def _outputs(backend: Any, bundle: Bundle, frames: Array) -> Array:

@@ -1,7 +1,7 @@
 """What the runtime asks of whatever executes a network's stages."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,12 +25,29 @@ class Backend(Protocol):
         """Execute a stage. Its outputs stay valid as long as they are referred to."""
         ...
 
-    def from_host(self, array: NDArray[Any]) -> Tensor:
-        """Bring an array to the device."""
+    def repeat(
+        self, name: str, compute: Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]], tensors: Mapping[str, Tensor]
+    ) -> Mapping[str, Tensor]:
+        """`compute(tensors)`: stages and what is between them, the same for all tensors of the same shapes.
+
+        A GPU may record it once, and then launch it as one.
+        """
         ...
 
-    def to_host(self, tensor: Tensor) -> NDArray[Any]:
-        """Bring a tensor back, as an array that the caller owns."""
+    def adopt(self, frame: object) -> Any:
+        """A frame (h,w,3) in the device's own memory as `DevicePixels`; anything else as it is."""
+        ...
+
+    def from_host(self, array: NDArray[Any]) -> Tensor:
+        """Bring an array to the device; it is the caller's again."""
+        ...
+
+    def to_host(self, tensor: Tensor) -> Callable[[], NDArray[Any]]:
+        """Begin to bring a tensor back; what is returned waits for it, and gives an array that the caller owns."""
+        ...
+
+    def export(self, tensor: Tensor) -> Any:
+        """Pixels (1,h,w,3) as a frame (h,w,3) that the caller owns, in the device's memory."""
         ...
 
     def zeros_like(self, tensor: Tensor) -> Tensor:
@@ -55,6 +72,26 @@ class Backend(Protocol):
 
     def close(self) -> None:
         """Give back what the backend holds."""
+        ...
+
+
+@runtime_checkable
+class DevicePixels(Protocol):
+    """A frame (height, width, 3) in a device's memory, which its backend adopted."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Height, width, 3."""
+        ...
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The pixels' type."""
+        ...
+
+    @property
+    def tensor(self) -> Tensor:
+        """The backend's tensor (1, height, width, 3)."""
         ...
 
 

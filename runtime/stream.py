@@ -2,17 +2,25 @@
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from itertools import pairwise
+from typing import Any, Literal
 
 import numpy as np
 
 from zsm.errors import Error
 from zsm.runtime import stages, windows
-from zsm.runtime.backend import Backend, Pixels, Tensor
+from zsm.runtime.backend import Backend, DevicePixels, Pixels, Tensor
 from zsm.runtime.stages import Frame, Hidden
 
 Cuts = Iterable[int] | Callable[[Pixels, Pixels], bool] | None
 """Where new scenes begin: frame numbers, or whether there is a cut between two neighbouring frames."""
+
+To = Literal["host", "device"]
+"""Where outputs go: NumPy arrays, or frames in the device's memory."""
+
+Delivered = Callable[[], Any]
+"""An output on its way; calling it waits."""
 
 DTYPES = (np.uint8, np.uint16, np.float32)
 
@@ -29,31 +37,64 @@ def stream(
     window: int,
     overlap: int,
     cuts: Cuts = None,
-) -> Iterator[Pixels]:
+    ahead: int = 0,
+    to: To | None = None,
+) -> Iterator[Any]:
     """The outputs of a stream of frames, each as soon as no later window can change it.
 
-    Memory holds the frames of one window, however long the stream is. Raises WindowError at once for a window or
-    cuts that can't be.
+    Memory holds the frames of one window, however long the stream is. Up to `ahead` outputs may still be on their
+    way to the host while the next frame is read. Outputs go where the frames are, or `to` another place. Raises
+    WindowError at once for a window or cuts that can't be.
     """
     windows.check(window, overlap)
     new_scene = cuts if callable(cuts) else None
     numbers = _numbers(cuts) if cuts is not None and not callable(cuts) else frozenset()
 
-    def outputs() -> Iterator[Pixels]:
+    def outputs() -> Iterator[Delivered]:
         scene = Scene(backend, directions, window, overlap)
-        previous: Pixels | None = None
-        for number, frame in enumerate(frames):
+        before: Any = None
+        previous: Pixels | DevicePixels | None = None
+        place = to
+        for number, given in enumerate(frames):
+            frame = given if isinstance(given, np.ndarray) else backend.adopt(given)
             check_frame(frame, number, previous)
-            if previous is not None and (number in numbers or (new_scene and new_scene(previous, frame))):
-                yield from scene.finish()
-                yield scene.repeat_last()
+            place = place or ("host" if isinstance(frame, np.ndarray) else "device")
+            if previous is not None and (number in numbers or (new_scene and new_scene(before, given))):
+                yield from _deliver(backend, scene.finish(), place)
+                yield from _deliver(backend, [scene.repeat_last()], place)
                 scene = Scene(backend, directions, window, overlap)
-            yield from scene.push(frame)
+            yield from _deliver(backend, scene.push(frame), place)
+            previous = frame
             # Who gives the frames may use one buffer for all of them.
-            previous = frame.copy() if new_scene else frame
-        yield from scene.finish()
+            before = given.copy() if new_scene and isinstance(given, np.ndarray) else given
+        if place is not None:
+            yield from _deliver(backend, scene.finish(), place)
 
-    return outputs()
+    return _when_there(outputs(), ahead)
+
+
+def _deliver(backend: Backend, tensors: Iterable[Tensor], place: To) -> Iterator[Delivered]:
+    """Begin to bring each output to its place."""
+
+    def begin(tensor: Tensor) -> Delivered:
+        if place == "device":
+            return partial(backend.export, tensor)
+        batch = backend.to_host(tensor)
+        return lambda: batch()[0]
+
+    return map(begin, tensors)  # which holds no tensor while the next is computed
+
+
+def _when_there(outputs: Iterable[Delivered], ahead: int) -> Iterator[Any]:
+    """The outputs in order, each waited for when `ahead` more of them have been begun."""
+    begun: deque[Delivered] = deque()
+    for output in outputs:
+        begun.append(output)
+        del output  # or its memory would be held while the next is computed
+        if len(begun) > ahead:
+            yield begun.popleft()()
+    while begun:
+        yield begun.popleft()()
 
 
 def _numbers(cuts: Iterable[int]) -> frozenset[int]:
@@ -66,11 +107,11 @@ def _numbers(cuts: Iterable[int]) -> frozenset[int]:
     return frozenset(map(int, numbers))
 
 
-def check_frame(frame: Pixels, number: int, previous: Pixels | None) -> None:
+def check_frame(frame: Pixels | DevicePixels, number: int, previous: Pixels | DevicePixels | None) -> None:
     """Raise FrameError unless this is a frame, and one like the frame before it."""
-    if not isinstance(frame, np.ndarray):
+    if not isinstance(frame, (np.ndarray, DevicePixels)):
         raise FrameError(f"frame {number} is a {type(frame).__name__}; give NumPy arrays (height, width, 3)")
-    if frame.ndim != 3 or frame.shape[2] != 3 or not all(frame.shape):
+    if len(frame.shape) != 3 or frame.shape[2] != 3 or not all(frame.shape):
         raise FrameError(f"frame {number} has the shape {frame.shape}; give RGB frames (height, width, 3)")
     if frame.dtype not in DTYPES:
         raise FrameError(f"frame {number} is of type {frame.dtype}; give uint8, uint16, or float32 in [0, 1]")
@@ -81,12 +122,15 @@ def check_frame(frame: Pixels, number: int, previous: Pixels | None) -> None:
         )
 
 
-def _kind(frame: Pixels) -> str:
+def _kind(frame: Pixels | DevicePixels) -> str:
     return f"{frame.shape[1]}x{frame.shape[0]} {frame.dtype}"
 
 
 class Scene:
-    """The frames between two cuts, pushed one by one. Each is extracted once, each gap interpolated once."""
+    """The frames between two cuts, pushed one by one. Each is extracted once, each gap interpolated once.
+
+    Outputs are pixels (1,4h,4w,3) where the backend computed them.
+    """
 
     def __init__(self, backend: Backend, directions: int, window: int, overlap: int) -> None:
         self._backend = backend
@@ -100,7 +144,7 @@ class Scene:
         self._pending: deque[Hidden] = deque()
         self._yielded = 0
 
-    def push(self, pixels: Pixels) -> Iterator[Pixels]:
+    def push(self, pixels: Pixels | DevicePixels) -> Iterator[Tensor]:
         """Take one more frame, and yield the outputs that it makes final."""
         frame = stages.extract(self._backend, pixels)
         if self._frames:
@@ -115,7 +159,7 @@ class Scene:
             following = max(newest_start, self._start + 1)
             yield from self._yield_to(windows.boundary(self._start, following, self._window))
 
-    def finish(self) -> Iterator[Pixels]:
+    def finish(self) -> Iterator[Tensor]:
         """The scene ends here: yield the rest."""
         if not self._count:
             return
@@ -124,11 +168,11 @@ class Scene:
             yield from self._next_window(start)
         yield from self._yield_to(2 * self._count - 2)
 
-    def repeat_last(self) -> Pixels:
+    def repeat_last(self) -> Tensor:
         """The scene's last output once more, for the frame that is missing at a cut."""
         return stages.reconstruct(self._backend, self._last)
 
-    def _next_window(self, start: int) -> Iterator[Pixels]:
+    def _next_window(self, start: int) -> Iterator[Tensor]:
         """Yield what the last window keeps, and process the window at `start`, made of the newest frames."""
         if self._start >= 0:
             yield from self._yield_to(windows.boundary(self._start, start, self._window))
@@ -149,7 +193,7 @@ class Scene:
         for state, (previous, following) in zip(states, neighbours, strict=True):
             yield Hidden(state, previous, following)
 
-    def _yield_to(self, output: int) -> Iterator[Pixels]:
+    def _yield_to(self, output: int) -> Iterator[Tensor]:
         while self._yielded <= output:
             self._yielded += 1
             self._last = self._pending.popleft()

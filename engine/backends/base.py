@@ -14,7 +14,7 @@ from zsm.runtime import Backend
 log = logging.getLogger("zsm")
 
 BACKENDS = ("onnxruntime", "tensorrt")
-"""Backends by name; each is a module of this package that defines `open_bundle(bundle, device, threads, build)`."""
+"""Backends by name; each is a module of this package that defines `open_bundle(bundle, place)`."""
 
 
 class BackendError(Error):
@@ -40,15 +40,34 @@ class Device:
         return self.kind if self.kind == "cpu" else f"{self.kind}:{self.index}"
 
 
-def open_backend(bundle: Bundle, device: str, backend: str, threads: int | None, build: bool) -> tuple[Backend, str]:
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """Where and how a bundle is opened.
+
+    device: `cpu` or a GPU. threads: CPU threads, all cores by default. build: build what is missing.
+    cuda_stream: the handle of the caller's stream to compute on, instead of one of the backend's own.
+    """
+
+    device: Device
+    threads: int | None = None
+    build: bool = False
+    cuda_stream: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.threads is not None and self.threads < 1:
+            raise BackendError(f"{self.threads} threads can't compute anything; give at least 1, or none for all cores")
+        if self.cuda_stream is not None and self.device.kind == "cpu":
+            raise BackendError("a CUDA stream is given, but the device is the cpu; give device='cuda:N' as well")
+        if self.cuda_stream == 0:
+            raise BackendError("the CUDA stream is 0, the default one; give a stream that was made, or none")
+
+
+def open_backend(bundle: Bundle, backend: str, where: Place) -> tuple[Backend, str]:
     """Open a bundle's stages where asked; also why with this backend, as the log says. Never fall back."""
-    where = Device.parse(device)
-    if threads is not None and threads < 1:
-        raise BackendError(f"{threads} threads can't compute anything; give at least 1, or none for all cores")
-    name, reason = choose_backend(where, backend)
-    log.info("%s on %s with %s (%s)", bundle.path, where, name, reason)
+    name, reason = choose_backend(where.device, backend)
+    log.info("%s on %s with %s (%s)", bundle.path, where.device, name, reason)
     module = importlib.import_module(f"zsm.engine.backends.{name}")
-    opened: Backend = module.open_bundle(bundle, where, threads, build)
+    opened: Backend = module.open_bundle(bundle, where)
     return opened, reason
 
 

@@ -1,6 +1,6 @@
 """Stages on ONNX Runtime's CPU provider, and what its CUDA provider shares with it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -10,23 +10,23 @@ import onnx
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from zsm.engine.backends.base import BackendError, Device
+from zsm.engine.backends.base import BackendError, Place
 from zsm.engine.bundle import Bundle
 from zsm.plugins import onnxruntime_library
 from zsm.plugins.operator import make_portable
-from zsm.runtime import Backend
+from zsm.runtime import Backend, FrameError
 
 Array = NDArray[Any]
 CPU = "CPUExecutionProvider"
 
 
-def open_bundle(bundle: Bundle, device: Device, threads: int | None, build: bool = False) -> Backend:
-    """Open a bundle's stages on the device, nothing being built; raises BackendError if they can't run there."""
-    if device.kind == "cuda":
+def open_bundle(bundle: Bundle, where: Place) -> Backend:
+    """Open a bundle's stages, nothing being built; raises BackendError if they can't run there."""
+    if where.device.kind == "cuda":
         from zsm.engine.backends import onnxruntime_cuda
 
-        return onnxruntime_cuda.open_bundle(bundle, device, threads)
-    return OnnxRuntimeBackend(bundle, threads)
+        return onnxruntime_cuda.open_bundle(bundle, where)
+    return OnnxRuntimeBackend(bundle, where.threads)
 
 
 def open_session(
@@ -99,13 +99,27 @@ class OnnxRuntimeBackend:
             raise failure(stage, {name: array.shape for name, array in inputs.items()}, error) from error
         return {spec.name: array for spec, array in zip(session.get_outputs(), outputs, strict=True)}
 
+    def repeat(
+        self, name: str, compute: Callable[[Mapping[str, Array]], Mapping[str, Array]], tensors: Mapping[str, Array]
+    ) -> Mapping[str, Array]:
+        """Compute, there being nothing to record."""
+        return compute(tensors)
+
+    def adopt(self, frame: object) -> Any:
+        """The frame itself: nothing lies elsewhere than on the host."""
+        return frame
+
     def from_host(self, array: Array) -> Array:
         """The array itself."""
         return array
 
-    def to_host(self, tensor: Array) -> Array:
+    def to_host(self, tensor: Array) -> Callable[[], Array]:
         """The array itself."""
-        return tensor
+        return lambda: tensor
+
+    def export(self, tensor: Array) -> Array:
+        """Raises FrameError."""
+        raise FrameError("the cpu has no memory of its own to leave frames in; leave out to='device'")
 
     def zeros_like(self, tensor: Array) -> Array:
         """An array of zeros."""

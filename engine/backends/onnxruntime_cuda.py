@@ -1,139 +1,73 @@
-"""Stages on ONNX Runtime's CUDA provider: tensors stay on the GPU from `from_host` to `to_host`."""
+"""Stages on ONNX Runtime's CUDA provider, on memory and a stream of ours, without a host round trip."""
 
-from collections.abc import Mapping, Sequence
-from functools import cache
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx.parser
 import onnxruntime as ort
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike
 
-from zsm.engine.backends.base import BackendError, Device
+from zsm.engine.backends.base import BackendError, Device, Place
+from zsm.engine.backends.device import Stream, Tensor
+from zsm.engine.backends.device_backend import DeviceBackend
 from zsm.engine.backends.onnxruntime import failure, open_session
 from zsm.engine.bundle import Bundle
+from zsm.engine.cuda import Gpu
+from zsm.engine.shapes import output_shapes
+from zsm.engine.sizes import Size
 from zsm.plugins import onnxruntime_library
 from zsm.plugins.native import Core
-from zsm.plugins.operator import OPSET
 
 CUDA = "CUDAExecutionProvider"
 
 ON_CPU = {"Add", "Concat", "Constant", "Div", "Mul", "Shape", "Sub"}
 """Operations on shapes: ONNX Runtime computes those on the CPU, and no frame passes through them."""
 
-ONNX_TYPE = {"fp32": "float", "fp16": "float16"}
 
-
-def open_bundle(bundle: Bundle, device: Device, threads: int | None) -> "OrtValueBackend":
+def open_bundle(bundle: Bundle, where: Place) -> DeviceBackend:
     """Open a bundle's stages on a GPU; raises BackendError if this ONNX Runtime can't run there."""
     if CUDA not in ort.get_available_providers():
         raise BackendError(
-            f"ONNX Runtime {ort.__version__} here has no {CUDA}, so it can't run on {device}: "
+            f"ONNX Runtime {ort.__version__} here has no {CUDA}, so it can't run on {where.device}: "
             "pip uninstall onnxruntime, then pip install 'zsm[gpu]'"
         )
+    gpu = Gpu(where.device.index)
+    stream = gpu.stream(where.cuda_stream)
     settings = {
-        "device_id": str(device.index),
+        "device_id": str(where.device.index),
+        "user_compute_stream": str(stream.handle),
         "use_tf32": "0",  # else fp32 bundles would be computed with 10 bits of mantissa
         "arena_extend_strategy": "kSameAsRequested",
     }
-    return OrtValueBackend(bundle, device, threads, CUDA, settings)
+    sessions = Sessions(bundle, where.device, where.threads, CUDA, settings)
+    return DeviceBackend(bundle.manifest, gpu, stream, sessions, callers=where.cuda_stream is not None)
 
 
-def _operator_library() -> Path | None:
-    """The native operator, if it was built for GPUs: without that, it would run on the CPU."""
-    library = onnxruntime_library()
-    return library if library is not None and Core(library).cuda_architectures() else None
+class Sessions:
+    """One session a stage, for frames of any size."""
 
-
-class OrtValueBackend:
-    """One session a stage; tensors are OrtValues on the device, and stages are run on them through IO binding."""
+    recordable = False  # sessions take memory while they run, which a recording would keep the address of
+    uint16 = True
 
     def __init__(
         self, bundle: Bundle, device: Device, threads: int | None, provider: str, settings: Mapping[str, str]
     ) -> None:
+        self._bundle = bundle
         self._device = device
         self._threads = threads
         self._provider = provider
         self._settings = dict(settings)
-        self._type = ONNX_TYPE[bundle.manifest.precision]
         self._library = _operator_library()
-        stages = bundle.manifest.stages
-        self._sessions = {name: self._open(bundle, name) for name in stages}
-        self._inputs = {name: tuple(tensor.name for tensor in stage.inputs) for name, stage in stages.items()}
-        self._zeros: dict[tuple[int, ...], ort.OrtValue] = {}
+        self._sessions = {name: self._open(name) for name in bundle.manifest.stages}
 
-    def _open(self, bundle: Bundle, stage: str) -> ort.InferenceSession:
-        options = _options(self._threads)
-        session = open_session(bundle, stage, options, self._library, self._provider, self._settings)
-        elsewhere = _assigned_elsewhere(session, self._provider)
-        if elsewhere:
-            raise BackendError(
-                f"ONNX Runtime {ort.__version__} would run {', '.join(sorted(elsewhere))} of stage {stage} on the CPU; "
-                "upgrade onnxruntime-gpu (1.25 or newer has them all on the GPU)"
-            )
-        return session
-
-    def inputs(self, stage: str) -> tuple[str, ...]:
-        """The names of a stage's inputs."""
-        return self._inputs.get(stage, ())
-
-    def run(self, stage: str, inputs: Mapping[str, ort.OrtValue]) -> dict[str, ort.OrtValue]:
-        """Execute a stage."""
-        try:
-            return self._execute(self._sessions[stage], inputs)
-        except Exception as error:  # ONNX Runtime's own have no common base
-            raise failure(stage, {name: tuple(value.shape()) for name, value in inputs.items()}, error) from error
-
-    def _execute(self, session: ort.InferenceSession, inputs: Mapping[str, ort.OrtValue]) -> dict[str, ort.OrtValue]:
-        binding = session.io_binding()
-        for name, value in inputs.items():
-            binding.bind_ortvalue_input(name, value)
-        outputs = [output.name for output in session.get_outputs()]
-        for name in outputs:
-            binding.bind_output(name, self._device.kind, self._device.index)
-        session.run_with_iobinding(binding)
-        return dict(zip(outputs, binding.get_outputs(), strict=True))
-
-    def from_host(self, array: NDArray[Any]) -> ort.OrtValue:
-        """Copy to the device. A size, which ONNX Runtime reads on the CPU, stays there."""
-        if array.dtype == np.int64:
-            return ort.OrtValue.ortvalue_from_numpy(array)
-        return ort.OrtValue.ortvalue_from_numpy(array, self._device.kind, self._device.index)
-
-    def to_host(self, tensor: ort.OrtValue) -> NDArray[Any]:
-        """Copy back."""
-        array: NDArray[Any] = tensor.numpy()
-        return array
-
-    def zeros_like(self, tensor: ort.OrtValue) -> ort.OrtValue:
-        """Zeros, copied to the device once for each shape: no stage changes its inputs."""
-        shape = tuple(tensor.shape())
-        if shape not in self._zeros:
-            dtype = np.float16 if self._type == "float16" else np.float32
-            self._zeros[shape] = self.from_host(np.zeros(shape, dtype))
-        return self._zeros[shape]
-
-    def concatenate(self, tensors: Sequence[ort.OrtValue]) -> ort.OrtValue:
-        """Along the first axis."""
-        inputs = {f"x{i}": tensor for i, tensor in enumerate(tensors)}
-        return self._execute(self._joining("concatenate", len(tensors)), inputs)["y"]
-
-    def split(self, tensor: ort.OrtValue) -> list[ort.OrtValue]:
-        """Along the first axis."""
-        count = tensor.shape()[0]
-        return list(self._execute(self._joining("split", count), {"x": tensor}).values())
-
-    def _joining(self, what: str, count: int) -> ort.InferenceSession:
-        name = f"{what} {count}"
-        if name not in self._sessions:
-            model = (_concatenate if what == "concatenate" else _split)(self._type, count)
-            providers = [(self._provider, self._settings)]
-            self._sessions[name] = ort.InferenceSession(model, _options(self._threads), providers=providers)
-        return self._sessions[name]
-
-    def synchronize(self) -> None:
-        """Nothing: `run` returns when all is done."""
+    def load(self, size: Size) -> "dict[str, OrtStage]":
+        """The stages for frames of a size."""
+        manifest = self._bundle.manifest
+        return {
+            name: OrtStage(name, session, output_shapes(manifest, name, size), self._device)
+            for name, session in self._sessions.items()
+        }
 
     def describe(self) -> dict[str, Any]:
         """What executes where."""
@@ -148,16 +82,71 @@ class OrtValueBackend:
 
     def close(self) -> None:
         """Release the sessions."""
-        self._zeros.clear()
         self._sessions.clear()
 
+    def _open(self, stage: str) -> ort.InferenceSession:
+        options = ort.SessionOptions()
+        options.log_severity_level = 3
+        options.intra_op_num_threads = self._threads or 0
+        options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
+        session = open_session(self._bundle, stage, options, self._library, self._provider, self._settings)
+        elsewhere = _assigned_elsewhere(session, self._provider)
+        if elsewhere:
+            raise BackendError(
+                f"ONNX Runtime {ort.__version__} would run {', '.join(sorted(elsewhere))} of stage {stage} on the CPU; "
+                "upgrade onnxruntime-gpu (1.25 or newer has them all on the GPU)"
+            )
+        return session
 
-def _options(threads: int | None) -> ort.SessionOptions:
-    options = ort.SessionOptions()
-    options.log_severity_level = 3
-    options.intra_op_num_threads = threads or 0
-    options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
-    return options
+
+class OrtStage:
+    """A stage's session, for frames of one size."""
+
+    def __init__(
+        self, name: str, session: ort.InferenceSession, shapes: Mapping[str, tuple[int, ...]], device: Device
+    ) -> None:
+        self._name = name
+        self._session = session
+        self._device = device
+        self._inputs: Mapping[str, Tensor] = {}
+        self._outputs = {output.name: (shapes[output.name], _dtype(output.type)) for output in session.get_outputs()}
+        self._options = ort.RunOptions()
+        # What follows is put on the same stream, so that nobody need wait at a stage's end.
+        self._options.add_run_config_entry("disable_synchronize_execution_providers", "1")
+
+    def bind(self, inputs: Mapping[str, Tensor]) -> dict[str, tuple[tuple[int, ...], DTypeLike]]:
+        """Set the inputs; the outputs' shapes and types."""
+        self._inputs = inputs
+        return dict(self._outputs)
+
+    def enqueue(self, outputs: Mapping[str, Tensor], stream: Stream) -> None:
+        """Execute on the stream that the session was made with."""
+        inputs, self._inputs = self._inputs, {}
+        try:
+            binding = self._session.io_binding()
+            for name, tensor in inputs.items():
+                binding.bind_input(name, *self._place(tensor))
+            for name, tensor in outputs.items():
+                binding.bind_output(name, *self._place(tensor))
+            self._session.run_with_iobinding(binding, self._options)
+        except Exception as error:  # ONNX Runtime's own have no common base
+            raise failure(self._name, {name: tensor.shape for name, tensor in inputs.items()}, error) from error
+
+    def _place(self, tensor: Tensor) -> tuple[str, int, DTypeLike, tuple[int, ...], int]:
+        kind, index = ("cpu", 0) if tensor.dtype == np.int64 else (self._device.kind, self._device.index)
+        return kind, index, tensor.dtype, tensor.shape, tensor.address
+
+
+def _dtype(name: str) -> str:
+    """ONNX Runtime's name of a tensor's type as NumPy has it."""
+    element = name.removeprefix("tensor(").removesuffix(")")
+    return {"float": "float32"}.get(element, element)
+
+
+def _operator_library() -> Path | None:
+    """The native operator, if it was built for GPUs: without that, it would run on the CPU."""
+    library = onnxruntime_library()
+    return library if library is not None and Core(library).cuda_architectures() else None
 
 
 def _assigned_elsewhere(session: ort.InferenceSession, provider: str) -> set[str]:
@@ -169,24 +158,3 @@ def _assigned_elsewhere(session: ort.InferenceSession, provider: str) -> set[str
         for node in part.get_nodes()
     ]
     return set(nodes) - ON_CPU
-
-
-@cache
-def _concatenate(dtype: str, count: int) -> bytes:
-    names = [f"x{i}" for i in range(count)]
-    inputs = ", ".join(f"{dtype}[n,c,h,w] {name}" for name in names)
-    return _model(f"join ({inputs}) => ({dtype}[m,c,h,w] y) {{ y = Concat <axis = 0> ({', '.join(names)}) }}")
-
-
-@cache
-def _split(dtype: str, count: int) -> bytes:
-    names = [f"y{i}" for i in range(count)]
-    outputs = ", ".join(f"{dtype}[m,c,h,w] {name}" for name in names)
-    body = f"{', '.join(names)} = Split <axis = 0, num_outputs = {count}> (x)"
-    return _model(f"part ({dtype}[n,c,h,w] x) => ({outputs}) {{ {body} }}")
-
-
-def _model(graph: str) -> bytes:
-    model = onnx.parser.parse_model(f'<ir_version: 10, opset_import: ["": {OPSET}]>' + graph)
-    content: bytes = model.SerializeToString()
-    return content

@@ -8,8 +8,9 @@ from typing import Any
 from numpy.typing import DTypeLike
 
 from zsm.engine import trt as library
-from zsm.engine.backends.base import BackendError, Device
-from zsm.engine.backends.device import DeviceBackend, Stream, Tensor
+from zsm.engine.backends.base import BackendError, Place
+from zsm.engine.backends.device import Stream, Tensor
+from zsm.engine.backends.device_backend import DeviceBackend
 from zsm.engine.build import BuildOptions, build_missing, engine_key, engine_stages
 from zsm.engine.bundle import Bundle
 from zsm.engine.cuda import Gpu
@@ -24,13 +25,16 @@ SAY_EVERY = 30.0
 """Seconds between messages while engines are built."""
 
 
-def open_bundle(bundle: Bundle, device: Device, threads: int | None, build: bool) -> DeviceBackend:
+def open_bundle(bundle: Bundle, where: Place) -> DeviceBackend:
     """Open a bundle on a GPU. Engines are loaded, or built, when the size of frames is known."""
-    if device.kind != "cuda":
-        raise BackendError(f"the tensorrt backend runs on GPUs only, not on {device}; give --device cuda:N")
+    if where.device.kind != "cuda":
+        raise BackendError(f"the tensorrt backend runs on GPUs only, not on {where.device}; give --device cuda:N")
     library.tensorrt()
-    gpu = Gpu(device.index)
-    return DeviceBackend(bundle.manifest, gpu, Engines(bundle, gpu, build))
+    gpu = Gpu(where.device.index)
+    stream = gpu.stream(where.cuda_stream)
+    return DeviceBackend(
+        bundle.manifest, gpu, stream, Engines(bundle, gpu, where.build), callers=where.cuda_stream is not None
+    )
 
 
 def best(keys: list[EngineKey], size: Size) -> EngineKey | None:
@@ -43,7 +47,11 @@ def best(keys: list[EngineKey], size: Size) -> EngineKey | None:
 class Engines:
     """A bundle's engines on one GPU."""
 
-    def __init__(self, bundle: Bundle, gpu: Gpu, build: bool) -> None:
+    uint16 = False
+
+    def __init__(self, bundle: Bundle, gpu: Gpu, build: bool, *, recordable: bool = True) -> None:
+        """`recordable`: whether CUDA graphs are made of what stages do; a profiler sees no layers in them."""
+        self.recordable = recordable
         self._bundle = bundle
         self._gpu = gpu
         self._build = build

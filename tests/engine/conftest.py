@@ -1,13 +1,14 @@
 """A device that is the host, for tests of what runs on GPUs; and the real one, where there is one.
 
-On it, memory is counted, and streams do their work in a thread of their own, later. Stages are executed by ONNX
-Runtime on the addresses that they are given.
+On it, memory is counted, and streams do their work in a thread of their own, later, one slower than the other if
+asked. Stages are executed by ONNX Runtime on the addresses that they are given.
 """
 
 import ctypes
 import os
 import queue
 import threading
+import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
@@ -21,7 +22,9 @@ import pytest
 from numpy.typing import DTypeLike, NDArray
 
 from zsm.engine import BackendError, Bundle
-from zsm.engine.backends.device import Compiled, DeviceBackend, Stream, Tensor
+from zsm.engine.backends import device
+from zsm.engine.backends.device import Compiled, Stream, Tensor
+from zsm.engine.backends.device_backend import DeviceBackend
 from zsm.engine.build import engine_stages
 from zsm.engine.cuda import Gpu
 from zsm.engine.shapes import input_shapes, output_shapes
@@ -46,11 +49,39 @@ def array_at(address: int, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[
     return np.ctypeslib.as_array(memory).view(dtype).reshape(shape)
 
 
+class HostEvent:
+    """Reached from the beginning, and not again before the work that it was last recorded after is done."""
+
+    def __init__(self) -> None:
+        self.handle: Any = threading.Event()
+        self.handle.set()
+        self.stream: HostStream | None = None
+
+    def synchronize(self) -> None:
+        assert self.handle.wait(60)
+        if self.stream is not None:
+            self.stream.check()
+
+    def close(self) -> None:
+        pass
+
+
+class HostGraph:
+    def __init__(self, work: list[Callable[[], object]]) -> None:
+        self.handle = work
+
+    def close(self) -> None:
+        self.handle = []
+
+
 class HostStream:
     """Work in order, in a thread, later: whoever doesn't wait reads what was there before."""
 
-    def __init__(self) -> None:
+    def __init__(self, delay: float = 0.0) -> None:
         self.handle = id(self)
+        self.delay = delay
+        self.launches = 0
+        self.recording: list[Callable[[], object]] | None = None
         self._work: queue.SimpleQueue[Callable[[], object] | None] = queue.SimpleQueue()
         self._error: Exception | None = None
         self._thread = threading.Thread(target=self._do, daemon=True)
@@ -59,12 +90,20 @@ class HostStream:
     def _do(self) -> None:
         while (work := self._work.get()) is not None:
             try:
+                time.sleep(self.delay)
                 work()
             except Exception as error:
                 self._error = self._error or error
 
     def later(self, work: Callable[[], object]) -> None:
-        self._work.put(work)
+        if self.recording is None:
+            self._work.put(work)
+        else:
+            self.recording.append(work)
+
+    def check(self) -> None:
+        if self._error is not None:
+            raise self._error
 
     def copy_in(self, address: int, array: NDArray[Any]) -> None:
         self.copy(address, array.ctypes.data, array.nbytes)
@@ -78,12 +117,34 @@ class HostStream:
     def zero(self, address: int, size: int) -> None:
         self.later(partial(ctypes.memset, address, 0, size))
 
+    def record(self, event: device.Event) -> None:
+        assert isinstance(event, HostEvent)
+        event.handle, event.stream = threading.Event(), self
+        self.later(event.handle.set)
+
+    def wait(self, event: device.Event) -> None:
+        self.later(partial(event.handle.wait, 60))
+
+    def begin_recording(self) -> None:
+        self.recording = []
+
+    def end_recording(self) -> HostGraph:
+        assert self.recording is not None
+        recorded, self.recording = self.recording, None
+        return HostGraph(recorded)
+
+    def launch(self, graph: device.Graph) -> None:
+        self.launches += 1
+        for work in graph.handle:
+            self.later(work)
+
     def synchronize(self) -> None:
+        if self.recording is not None:
+            raise BackendError("nobody can wait while a graph is recorded")
         done = threading.Event()
         self.later(done.set)
         assert done.wait(60)
-        if self._error is not None:
-            raise self._error
+        self.check()
 
     def close(self) -> None:
         self._work.put(None)
@@ -91,13 +152,22 @@ class HostStream:
 
 
 class HostGpu:
-    """Memory that is counted, limited, and full of nonsense when it is new."""
+    """Memory that is counted, limited, and full of nonsense when it is new and when it was given back.
+
+    `delays`: seconds before each piece of work, by stream in the order of their making.
+    """
+
+    index = 0
 
     def __init__(self, limit: int = 2**40) -> None:
         self.limit = limit
         self.used: dict[int, NDArray[np.uint8]] = {}
+        self.locked: dict[int, NDArray[np.uint8]] = {}
+        self.given_back: list[NDArray[np.uint8]] = []
         self.allocations = 0
         self.names: list[str] = []
+        self.delays: list[float] = []
+        self.streams: list[HostStream] = []
 
     @property
     def bytes(self) -> int:
@@ -110,19 +180,53 @@ class HostGpu:
         self.names.append(name)
         return nullcontext()
 
-    def stream(self) -> HostStream:
-        return HostStream()
+    def stream(self, handle: int | None = None) -> HostStream:
+        for stream in self.streams:
+            if stream.handle == handle:
+                return stream
+        number = len(self.streams)
+        self.streams.append(HostStream(self.delays[number] if number < len(self.delays) else 0.0))
+        return self.streams[-1]
+
+    def event(self) -> HostEvent:
+        return HostEvent()
 
     def allocate(self, size: int) -> int:
+        if any(stream.recording is not None for stream in self.streams):
+            raise BackendError("memory can't be allocated while a graph is recorded")
         if self.bytes + size > self.limit:
             raise BackendError(f"too little memory for {size} bytes")
-        self.allocations += 1
-        memory = np.full(size, 0xFF, np.uint8)  # as floats: not a number
-        self.used[memory.ctypes.data] = memory
-        return memory.ctypes.data
+        return self._new(size, self.used)
 
     def free(self, address: int) -> None:
-        del self.used[address]
+        self._give_back(self.used.pop(address))
+
+    def allocate_host(self, size: int) -> int:
+        return self._new(size, self.locked)
+
+    def free_host(self, address: int) -> None:
+        self._give_back(self.locked.pop(address))
+
+    def view(self, array: object, stream: Stream) -> Tensor:
+        interface = array.__cuda_array_interface__  # type: ignore[attr-defined]
+        return Tensor(interface["data"][0], interface["shape"], np.dtype(interface["typestr"]), array)
+
+    def dlpack(self, tensor: Tensor, owner: object, **options: Any) -> Any:
+        return array_at(tensor.address, tensor.shape, tensor.dtype).__dlpack__()
+
+    def synchronize(self) -> None:
+        for stream in self.streams:
+            stream.synchronize()
+
+    def _new(self, size: int, where: dict[int, NDArray[np.uint8]]) -> int:
+        self.allocations += 1
+        memory = np.full(size, 0xFF, np.uint8)  # as floats: not a number
+        where[memory.ctypes.data] = memory
+        return memory.ctypes.data
+
+    def _give_back(self, memory: NDArray[np.uint8]) -> None:
+        memory[:] = 0xFF
+        self.given_back.append(memory)  # work that comes too late finds nonsense there
 
 
 class HostStage:
@@ -169,18 +273,22 @@ def host_array_at() -> Callable[[int, tuple[int, ...], DTypeLike], NDArray[Any]]
 
 
 @pytest.fixture
-def host_backend() -> Callable[[Path, HostGpu], DeviceBackend]:
+def host_backend() -> Callable[..., DeviceBackend]:
     """Opens a bundle on such a device."""
     return _open
 
 
-def _open(path: Path, gpu: HostGpu) -> DeviceBackend:
+def _open(path: Path, gpu: HostGpu, *, recordable: bool = True, callers: int | None = None) -> DeviceBackend:
     bundle = Bundle(path)
-    return DeviceBackend(bundle.manifest, gpu, HostCompiler(bundle))
+    compiler = HostCompiler(bundle, recordable=recordable)
+    return DeviceBackend(bundle.manifest, gpu, gpu.stream(callers), compiler, callers=callers is not None)
 
 
 class HostCompiler:
-    def __init__(self, bundle: Bundle) -> None:
+    uint16 = False
+
+    def __init__(self, bundle: Bundle, *, recordable: bool) -> None:
+        self.recordable = recordable
         self._bundle = bundle
 
     def load(self, size: Size) -> Compiled:

@@ -242,8 +242,8 @@ def tensorrt(
     vars(host_gpu).update(about)
     make_stream = host_gpu.stream
 
-    def stream() -> Any:
-        made = make_stream()
+    def stream(handle: int | None = None) -> Any:
+        made = make_stream(handle)
         Context.streams[made.handle] = made
         return made
 

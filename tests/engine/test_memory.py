@@ -12,20 +12,20 @@ import pytest
 
 from zsm.cli import main
 from zsm.engine import Bundle, BundleError
-from zsm.engine.backends.device import DeviceBackend
+from zsm.engine.backends.device_backend import DeviceBackend
 from zsm.engine.memory import estimate
 from zsm.engine.shapes import SizeRange
 from zsm.engine.sizes import Size
 from zsm.engine.trtexec import commands
 from zsm.runtime.stream import stream
 
-Open = Callable[[Path, Any], DeviceBackend]
+Open = Callable[..., DeviceBackend]
 
 
 @pytest.mark.parametrize("window", [3, 5])
 def test_a_window_takes_what_was_estimated(window: int, tiny_bundle: Path, host_backend: Open, host_gpu: Any) -> None:
     size = Size(32, 24)
-    backend = host_backend(tiny_bundle, host_gpu)
+    backend = host_backend(tiny_bundle, host_gpu, recordable=False)
     frames = np.zeros((2 * window, size.height, size.width, 3), np.uint8)
     for _ in stream(backend, frames, directions=2, window=window, overlap=1):
         pass

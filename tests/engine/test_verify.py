@@ -14,13 +14,13 @@ from zsm.cli import main
 from zsm.engine import Bundle
 from zsm.engine import locate as locating
 from zsm.engine import verify as verifying
-from zsm.engine.backends import Device, open_backend
-from zsm.engine.backends.device import DeviceBackend
+from zsm.engine.backends import open_backend
+from zsm.engine.backends.device_backend import DeviceBackend
 from zsm.engine.backends.onnxruntime import OnnxRuntimeBackend
 from zsm.engine.sizes import Size
 from zsm.engine.verify import Comparison, compare, verify
 
-Open = Callable[[Path, Any], DeviceBackend]
+Open = Callable[..., DeviceBackend]
 
 
 @pytest.fixture
@@ -32,9 +32,7 @@ def device(monkeypatch: pytest.MonkeyPatch) -> Callable[[Any], None]:
         monkeypatch.setattr(
             verifying,
             "open_backend",
-            lambda bundle, where, *rest: (
-                (backend, "") if Device.parse(where).kind == "cuda" else cpu(bundle, where, *rest)
-            ),
+            lambda bundle, name, place: (backend, "") if place.device.kind == "cuda" else cpu(bundle, name, place),
         )
 
     return replace

@@ -1,0 +1,108 @@
+"""Memory that is used again, so that streams of any length allocate only at their beginning."""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import numpy as np
+from numpy.typing import DTypeLike
+
+from zsm.engine.backends.base import BackendError
+from zsm.engine.backends.device import Gpu, Stream, Tensor
+
+
+class Pool:
+    """Buffers by size: frames of one size need few sizes of them, so each size has its own list of idle ones.
+
+    A buffer is idle as soon as nothing refers to it, even if the device is yet to read it: whoever takes it next
+    puts his work after that, on the same stream.
+    """
+
+    def __init__(
+        self, allocate: Callable[[int], int], free: Callable[[int], None], when_short: Callable[[], None] | None = None
+    ) -> None:
+        """`when_short` gives up what else can be done without, before memory is asked for once more."""
+        self._allocate = allocate
+        self._free = free
+        self._when_short = when_short
+        self._idle: dict[int, list[int]] = defaultdict(list)
+        self._closed = False
+
+    def take(self, size: int) -> "Buffer":
+        """A buffer of so many bytes; the idle ones of other sizes are given up if memory is short."""
+        idle = self._idle[size]
+        if idle:
+            return Buffer(self, idle.pop(), size)
+        try:
+            return Buffer(self, self._allocate(size), size)
+        except BackendError:
+            self._release()
+            if self._when_short is not None:
+                self._when_short()
+            return Buffer(self, self._allocate(size), size)
+
+    def give(self, address: int, size: int) -> None:
+        """Take a buffer back."""
+        if self._closed:
+            self._free(address)
+        else:
+            self._idle[size].append(address)
+
+    def close(self) -> None:
+        """Give the memory back; buffers in use follow when they are no longer."""
+        self._closed = True
+        self._release()
+
+    def _release(self) -> None:
+        for addresses in self._idle.values():
+            while addresses:
+                self._free(addresses.pop())
+
+
+class Buffer:
+    """Memory that its pool gets back when nothing refers to it."""
+
+    def __init__(self, pool: Pool, address: int, size: int) -> None:
+        self._pool = pool
+        self.size = size
+        self.address = address
+
+    def __del__(self) -> None:
+        self._pool.give(self.address, self.size)
+
+
+class Memory:
+    """Tensors that are read and written on one stream."""
+
+    def __init__(self, gpu: Gpu, stream: Stream) -> None:
+        self._stream = stream
+        self._pool = Pool(gpu.allocate, gpu.free, self._short)
+        self.when_short: Callable[[], None] = lambda: None
+
+    def new(self, shape: tuple[int, ...], dtype: DTypeLike) -> Tensor:
+        """A tensor full of anything."""
+        kind = np.dtype(dtype)
+        buffer = self._pool.take(int(np.prod(shape)) * kind.itemsize)
+        return Tensor(buffer.address, shape, kind, buffer)
+
+    def copy(self, tensor: Tensor) -> Tensor:
+        """A tensor like another, in memory of its own."""
+        copied = self.new(tensor.shape, tensor.dtype)
+        self._stream.copy(copied.address, tensor.address, copied.nbytes)
+        return copied
+
+    @contextmanager
+    def taken_from(self, pool: Pool) -> Iterator[None]:
+        """Tensors that are made within come from another pool."""
+        usual, self._pool = self._pool, pool
+        try:
+            yield
+        finally:
+            self._pool = usual
+
+    def _short(self) -> None:
+        self.when_short()
+
+    def close(self) -> None:
+        """Give the device its memory back."""
+        self._pool.close()

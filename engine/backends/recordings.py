@@ -1,0 +1,127 @@
+"""Work that is recorded once and then launched as one: a CUDA graph for each kind of work and shapes of tensors."""
+
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+
+from zsm.engine.backends.base import BackendError
+from zsm.engine.backends.buffers import Memory, Pool
+from zsm.engine.backends.device import Gpu, Graph, Stream, Tensor
+
+log = logging.getLogger("zsm")
+
+LARGEST = 2**28
+"""Bytes of inputs. Larger work keeps a GPU busy however it is launched, and has no memory to spare."""
+
+Tensors = Mapping[str, Tensor]
+Compute = Callable[[Tensors], Tensors]
+
+
+class Recordings:
+    """What was recorded on one stream."""
+
+    def __init__(self, gpu: Gpu, stream: Stream, memory: Memory) -> None:
+        self._gpu = gpu
+        self._stream = stream
+        self._memory = memory
+        self._known: dict[object, Recording | None] = {}
+        self._within = False
+        self._given_up = False
+        memory.when_short = self._give_up
+
+    def do(self, name: str, compute: Compute, tensors: Tensors) -> Tensors:
+        """`compute(tensors)`, recorded the first time and then replayed; as a part of other such work, neither.
+
+        What can't be recorded is done plainly from then on, and the log says why.
+        """
+        if self._within or self._given_up or sum(tensor.nbytes for tensor in tensors.values()) > LARGEST:
+            return compute(tensors)
+        key = (name, *((each, tensor.shape) for each, tensor in tensors.items()))
+        if key not in self._known:
+            with self._as_a_whole():
+                outputs = compute(tensors)  # what is prepared at first use can't be recorded
+                self._known[key] = None if self._given_up else self._record(name, compute, tensors)
+            return outputs
+        recording = self._known[key]
+        if recording is None:
+            return compute(tensors)
+        with self._gpu.named(name):
+            return recording.replay(tensors)
+
+    def clear(self) -> None:
+        """Forget all, as what stages use has moved."""
+        self._stream.synchronize()
+        for recording in self._known.values():
+            if recording is not None:
+                recording.close()
+        self._known.clear()
+
+    def _give_up(self) -> None:
+        if not self._given_up:
+            self._given_up = True
+            log.warning("memory is short: CUDA graphs are given up, what they did is launched kernel by kernel")
+            self.clear()
+
+    def _record(self, name: str, compute: Compute, tensors: Tensors) -> "Recording | None":
+        recording = Recording(self._stream, self._memory, Pool(self._gpu.allocate, self._gpu.free))
+        try:
+            recording.record(compute, tensors)
+        except BackendError as error:
+            recording.close()
+            said = str(error)  # the error itself would keep the memory that its traceback refers to
+            log.warning("%s is not recorded as a CUDA graph but launched kernel by kernel: %s", name, said)
+            return None
+        return recording
+
+    @contextmanager
+    def _as_a_whole(self) -> Iterator[None]:
+        self._within = True
+        try:
+            yield
+        finally:
+            self._within = False
+
+
+class Recording:
+    """A graph, and the memory that it uses, which is its own: a graph's addresses are fixed.
+
+    What goes in is copied there and what comes out is copied from there, so that no replay overwrites what somebody
+    still holds of an earlier one.
+    """
+
+    def __init__(self, stream: Stream, memory: Memory, pool: Pool) -> None:
+        self._stream = stream
+        self._memory = memory
+        self._pool = pool
+        self._inputs: Tensors = {}
+        self._outputs: Tensors = {}
+        self._graph: Graph | None = None
+
+    def record(self, compute: Compute, tensors: Tensors) -> None:
+        """Record the work on tensors like these; raises BackendError if that can't be done."""
+        with self._memory.taken_from(self._pool):
+            self._inputs = {name: self._memory.copy(tensor) for name, tensor in tensors.items()}
+            compute(self._inputs)  # fills the pool: memory can't be allocated during a recording
+            self._stream.begin_recording()
+            try:
+                self._outputs = compute(self._inputs)
+            except BackendError:
+                with suppress(BackendError):
+                    self._stream.end_recording().close()
+                raise
+            self._graph = self._stream.end_recording()
+
+    def replay(self, tensors: Tensors) -> Tensors:
+        """The work's outputs for other tensors."""
+        assert self._graph is not None
+        for name, tensor in tensors.items():
+            self._stream.copy(self._inputs[name].address, tensor.address, tensor.nbytes)
+        self._stream.launch(self._graph)
+        return {name: self._memory.copy(tensor) for name, tensor in self._outputs.items()}
+
+    def close(self) -> None:
+        """Give the graph and its memory back; nothing of it may be under way."""
+        if self._graph is not None:
+            self._graph.close()
+        self._inputs = self._outputs = {}
+        self._pool.close()
