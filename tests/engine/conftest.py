@@ -9,6 +9,7 @@ import os
 import queue
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
@@ -77,33 +78,39 @@ class HostGraph:
 class HostStream:
     """Work in order, in a thread, later: whoever doesn't wait reads what was there before."""
 
-    def __init__(self, delay: float = 0.0) -> None:
+    def __init__(self, delay: float, errors: list[Exception]) -> None:
         self.handle = id(self)
         self.delay = delay
+        self.eager = False
         self.launches = 0
         self.recording: list[Callable[[], object]] | None = None
         self._work: queue.SimpleQueue[Callable[[], object] | None] = queue.SimpleQueue()
-        self._error: Exception | None = None
+        self._errors = errors
         self._thread = threading.Thread(target=self._do, daemon=True)
         self._thread.start()
 
     def _do(self) -> None:
         while (work := self._work.get()) is not None:
-            try:
-                time.sleep(self.delay)
-                work()
-            except Exception as error:
-                self._error = self._error or error
+            time.sleep(self.delay)
+            self._attempt(work)
+
+    def _attempt(self, work: Callable[[], object]) -> None:
+        try:
+            work()
+        except Exception as error:
+            self._errors.append(error)
 
     def later(self, work: Callable[[], object]) -> None:
-        if self.recording is None:
-            self._work.put(work)
-        else:
+        if self.recording is not None:
             self.recording.append(work)
+        elif self.eager:
+            self._attempt(work)
+        else:
+            self._work.put(work)
 
     def check(self) -> None:
-        if self._error is not None:
-            raise self._error
+        if self._errors:
+            raise self._errors[0]
 
     def copy_in(self, address: int, array: NDArray[Any]) -> None:
         self.copy(address, array.ctypes.data, array.nbytes)
@@ -165,7 +172,8 @@ class HostGpu:
         self.locked: dict[int, NDArray[np.uint8]] = {}
         self.given_back: list[NDArray[np.uint8]] = []
         self.allocations = 0
-        self.names: list[str] = []
+        self.names: deque[str] = deque(maxlen=100)
+        self.errors: list[Exception] = []  # of all streams: on a GPU, what follows a failure fails
         self.delays: list[float] = []
         self.streams: list[HostStream] = []
 
@@ -185,7 +193,7 @@ class HostGpu:
             if stream.handle == handle:
                 return stream
         number = len(self.streams)
-        self.streams.append(HostStream(self.delays[number] if number < len(self.delays) else 0.0))
+        self.streams.append(HostStream(self.delays[number] if number < len(self.delays) else 0.0, self.errors))
         return self.streams[-1]
 
     def event(self) -> HostEvent:

@@ -112,7 +112,7 @@ def test_parts_lie_where_tensors_may_lie(tiny_bundle: Path, host_backend: Open, 
 def test_stages_have_names_in_timelines(tiny_bundle: Path, host_backend: Open, host_gpu: Any) -> None:
     backend = host_backend(tiny_bundle, host_gpu, recordable=False)
     list(stream(backend, clip_of(1), directions=2, window=4, overlap=1))
-    assert host_gpu.names == ["ingest_uint8", "extract", "propagate", "reconstruct", "emit_uint8"]
+    assert list(host_gpu.names) == ["ingest_uint8", "extract", "propagate", "reconstruct", "emit_uint8"]
     backend.close()
     with Gpu.named(host_gpu, "extract"):
         pass

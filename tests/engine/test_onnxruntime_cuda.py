@@ -1,43 +1,67 @@
-"""The backend that keeps tensors on the GPU. All of it but the provider's name and settings also runs on the CPU."""
+"""ONNX Runtime on memory and a stream of ours. All of it but the provider's name and settings also runs on the CPU."""
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from zsm.engine import BackendError, Bundle, Runtime
 from zsm.engine.backends import Device
-from zsm.engine.backends.onnxruntime_cuda import OrtValueBackend, _assigned_elsewhere
+from zsm.engine.backends.device_backend import DeviceBackend
+from zsm.engine.backends.onnxruntime_cuda import Sessions, _assigned_elsewhere
 from zsm.engine.cuda import Gpu
 from zsm.runtime.stream import stream
 
+Open = Callable[[Path], DeviceBackend]
 
-def backend(bundle: Path) -> OrtValueBackend:
-    return OrtValueBackend(Bundle(bundle), Device(kind="cpu"), 1, "CPUExecutionProvider", {})
+
+def sessions(bundle: Bundle) -> Sessions:
+    return Sessions(bundle, Device(kind="cpu"), 1, "CPUExecutionProvider", {})
+
+
+@pytest.fixture
+def open_backend(host_gpu: Any) -> Open:
+    """Opens a bundle on a device whose stream does everything at once, as the CPU provider does."""
+
+    def opened(path: Path) -> DeviceBackend:
+        bundle = Bundle(path)
+        compute = host_gpu.stream()
+        compute.eager = True
+        return DeviceBackend(bundle.manifest, host_gpu, compute, sessions(bundle))
+
+    return opened
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32"])
 @pytest.mark.parametrize("fixture", ["tiny_bundle", "bicubic_bundle"])
-def test_it_gives_what_the_cpu_backend_gives(fixture: str, dtype: str, request: pytest.FixtureRequest) -> None:
+def test_it_gives_what_the_cpu_backend_gives(
+    fixture: str, dtype: str, open_backend: Open, host_gpu: Any, request: pytest.FixtureRequest
+) -> None:
     bundle = request.getfixturevalue(fixture)
     white = {"float32": 1, "uint8": 255, "uint16": 65535}[dtype]
     clip = (np.random.default_rng(0).random((6, 6, 9, 3), np.float32) * white).astype(dtype)
+    backend = open_backend(bundle)
     directions = Bundle(bundle).network.directions
-    found = np.stack(list(stream(backend(bundle), clip, directions=directions, window=4, overlap=1)))
-    assert found.flags.owndata
+    found = np.stack(list(stream(backend, clip, directions=directions, window=4, overlap=1)))
+    backend.close()
     with Runtime(bundle, threads=1) as rt:
         np.testing.assert_array_equal(found, rt(clip))
+    assert host_gpu.used == host_gpu.locked == {}
 
 
-def test_a_failing_stage_is_named_with_its_shapes(tiny_bundle: Path) -> None:
-    opened = backend(tiny_bundle)
-    planes = opened.from_host(np.zeros((1, 5, 4, 4), np.float32))
+def test_a_failing_stage_is_named_with_its_shapes(tiny_bundle: Path, open_backend: Open) -> None:
+    backend = open_backend(tiny_bundle)
+    planes = backend.from_host(np.zeros((1, 5, 4, 4), np.float32))
     with pytest.raises(BackendError, match=r"stage extract failed on planes \(1, 5, 4, 4\)"):
-        opened.run("extract", {"planes": planes})
+        backend.run("extract", {"planes": planes})
+    del planes
+    backend.close()
 
 
 def test_work_that_would_be_done_on_the_cpu_is_noticed(tiny_bundle: Path) -> None:
-    session = backend(tiny_bundle)._sessions["propagate"]
+    session = sessions(Bundle(tiny_bundle))._sessions["propagate"]
     assert _assigned_elsewhere(session, "CPUExecutionProvider") == set()
     assert {"Conv", "DeformConv", "Resize"} <= _assigned_elsewhere(session, "CUDAExecutionProvider")
 
