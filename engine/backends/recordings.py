@@ -43,10 +43,12 @@ class Recordings:
                 self._known[key] = None if self._given_up else self._record(name, compute, tensors)
             return outputs
         recording = self._known[key]
-        if recording is None:
+        outputs = None if recording is None else recording.outputs()
+        if recording is None or outputs is None:
             return compute(tensors)
         with self._gpu.named(name):
-            return recording.replay(tensors)
+            recording.replay(tensors, outputs)
+        return outputs
 
     def clear(self) -> None:
         """Forget all, as what stages use has moved."""
@@ -111,17 +113,24 @@ class Recording:
                 raise
             self._graph = self._stream.end_recording()
 
-    def replay(self, tensors: Tensors) -> Tensors:
-        """The work's outputs for other tensors."""
+    def outputs(self) -> Tensors | None:
+        """Tensors for what comes out; none if there was so little memory that the graph was given up."""
+        made = {name: self._memory.new(tensor.shape, tensor.dtype) for name, tensor in self._outputs.items()}
+        return made if self._graph is not None else None
+
+    def replay(self, tensors: Tensors, outputs: Tensors) -> None:
+        """Do the work on other tensors."""
         assert self._graph is not None
         for name, tensor in tensors.items():
             self._stream.copy(self._inputs[name].address, tensor.address, tensor.nbytes)
         self._stream.launch(self._graph)
-        return {name: self._memory.copy(tensor) for name, tensor in self._outputs.items()}
+        for name, tensor in outputs.items():
+            self._stream.copy(tensor.address, self._outputs[name].address, tensor.nbytes)
 
     def close(self) -> None:
         """Give the graph and its memory back; nothing of it may be under way."""
         if self._graph is not None:
             self._graph.close()
+            self._graph = None
         self._inputs = self._outputs = {}
         self._pool.close()

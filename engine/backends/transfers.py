@@ -204,10 +204,7 @@ class Download:
     def __call__(self) -> Array:
         """Wait until it is there, once; the array is the caller's. Raises BackendError if computing it failed."""
         self.slot.copied.synchronize()
-        if self._scaled:
-            array = np.rint(np.clip(self.host, 0, 1) * WHITE).astype(np.uint16)
-        else:
-            array = self.host.copy()
+        array = np.rint(np.clip(self.host, 0, 1) * WHITE).astype(np.uint16) if self._scaled else self.host.copy()
         self._release()
         return array
 

@@ -59,7 +59,7 @@ class HostEvent:
         self.stream: HostStream | None = None
 
     def synchronize(self) -> None:
-        assert self.handle.wait(60)
+        assert self.handle.wait(10)
         if self.stream is not None:
             self.stream.check()
 
@@ -150,12 +150,13 @@ class HostStream:
             raise BackendError("nobody can wait while a graph is recorded")
         done = threading.Event()
         self.later(done.set)
-        assert done.wait(60)
+        assert done.wait(10)
         self.check()
 
     def close(self) -> None:
         self._work.put(None)
         self._thread.join(60)
+        self.eager = True
 
 
 class HostGpu:

@@ -12,7 +12,6 @@ import pytest
 from numpy.typing import DTypeLike, NDArray
 
 from zsm.engine import BackendError, Bundle, Runtime
-from zsm.engine.backends import transfers
 from zsm.engine.backends.device import Compiled, Stream, Tensor
 from zsm.engine.backends.device_backend import DeviceBackend
 from zsm.engine.backends.transfers import RING, Downloads, Uploads
@@ -253,7 +252,7 @@ class TrivialCompiler:
             "ingest_uint8": Trivial({"planes": map4}),
             "extract": Trivial({"level1": map4}),
             "interpolate": Trivial({"feature": map4}),
-            "propagate": Trivial({name: ((2, 1, 4, 4), "float32") for name in ("next_hidden", "next_cell")}),
+            "propagate": Trivial(dict.fromkeys(("next_hidden", "next_cell"), ((2, 1, 4, 4), "float32"))),
             "reconstruct": Trivial({"planes": map4}),
             "emit_uint8": Trivial({"pixels": pixels}),
         }

@@ -1,0 +1,251 @@
+"""Frames in the GPU's memory: read where they are, left where they are, in order, and kept until they are read."""
+
+import gc
+import re
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from zsm.engine import BackendError, Runtime, cuda
+from zsm.engine.backends.device_backend import DeviceBackend
+from zsm.engine.backends.frames import DeviceFrame
+from zsm.runtime import FrameError
+from zsm.runtime.stream import stream
+
+Open = Callable[..., DeviceBackend]
+
+
+class GpuArray:
+    """A frame as CuPy, numba or pycuda have it, on the device that is the host."""
+
+    def __init__(self, array: NDArray[Any]) -> None:
+        self.array = array
+        self.__cuda_array_interface__ = {
+            "version": 3,
+            "shape": array.shape,
+            "typestr": array.dtype.str,
+            "data": (array.ctypes.data, False),
+            "strides": None,
+            "stream": None,
+        }
+
+
+def clip_of(frames: int, dtype: str = "uint8") -> NDArray[Any]:
+    white = {"float32": 1, "uint8": 255, "uint16": 65535}[dtype]
+    return (np.random.default_rng(3).random((frames, 6, 9, 3), np.float32) * white).astype(dtype)
+
+
+def restore(backend: DeviceBackend, frames: Any, **options: Any) -> list[Any]:
+    return list(stream(backend, frames, directions=2, window=4, overlap=1, **options))
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "float32"])
+@pytest.mark.parametrize("callers", [False, True])
+def test_frames_stay_on_the_device(
+    callers: bool, dtype: str, tiny_bundle: Path, host_backend: Open, host_gpu: Any
+) -> None:
+    clip = clip_of(6, dtype)
+    handle = host_gpu.stream().handle if callers else None
+    backend = host_backend(tiny_bundle, host_gpu, callers=handle)
+    found = restore(backend, map(GpuArray, clip))
+    assert all(isinstance(frame, DeviceFrame) for frame in found)
+    backend.synchronize()  # NumPy has no streams
+    with Runtime(tiny_bundle, threads=1) as rt:
+        np.testing.assert_array_equal([np.from_dlpack(host(frame)) for frame in found], rt(clip))
+    assert found[0].__dlpack_device__() == (2, 0)
+    assert found[0].__cuda_array_interface__["stream"] == host_gpu.streams[0].handle
+    # Not one frame crossed the bus.
+    assert host_gpu.locked == {}
+    del found
+    backend.close()
+    gc.collect()
+    assert host_gpu.used == {}
+
+
+class host:  # noqa: N801
+    """A frame as a consumer sees it for whom the device is the CPU."""
+
+    def __init__(self, frame: DeviceFrame) -> None:
+        self._frame = frame
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return (1, 0)
+
+    def __dlpack__(self, **options: Any) -> Any:
+        return self._frame.__dlpack__(stream=None)
+
+
+def test_torch_reads_a_frame_where_it_is(tiny_bundle: Path, host_backend: Open, host_gpu: Any) -> None:
+    backend = host_backend(tiny_bundle, host_gpu)
+    (frame,) = restore(backend, [clip_of(1)[0]], to="device")
+    backend.synchronize()
+    tensor = torch.from_dlpack(host(frame))
+    assert tensor.data_ptr() == frame.__cuda_array_interface__["data"][0]
+    assert (tuple(tensor.shape), tensor.dtype) == (frame.shape, torch.uint8)
+
+
+@pytest.mark.parametrize(("to", "kind"), [("host", np.ndarray), ("device", DeviceFrame), (None, DeviceFrame)])
+def test_outputs_go_where_they_are_asked_to(
+    to: Any, kind: type, tiny_bundle: Path, host_backend: Open, host_gpu: Any
+) -> None:
+    backend = host_backend(tiny_bundle, host_gpu)
+    found = restore(backend, map(GpuArray, clip_of(5)), to=to, ahead=2)
+    assert {type(frame) for frame in found} == {kind}
+    backend.close()
+
+
+def test_a_reader_s_stream_waits_for_the_frame(tiny_bundle: Path, host_backend: Open, host_gpu: Any) -> None:
+    host_gpu.delays = [0.02]
+    backend = host_backend(tiny_bundle, host_gpu)
+    (frame,) = restore(backend, [clip_of(1)[0]], to="device")
+    reader = host_gpu.stream()
+    seen = np.zeros(frame.shape, frame.dtype)
+    frame.__dlpack__(stream=reader.handle)
+    reader.copy_out(seen, frame.__cuda_array_interface__["data"][0])
+    reader.synchronize()
+    with Runtime(tiny_bundle, threads=1) as rt:
+        np.testing.assert_array_equal(seen, rt(clip_of(1))[0])
+    backend.close()
+
+
+def test_without_a_stream_of_the_caller_s_its_frames_are_read_before_more_are_asked_for(
+    tiny_bundle: Path, host_backend: Open, host_gpu: Any
+) -> None:
+    host_gpu.delays = [0.002]
+    backend = host_backend(tiny_bundle, host_gpu)
+    clip = clip_of(6)
+    buffer = np.empty_like(clip[0])
+
+    def decoder() -> Any:
+        for frame in clip:
+            buffer[:] = frame  # at once: nobody waits for the stream
+            yield GpuArray(buffer)
+
+    found = restore(backend, decoder(), to="host")
+    with Runtime(tiny_bundle, threads=1) as rt:
+        np.testing.assert_array_equal(np.stack(found), rt(clip))
+    backend.close()
+
+
+def test_a_frame_that_is_dropped_waits_for_its_readers(tiny_bundle: Path, host_backend: Open, host_gpu: Any) -> None:
+    backend = host_backend(tiny_bundle, host_gpu)
+    (frame,) = restore(backend, [clip_of(1)[0]], to="device")
+    reader = host_gpu.stream()
+    frame.__dlpack__(stream=reader.handle)
+    reader.delay = 0.05
+    seen = np.zeros(frame.shape, frame.dtype)
+    reader.copy_out(seen, frame.__cuda_array_interface__["data"][0])
+    del frame
+    restore(backend, clip_of(3))  # takes the frame's memory
+    reader.synchronize()
+    with Runtime(tiny_bundle, threads=1) as rt:
+        np.testing.assert_array_equal(seen, rt(clip_of(1))[0])
+    backend.close()
+
+
+def test_a_stream_of_the_caller_s_is_computed_on_and_left_open(
+    tiny_bundle: Path, host_backend: Open, host_gpu: Any
+) -> None:
+    own = host_gpu.stream()
+    clip = np.zeros((3, 6, 9, 3), np.uint8)
+    backend = host_backend(tiny_bundle, host_gpu, callers=own.handle)
+    own.delay = 0.002
+    for frame in clip:
+        own.copy_in(frame.ctypes.data, np.full(frame.shape, 90, np.uint8))
+    found = restore(backend, map(GpuArray, clip), to="host")
+    backend.close()
+    with Runtime(tiny_bundle, threads=1) as rt:
+        np.testing.assert_array_equal(np.stack(found), rt(np.full_like(clip, 90)))
+    own.synchronize()  # it still works
+
+
+def test_cuts_are_asked_of_the_caller_s_own_frames(tiny_bundle: Path, host_backend: Open, host_gpu: Any) -> None:
+    backend = host_backend(tiny_bundle, host_gpu)
+    clip = clip_of(5)
+    asked = []
+
+    def is_cut(before: GpuArray, after: GpuArray) -> bool:
+        asked.append((before, after))
+        return len(asked) == 3
+
+    frames = [GpuArray(frame) for frame in clip]
+    found = restore(backend, frames, to="host", cuts=is_cut)
+    assert asked == list(pairwise(frames))
+    with Runtime(tiny_bundle, threads=1) as rt:
+        np.testing.assert_array_equal(np.stack(found), rt(clip, cuts=[3]))
+    backend.close()
+
+
+@pytest.mark.parametrize(
+    ("frames", "to", "message"),
+    [
+        ([GpuArray(clip_of(1, "uint16")[0])], None, "takes no 16-bit integers from the GPU"),
+        (clip_of(1, "uint16"), "device", "leaves no 16-bit integers in the GPU"),
+        ([GpuArray(clip_of(1)[0, 0])], None, r"frame 0 has the shape \(9, 3\)"),
+        ([GpuArray(clip_of(1)[0]), GpuArray(clip_of(1)[0][:5])], None, "frame 1 is 9x5 uint8, the frames before"),
+        ([torch.zeros(6, 9, 3, dtype=torch.uint8)], None, "frame 0 is a Tensor; give NumPy arrays"),
+    ],
+)
+def test_frames_that_can_t_be(
+    frames: Any, to: Any, message: str, tiny_bundle: Path, host_backend: Open, host_gpu: Any
+) -> None:
+    backend = host_backend(tiny_bundle, host_gpu)
+    with pytest.raises(FrameError, match=message):
+        restore(backend, frames, to=to)
+    backend.close()
+
+
+def test_what_the_cpu_can_t_do(tiny_bundle: Path) -> None:
+    with Runtime(tiny_bundle, threads=1) as rt:
+        with pytest.raises(FrameError, match=r"the cpu has no memory of its own.*leave out to='device'"):
+            list(rt.stream(clip_of(2), to="device"))
+        with pytest.raises(FrameError, match="can't go to 'gpu'; choose host or device"):
+            rt.stream(clip_of(2), to="gpu")  # type: ignore[arg-type]
+        np.testing.assert_array_equal(np.stack(list(rt.stream(clip_of(3), live=True, to="host"))), rt(clip_of(3)))
+    with pytest.raises(BackendError, match="a CUDA stream is given, but the device is the cpu"):
+        Runtime(tiny_bundle, cuda_stream=7)
+    with pytest.raises(BackendError, match="the CUDA stream is 0, the default one"):
+        Runtime(tiny_bundle, device="cuda:0", cuda_stream=0)
+    with Runtime(tiny_bundle, threads=1, tile="100x100") as rt, pytest.raises(FrameError, match="joined on the host"):
+        rt.stream(clip_of(2), to="device")
+
+
+def test_gaps_between_pixels_are_noticed() -> None:
+    cuda._check_strides((6, 9, 3), (27, 3, 1))
+    cuda._check_strides((1, 9, 3), (999, 3, 1))
+    with pytest.raises(FrameError, match=r"shape \(6, 9, 3\) has the strides \(9, 1, 54\).*permute"):
+        cuda._check_strides((6, 9, 3), (9, 1, 54))
+
+
+def test_what_is_called_of_cuda_python_exists() -> None:
+    runtime = pytest.importorskip("cuda.bindings.runtime", reason="cuda-python is absent: pip install cuda-python")
+    source = Path(cuda.__file__).read_text()
+    called = set(re.findall(r"\b(cuda[A-Z]\w+)", source)) - {"cudaErrorMemoryAllocation"}
+    missing = [
+        name
+        for name in called
+        if not hasattr(runtime, name)
+        and not hasattr(runtime.cudaError_t, name)
+        and not hasattr(runtime.cudaMemcpyKind, name)
+        and not hasattr(runtime.cudaStreamCaptureMode, name)
+    ]
+    assert missing == []
+    assert int(runtime.cudaStream_t(77)) == 77
+
+
+def test_arrays_elsewhere_are_refused() -> None:
+    pytest.importorskip("cuda.core", reason="cuda-python is absent: pip install cuda-python")
+    gpu = object.__new__(cuda.Gpu)
+    gpu.index = 0
+
+    class NoStream:
+        handle = -1
+
+    with pytest.raises(FrameError, match="bring it to cuda:0"):
+        gpu.view(np.zeros((2, 2, 3), np.uint8), NoStream())  # type: ignore[arg-type]
