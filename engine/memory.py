@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import onnx
 from onnx.helper import tensor_dtype_to_np_dtype
 
+from zsm.engine.backends.recordings import LARGEST
 from zsm.engine.bundle import Bundle, Manifest, TensorSpec
 from zsm.engine.shapes import batch, shape_of, symbols
 from zsm.engine.sizes import Size
@@ -23,10 +24,12 @@ class Memory:
     """Within the stage that needs most, when each tensor is dropped after its last use."""
     stage: str
     """That stage."""
+    graphs: int
+    """What CUDA graphs keep besides, with TensorRT; they are given up where memory is short."""
 
     @property
     def total(self) -> int:
-        """All of it."""
+        """All of it but the graphs."""
         return self.weights + self.window + self.activations
 
 
@@ -43,6 +46,7 @@ def estimate(bundle: Bundle, size: Size, window: int) -> Memory:
         window=_window(manifest, size, window),
         activations=peaks[stage],
         stage=stage,
+        graphs=_graphs(manifest, size, window),
     )
 
 
@@ -73,17 +77,36 @@ def _bytes(value: onnx.ValueInfoProto, known: Mapping[str, int]) -> int:
 
 def _window(manifest: Manifest, size: Size, window: int) -> int:
     """Frames' planes and levels, the features between them, hidden states, and the recurrence's own tensors."""
-    known = symbols(size, 1)
-
-    def size_of(stage: str, output: str | None = None) -> int:
-        item = 2 if manifest.precision == "fp16" else 4
-        outputs = manifest.stages[stage].outputs
-        return sum(item * math.prod(shape_of(t, known)) for t in outputs if output in (None, t.name))
-
-    feature = size_of("extract", "level1")
+    feature = _sum(manifest, "extract", size, "level1")
     directions = manifest.network.directions
-    frames = (window + 1) * (size_of("ingest_float32") + size_of("extract"))  # the next comes before the oldest goes
+    frames = (window + 1) * (  # the next comes before the oldest goes
+        _sum(manifest, "ingest_float32", size) + _sum(manifest, "extract", size)
+    )
     gaps = window * feature
     states = directions * (2 * window - 1) * feature
     recurrence = 5 * directions * feature  # of one step: the feature, hidden state and cell before, those after
     return frames + gaps + states + recurrence
+
+
+def _graphs(manifest: Manifest, size: Size, window: int) -> int:
+    """Inputs and outputs of all that is recorded, and the recurrence's tensors between its steps."""
+    feature = _sum(manifest, "extract", size, "level1")
+    directions = manifest.network.directions
+    planes = _sum(manifest, "ingest_float32", size)
+    levels = _sum(manifest, "extract", size)
+    base = 2 * planes if manifest.network.base == "bicubic" else 0
+    length = 2 * window - 1
+    steps = [  # what is read, what is kept
+        (planes, levels),
+        (2 * levels, feature),
+        (length * feature, directions * (length + 4) * feature) if directions else (0, 0),
+        (max(1, directions) * feature + base, _sum(manifest, "reconstruct", size)),
+    ]
+    return sum(read + kept for read, kept in steps if read <= LARGEST)
+
+
+def _sum(manifest: Manifest, stage: str, size: Size, output: str | None = None) -> int:
+    """Bytes of a stage's outputs, or of one of them, for one frame."""
+    item = 2 if manifest.precision == "fp16" else 4
+    outputs = manifest.stages[stage].outputs
+    return sum(item * math.prod(shape_of(t, symbols(size, 1))) for t in outputs if output in (None, t.name))

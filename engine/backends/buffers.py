@@ -36,7 +36,7 @@ class Pool:
         try:
             return Buffer(self, self._allocate(size), size)
         except BackendError:
-            self._release()
+            self.trim()
             if self._when_short is not None:
                 self._when_short()
             return Buffer(self, self._allocate(size), size)
@@ -51,9 +51,10 @@ class Pool:
     def close(self) -> None:
         """Give the memory back; buffers in use follow when they are no longer."""
         self._closed = True
-        self._release()
+        self.trim()
 
-    def _release(self) -> None:
+    def trim(self) -> None:
+        """Give up what is idle."""
         for addresses in self._idle.values():
             while addresses:
                 self._free(addresses.pop())
@@ -99,6 +100,10 @@ class Memory:
             yield
         finally:
             self._pool = usual
+
+    def trim(self) -> None:
+        """Give up what is idle; the device may have to finish first."""
+        self._pool.trim()
 
     def _short(self) -> None:
         self.when_short()

@@ -43,12 +43,12 @@ class Recordings:
                 self._known[key] = None if self._given_up else self._record(name, compute, tensors)
             return outputs
         recording = self._known[key]
-        outputs = None if recording is None else recording.outputs()
-        if recording is None or outputs is None:
+        made = None if recording is None else recording.outputs()
+        if recording is None or made is None:
             return compute(tensors)
         with self._gpu.named(name):
-            recording.replay(tensors, outputs)
-        return outputs
+            recording.replay(tensors, made)
+        return made
 
     def clear(self) -> None:
         """Forget all, as what stages use has moved."""
@@ -73,6 +73,7 @@ class Recordings:
             said = str(error)  # the error itself would keep the memory that its traceback refers to
             log.warning("%s is not recorded as a CUDA graph but launched kernel by kernel: %s", name, said)
             return None
+        self._memory.trim()  # what it took to do the work plainly
         return recording
 
     @contextmanager

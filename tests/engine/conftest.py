@@ -208,6 +208,8 @@ class HostGpu:
         return self._new(size, self.used)
 
     def free(self, address: int) -> None:
+        if not self.errors:
+            self.synchronize()  # as cudaFree does
         self._give_back(self.used.pop(address))
 
     def allocate_host(self, size: int) -> int:

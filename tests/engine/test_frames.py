@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
+import torch.utils.dlpack
 from numpy.typing import NDArray
 
 from zsm.engine import BackendError, Runtime, cuda
@@ -85,7 +85,7 @@ def test_torch_reads_a_frame_where_it_is(tiny_bundle: Path, host_backend: Open, 
     backend = host_backend(tiny_bundle, host_gpu)
     (frame,) = restore(backend, [clip_of(1)[0]], to="device")
     backend.synchronize()
-    tensor = torch.from_dlpack(host(frame))
+    tensor = torch.utils.dlpack.from_dlpack(host(frame))
     assert tensor.data_ptr() == frame.__cuda_array_interface__["data"][0]
     assert (tuple(tensor.shape), tensor.dtype) == (frame.shape, torch.uint8)
 

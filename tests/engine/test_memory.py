@@ -34,6 +34,26 @@ def test_a_window_takes_what_was_estimated(window: int, tiny_bundle: Path, host_
     assert host_gpu.bytes - output == pytest.approx(memory.window, rel=0.02)
 
 
+@pytest.mark.parametrize("window", [3, 5])
+@pytest.mark.parametrize(("fixture", "directions"), [("tiny_bundle", 2), ("bicubic_bundle", 0)])
+def test_graphs_take_what_was_estimated(
+    fixture: str, directions: int, window: int, host_backend: Open, request: pytest.FixtureRequest, host_gpu: Any
+) -> None:
+    path = request.getfixturevalue(fixture)
+    assert Bundle(path).network.directions == directions
+    size = Size(32, 24)
+    taken = []
+    for recordable in (False, True):
+        gpu = type(host_gpu)()
+        backend = host_backend(path, gpu, recordable=recordable)
+        frames = np.zeros((3 * window - 2, size.height, size.width, 3), np.uint8)  # whole windows only
+        for _ in stream(backend, frames, directions=directions, window=window, overlap=1):
+            pass
+        taken.append(gpu.bytes)
+    estimated = estimate(Bundle(path), size, window).graphs
+    assert taken[1] - taken[0] == pytest.approx(estimated, rel=0.15)
+
+
 def test_activations_grow_with_the_frame_and_the_largest_stage_is_named(tiny_bundle: Path) -> None:
     bundle = Bundle(tiny_bundle)
     small, large = (estimate(bundle, Size(32 * scale, 24 * scale), 4) for scale in (1, 2))

@@ -37,8 +37,14 @@ def execute(args: argparse.Namespace) -> int:
     seconds = result["seconds_per_output"]
     print(f"{result['size']}, {result['frames']} frames in, {result['outputs']} out, {result['repeats']} times")
     print(f"{seconds['median']:.4f} s per output frame (from {seconds['min']:.4f} to {seconds['max']:.4f})")
-    for stage, spent in result["stages"].items():
-        print(f"  {stage:16} {spent:.4f} s")
+    for stage, taken in result["stages"].items():
+        print(f"  {stage:16} {taken:.4f} s")
+    latency = result["latency"]
+    spent = latency["milliseconds"]
+    print(
+        f"live, an output waits for up to {latency['frames']} further frames, "
+        f"then {spent['median']:.1f} ms (at most {spent['max']:.1f})"
+    )
     print(f"peak memory {result['peak_rss_mib']:.0f} MiB")
     return 0
 

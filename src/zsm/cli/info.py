@@ -73,6 +73,7 @@ def _print_memory(bundle: "Bundle", size: "Size", window: int) -> int:
         (f"a window of {window} frames", memory.window),
         (f"within {memory.stage}", memory.activations),
         ("all", memory.total),
+        ("CUDA graphs, if they fit", memory.graphs),
     )
     print(f"estimate for {size} ({bundle.manifest.precision}), without what libraries take for themselves")
     for name, size_in_bytes in rows:
