@@ -8,6 +8,7 @@ from fractions import Fraction
 from typing import Any
 
 import av
+from av.codec.codec import Capabilities
 from av.error import FFmpegError
 
 from zsm.runtime.video import colour as colours
@@ -62,7 +63,7 @@ class Encoding:
     """How the output is encoded; what is None follows from the source and the container."""
 
     codec: str | None = None
-    """One of CODECS, or the name of an FFmpeg encoder."""
+    """One of CODECS, or the name of an FFmpeg encoder, which has defaults of its own unless it is one of theirs."""
     crf: float | None = None
     """Constant quality, on the encoder's own scale."""
     preset: str | None = None
@@ -122,9 +123,9 @@ def plan(encoding: Encoding, info: Info, suffix: str, rate: Fraction, scale: int
     if suffix not in CONTAINERS:
         raise VideoError(f"can't write {suffix or 'a file without suffix'}; give {', '.join(CONTAINERS)}, or a folder")
     name = encoding.codec or _default_codec(info.colour, suffix)
-    codec = CODECS.get(name, Codec(name))
+    codec = _codec(name)
     size = (info.size[0] * scale, info.size[1] * scale)
-    encoder = _hardware_encoder(name, codec) if encoding.hardware else codec.software
+    encoder = _encoder(name, codec, hardware=encoding.hardware)
     pixel_format = encoding.pix_fmt or _pixel_format(encoder, info)
     colour = _colour(info.colour, encoder, pixel_format)
     notes = []
@@ -142,7 +143,12 @@ def plan(encoding: Encoding, info: Info, suffix: str, rate: Fraction, scale: int
         options=tuple(_options(encoding, codec, encoder, info).items()),
         notes=tuple(notes),
     )
-    made.check(suffix)
+    try:
+        made.check(suffix)
+    except VideoError as error:
+        if encoder not in codec.hardware:
+            raise
+        raise VideoError(f"{error}; {_without_hardware(codec)}") from error
     return made
 
 
@@ -170,9 +176,26 @@ def video_format(name: str) -> av.VideoFormat:
         found = av.VideoFormat(name)
     except ValueError as error:
         raise VideoError(f"there is no pixel format {name!r}; give for example yuv420p10le") from error
-    if found.has_palette or len(found.components) in (2, 4) or name.startswith(("bayer", "xyz")):
-        raise VideoError(f"the pixel format {name} isn't supported (no palettes, no alpha); give one like yuv420p10le")
+    if found.has_palette or len(found.components) not in (1, 3) or name.startswith("xyz") or not _is_converted(name):
+        raise VideoError(
+            f"the pixel format {name} isn't supported (no palettes, no alpha, no memory of a graphics card); "
+            "give one like yuv420p10le"
+        )
     return found
+
+
+def _is_converted(name: str) -> bool:
+    """Whether libswscale knows the way from a pixel format to others and back."""
+    try:
+        av.VideoFrame(16, 16, "rgb24").reformat(format=name).reformat(format="rgb24")
+    except FFmpegError:
+        return False
+    return True
+
+
+def _codec(name: str) -> Codec:
+    """The codec of this name or with this encoder; one without settings for any other encoder."""
+    return next((codec for key, codec in CODECS.items() if name in (key, codec.software, *codec.hardware)), Codec(name))
 
 
 def _default_codec(colour: Colour, suffix: str) -> str:
@@ -182,16 +205,24 @@ def _default_codec(colour: Colour, suffix: str) -> str:
 
 
 def _formats(encoder: str) -> list[str]:
+    """What an encoder says that it takes from ordinary memory; nothing, if that depends on the machine."""
     try:
-        return [video_format.name for video_format in av.Codec(encoder, "w").video_formats or []]
+        found = av.Codec(encoder, "w")
+        listed = found.video_formats or []
+        if found.type != "video" or not (listed or found.capabilities & Capabilities.hardware):
+            raise ValueError  # such as aac, or rawvideo
     except (FFmpegError, ValueError) as error:
         raise VideoError(
-            f"there is no encoder {encoder!r} here; give {', '.join(CODECS)}, or the name of an FFmpeg encoder"
+            f"there is no encoder {encoder!r} for video files here; give {', '.join(CODECS)}, "
+            "or the name of an FFmpeg encoder"
         ) from error
+    # Formats without components, such as qsv and cuda, are frames in a graphics card's memory.
+    return [candidate.name for candidate in listed if candidate.components]
 
 
 def _pixel_format(encoder: str, info: Info) -> str:
-    usable = [name for name in _formats(encoder) if _is_plain(name)] or _formats(encoder) or ["yuv420p"]
+    formats = _formats(encoder)
+    usable = [name for name in formats if _is_plain(name)] or formats or ["yuv420p"]
     return _nearest(usable, info, keep_kind=encoder == "ffv1")
 
 
@@ -209,8 +240,8 @@ def _nearest(names: Sequence[str], info: Info, *, keep_kind: bool = False) -> st
 
 
 def _is_plain(name: str) -> bool:
-    """Not a full-range variant, not with alpha, not packed in ways that arrays can't be converted to."""
-    return name.startswith(("yuv4", "gray", "gbrp")) and "msb" not in name and "be" not in name
+    """Not a full-range variant, not with alpha, not packed. Graphics cards take nv12, and p010le for 10 bits."""
+    return name.startswith(("yuv4", "gray", "gbrp", "nv12", "p01")) and "msb" not in name and "be" not in name
 
 
 def _kind(video_format: av.VideoFormat) -> str:
@@ -227,28 +258,44 @@ def _subsampling(video_format: av.VideoFormat) -> tuple[int, int]:
 
 def _colour(colour: Colour, encoder: str, pixel_format: str) -> Colour:
     target = video_format(pixel_format)
-    if pixel_format not in _formats(encoder):
-        raise VideoError(f"{encoder} can't write {pixel_format}; it can write {', '.join(_formats(encoder))}")
+    formats = _formats(encoder)
+    if formats and pixel_format not in formats:
+        raise VideoError(f"{encoder} can't write {pixel_format}; it can write {', '.join(formats)}")
     bits = max(8, *(component.bits for component in target.components))
     return colour.encoded(rgb=colours.is_rgb(target), bits=bits)
 
 
-def _hardware_encoder(name: str, codec: Codec) -> str:
+def _encoder(name: str, codec: Codec, *, hardware: bool) -> str:
+    if name in codec.hardware:
+        return name
+    if not hardware:
+        return codec.software
+    if name not in CODECS or not codec.hardware:
+        able = ", ".join(key for key, known in CODECS.items() if known.hardware)
+        raise VideoError(f"no hardware encoder for {name} is known; leave out --hardware, or give --codec {able}")
+    refusals = {}
     for encoder in codec.hardware:
-        if _works(encoder):
+        refusals[encoder] = _refusal(encoder)
+        if refusals[encoder] is None:
             return encoder
-    raise VideoError(f"no hardware encoder for {name} works here (tried {', '.join(codec.hardware) or 'none'})")
+    tried = "; ".join(f"{encoder}: {refusal}" for encoder, refusal in refusals.items())
+    raise VideoError(f"no hardware encoder for {name} works here (tried {tried}); {_without_hardware(codec)}")
 
 
-def _works(encoder: str) -> bool:
+def _without_hardware(codec: Codec) -> str:
+    return f"to encode on the CPU, give --codec {codec.software} and no --hardware"
+
+
+def _refusal(encoder: str) -> str | None:
+    """Why an encoder can't begin; None if it can."""
     try:
         context: Any = av.CodecContext.create(encoder, "w")
         context.width, context.height, context.pix_fmt = 256, 256, "nv12"
         context.time_base = Fraction(1, 25)
         context.open()
-    except (FFmpegError, ValueError):
-        return False
-    return True
+    except (FFmpegError, ValueError) as error:
+        return message(error)
+    return None
 
 
 def _options(encoding: Encoding, codec: Codec, encoder: str, info: Info) -> dict[str, str]:

@@ -157,10 +157,14 @@ def test_encoder_settings_arrive(film: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("encoding", "message"),
     [({"codec": "nosuch"}, "there is no encoder 'nosuch'"),
+     ({"codec": "aac"}, "there is no encoder 'aac' for video files"),
+     ({"codec": "rawvideo"}, "there is no encoder 'rawvideo' for video files"),
      ({"pix_fmt": "nosuch"}, "there is no pixel format 'nosuch'"),
      ({"pix_fmt": "yuva420p"}, "isn't supported"),
+     ({"pix_fmt": "cuda"}, "isn't supported"),
      ({"codec": "h264", "pix_fmt": "yuv420p12le"}, "libx264 can't write yuv420p12le"),
-     ({"codec": "ffv1", "hardware": True}, "no hardware encoder for ffv1"),
+     ({"codec": "ffv1", "hardware": True}, "no hardware encoder for ffv1 is known; leave out --hardware"),
+     ({"codec": "libx264", "hardware": True}, "no hardware encoder for libx264 is known; leave out --hardware"),
      ({"preset": "nosuch"}, "libx264 can't write 256x192")],
 )  # fmt: skip
 def test_encodings_that_cannot_be(film: Path, tmp_path: Path, encoding: dict[str, Any], message: str) -> None:
