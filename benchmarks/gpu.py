@@ -2,10 +2,11 @@
 
     python benchmarks/gpu.py --sizes 112x64 180x144 480x270 --out benchmarks/results/gpu.json
 
-`tensorrt` and `onnxruntime` run a bundle frame by frame, uint8 in and out, copies included; `onnxruntime-plain` does so
-without this project's kernel; `pytorch` is eager, with torchvision's operator, tensors staying on the GPU. Weights are
-random: speed doesn't depend on them. Each runs in a process of its own; one that can't run here is recorded with its
-reason. Building engines is not timed.
+`tensorrt` and `onnxruntime` run a bundle frame by frame, uint8 in and out, copies included; `-live` waits for each
+output before it reads the next frame, so that the difference is what overlapping copies and computing gains;
+`onnxruntime-plain` is without this project's kernel; `pytorch` is eager, with torchvision's operator, tensors staying
+on the GPU. Weights are random: speed doesn't depend on them. Each runs in a process of its own; one that can't run here
+is recorded with its reason. Building engines is not timed.
 """
 
 import argparse
@@ -28,7 +29,7 @@ import numpy as np
 from zsm.engine import NetworkConfig, machine
 from zsm.engine.sizes import Size
 
-CONTESTANTS = ("tensorrt", "onnxruntime", "onnxruntime-plain", "pytorch")
+CONTESTANTS = ("tensorrt", "tensorrt-live", "onnxruntime", "onnxruntime-live", "onnxruntime-plain", "pytorch")
 WINDOW = 4
 
 
@@ -123,9 +124,10 @@ Contestant = tuple[Callable[[], int], dict[str, Any]]
 def zsm(args: argparse.Namespace, clip: Any) -> Contestant:
     from zsm.engine import Runtime
 
-    backend = "tensorrt" if args.contestant == "tensorrt" else "onnxruntime"
+    backend, _, variant = args.contestant.partition("-")
     runtime = Runtime(args.models / "bundle", device=args.device, backend=backend, window=WINDOW, build=True)
-    return lambda: sum(1 for _ in runtime.stream(clip)), {"runtime": runtime.describe()}
+    live = variant == "live"
+    return lambda: sum(1 for _ in runtime.stream(clip, live=live)), {"runtime": runtime.describe()}
 
 
 def pytorch(args: argparse.Namespace, clip: Any) -> Contestant:

@@ -24,11 +24,15 @@ class OutOfMemoryError(BackendError):
     """The GPU has too little memory left."""
 
 
-def _runtime() -> Any:
+def _module(name: str) -> Any:
     try:
-        return importlib.import_module("cuda.bindings.runtime")
+        return importlib.import_module(name)
     except ImportError as error:
         raise BackendError(f"cuda-python can't be imported ({error}); pip install 'zsm[gpu]'") from error
+
+
+def _runtime() -> Any:
+    return _module("cuda.bindings.runtime")
 
 
 def _check(answer: tuple[Any, ...], doing: str) -> Any:
@@ -138,8 +142,7 @@ class Gpu:
 
     def view(self, array: object, stream: device.Stream) -> Tensor:
         """Somebody else's array here, for work on the stream from now on; raises FrameError if it lies elsewhere."""
-        memory = importlib.import_module("cuda.core.utils")
-        view = memory.StridedMemoryView.from_any_interface(array, stream_ptr=stream.handle)
+        view = _module("cuda.core.utils").StridedMemoryView.from_any_interface(array, stream_ptr=stream.handle)
         if not view.is_device_accessible or view.device_id != self.index:
             raise FrameError(f"a frame lies in the memory of device {view.device_id}; bring it to cuda:{self.index}")
         tensor = Tensor(int(view.ptr), tuple(view.shape), np.dtype(view.dtype), (view, array))
@@ -149,9 +152,8 @@ class Gpu:
 
     def dlpack(self, tensor: Tensor, owner: object, **options: Any) -> Any:
         """A tensor as a DLPack capsule that keeps its owner."""
-        core, memory = (importlib.import_module(name) for name in ("cuda.core", "cuda.core.utils"))
-        buffer = core.Buffer.from_handle(tensor.address, tensor.nbytes, owner=owner)
-        view = memory.StridedMemoryView.from_buffer(buffer, tensor.shape, dtype=tensor.dtype)
+        buffer = _module("cuda.core").Buffer.from_handle(tensor.address, tensor.nbytes, owner=owner)
+        view = _module("cuda.core.utils").StridedMemoryView.from_buffer(buffer, tensor.shape, dtype=tensor.dtype)
         return view.__dlpack__(**options)
 
     def synchronize(self) -> None:

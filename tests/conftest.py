@@ -1,6 +1,7 @@
 """What many tests need: networks as bundles, and the reference network's data where it is there."""
 
 import json
+import os
 import runpy
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +12,8 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from zsm.engine import NetworkConfig
+from zsm.engine import BackendError, NetworkConfig
+from zsm.engine.cuda import Gpu
 from zsm.export import Options, export_bundle
 from zsm.export.model import Network, checkpoint
 
@@ -135,3 +137,14 @@ def edit_manifest(tiny_bundle: Path, tmp_path: Path) -> Callable[..., Path]:
         return copy
 
     return edit
+
+
+@pytest.fixture
+def gpu() -> Gpu:
+    """A GPU. Without one the test is skipped, or fails if ZSM_REQUIRE_GPU=1."""
+    try:
+        return Gpu(0)
+    except BackendError as error:
+        if os.environ.get("ZSM_REQUIRE_GPU") == "1":
+            pytest.fail(f"ZSM_REQUIRE_GPU=1, but {error}")
+        pytest.skip(str(error))

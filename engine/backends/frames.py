@@ -50,9 +50,9 @@ class Adopted:
 class DeviceFrame:
     """A frame (4h,4w,3) in the GPU's memory, which is the frame's until nothing refers to it.
 
-    `torch.from_dlpack(frame)` and `cupy.asarray(frame)` give an array in the same memory; so does anything else that
-    reads DLPack or `__cuda_array_interface__`. Both put the reader's stream after the frame's computation. Without a
-    stream of the caller's, a frame that is dropped waits until the GPU has finished reading it.
+    `torch.utils.dlpack.from_dlpack(frame)` and `cupy.asarray(frame)` give an array in the same memory; so does
+    anything else that reads DLPack or `__cuda_array_interface__`. Both put the reader's stream after the frame's
+    computation. Without a stream of the caller's, a frame that is dropped waits until the GPU has finished reading it.
     """
 
     def __init__(self, tensor: Tensor, gpu: Gpu, stream: Stream, *, waits: bool) -> None:

@@ -1,11 +1,10 @@
-"""A device that is the host, for tests of what runs on GPUs; and the real one, where there is one.
+"""A device that is the host, for tests of what runs on GPUs.
 
 On it, memory is counted, and streams do their work in a thread of their own, later, one slower than the other if
 asked. Stages are executed by ONNX Runtime on the addresses that they are given.
 """
 
 import ctypes
-import os
 import queue
 import threading
 import time
@@ -27,21 +26,9 @@ from zsm.engine.backends import device
 from zsm.engine.backends.device import Compiled, Stream, Tensor
 from zsm.engine.backends.device_backend import DeviceBackend
 from zsm.engine.build import engine_stages
-from zsm.engine.cuda import Gpu
 from zsm.engine.shapes import input_shapes, output_shapes
 from zsm.engine.sizes import Size
 from zsm.plugins.operator import make_portable
-
-
-@pytest.fixture
-def gpu() -> Gpu:
-    """A GPU. Without one the test is skipped, or fails if ZSM_REQUIRE_GPU=1."""
-    try:
-        return Gpu(0)
-    except BackendError as error:
-        if os.environ.get("ZSM_REQUIRE_GPU") == "1":
-            pytest.fail(f"ZSM_REQUIRE_GPU=1, but {error}")
-        pytest.skip(str(error))
 
 
 def array_at(address: int, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:

@@ -249,3 +249,25 @@ def test_arrays_elsewhere_are_refused() -> None:
 
     with pytest.raises(FrameError, match="bring it to cuda:0"):
         gpu.view(np.zeros((2, 2, 3), np.uint8), NoStream())  # type: ignore[arg-type]
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("callers", [False, True])
+def test_torch_s_frames_stay_on_the_gpu(callers: bool, gpu: cuda.Gpu, tiny_bundle: Path) -> None:
+    if not torch.cuda.is_available():
+        pytest.skip("torch is here without CUDA")
+    clip = clip_of(6)
+    stream = torch.cuda.Stream()
+    handle = stream.cuda_stream if callers else None
+    with (
+        Runtime(tiny_bundle) as cpu,
+        Runtime(tiny_bundle, device="cuda:0", backend="onnxruntime", cuda_stream=handle) as rt,
+        torch.cuda.stream(stream),
+    ):
+        frames = list(rt.stream(torch.from_numpy(frame).cuda() for frame in clip))
+        tensors = [torch.utils.dlpack.from_dlpack(frame) for frame in frames]
+        assert tensors[0].data_ptr() == frames[0].__cuda_array_interface__["data"][0]
+        found = np.stack([tensor.cpu().numpy() for tensor in tensors])
+        np.testing.assert_allclose(found.astype(int), cpu(clip).astype(int), atol=1)
+        with pytest.raises(FrameError, match="contiguous"):
+            list(rt.stream([torch.zeros(3, 6, 9, dtype=torch.uint8, device="cuda").permute(1, 2, 0)]))

@@ -2,7 +2,7 @@
 
 import gc
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,12 @@ from numpy.typing import NDArray
 
 from zsm.engine import BackendError, Runtime
 from zsm.engine.backends import recordings
+from zsm.engine.backends.buffers import Memory
+from zsm.engine.backends.device import Tensor
 from zsm.engine.backends.device_backend import DeviceBackend
+from zsm.engine.backends.recordings import Recordings
+from zsm.engine.backends.transfers import Downloads, Uploads
+from zsm.engine.cuda import Gpu
 from zsm.runtime.stream import stream
 
 Open = Callable[..., DeviceBackend]
@@ -143,3 +148,24 @@ def test_replays_have_names_in_timelines(tiny_bundle: Path, host_backend: Open, 
     restore(backend, clip_of(1))
     assert list(host_gpu.names) == ["ingest_uint8", "extract", "recurrence", "reconstruct", "emit_uint8"]
     backend.close()
+
+
+@pytest.mark.gpu
+def test_a_graph_is_recorded_and_replayed_on_the_gpu(gpu: Gpu, caplog: pytest.LogCaptureFixture) -> None:
+    compute = gpu.stream()
+    memory, uploads, downloads = Memory(gpu, compute), Uploads(gpu, compute), Downloads(gpu, compute)
+    graphs = Recordings(gpu, compute, memory)
+
+    def swap(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        zeros = memory.new((8,), np.float32)
+        compute.zero(zeros.address, zeros.nbytes)
+        return {"a": memory.copy(tensors["b"]), "b": memory.copy(tensors["a"]), "zeros": zeros}
+
+    for number in range(4):
+        arrays = {name: np.full(8, number + offset, np.float32) for name, offset in (("a", 0), ("b", 100))}
+        sent = {name: uploads.begin(array) for name, array in arrays.items()}
+        found = {name: downloads.begin(tensor)() for name, tensor in graphs.do("swap", swap, sent).items()}
+        np.testing.assert_array_equal(found["a"], arrays["b"])
+        np.testing.assert_array_equal(found["b"], arrays["a"])
+        np.testing.assert_array_equal(found["zeros"], np.zeros(8))
+    assert caplog.records == []

@@ -15,6 +15,7 @@ from zsm.engine import BackendError, Bundle, Runtime
 from zsm.engine.backends.device import Compiled, Stream, Tensor
 from zsm.engine.backends.device_backend import DeviceBackend
 from zsm.engine.backends.transfers import RING, Downloads, Uploads
+from zsm.engine.cuda import Gpu
 from zsm.runtime.stream import stream
 from zsm.runtime.video import pipeline
 
@@ -223,6 +224,16 @@ def test_outputs_under_way_when_the_runtime_is_closed(tiny_bundle: Path, host_ba
     del outputs
     gc.collect()
     assert host_gpu.used == host_gpu.locked == {}
+
+
+@pytest.mark.gpu
+def test_frames_go_there_and_back_on_the_gpu(gpu: Gpu) -> None:
+    device = Bytes(gpu)
+    frames = [np.random.default_rng(number).integers(0, 256, (270, 480, 3), np.uint8) for number in range(20)]
+    begun = [device.through(frame) for frame in frames]
+    for frame, there in zip(frames, begun, strict=True):
+        np.testing.assert_array_equal(there(), frame)
+    device.close()
 
 
 class Trivial:

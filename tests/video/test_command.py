@@ -196,9 +196,40 @@ def test_a_missing_package_is_named_before_anything_is_opened(package: str, tmp_
     assert list(tmp_path.iterdir()) == []
 
 
-def test_only_one_video_goes_into_a_pipe(bicubic_bundle: Path, clip: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["run", str(bicubic_bundle), str(clip), str(clip), "-"]) == 1
+@pytest.mark.parametrize("more", [["{clip}"], ["--preview", "1"], ["--preview", "0"], ["--resume"]])
+def test_only_one_video_goes_into_a_pipe(
+    bicubic_bundle: Path, clip: Path, capsys: pytest.CaptureFixture[str], more: list[str]
+) -> None:
+    arguments = [argument.format(clip=clip) for argument in more]
+    assert main(["run", str(bicubic_bundle), str(clip), *arguments, "-"]) == 1
     assert "a pipe takes one restored video" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("encoding", "named"),
+    [({"hardware": True}, "--hardware"), ({"codec": "h264", "crf": 0}, "--codec, --crf"), ({"preset": "5"}, "--preset")],
+)
+def test_what_an_output_does_not_heed_is_refused(
+    clip: Path, tmp_path: Path, encoding: dict[str, Any], named: str
+) -> None:
+    source, options = open_source(clip), Options(encoding=Encoding(**encoding))
+    with pytest.raises(VideoError, match=f"PNG files have no use for {named}: leave that out"):
+        restore_to_file(source, clip, tmp_path / "out", restore, options)
+    pipe = io.BytesIO()
+    with pytest.raises(VideoError, match=f"uncompressed frames in a pipe have no use for {named}: leave that out"):
+        restore_to_pipe(source, pipe, restore, options)
+    assert (list(tmp_path.iterdir()), pipe.getvalue()) == ([], b"")
+    source.close()
+
+
+def test_a_pipe_heeds_the_pixel_format_and_images_do_not(clip: Path, tmp_path: Path) -> None:
+    source, pipe = open_source(clip), io.BytesIO()
+    options = Options(encoding=Encoding(pix_fmt="yuv444p"))
+    with pytest.raises(VideoError, match="--pix-fmt"):
+        restore_to_file(source, clip, tmp_path / "out", restore, options)
+    restore_to_pipe(source, pipe, restore, options)
+    assert b" C444 " in pipe.getvalue()[:100]
+    source.close()
 
 
 def test_a_preview_writes_stills_and_an_estimate(
@@ -247,7 +278,8 @@ def test_people_are_told_in_sentences(
 @pytest.mark.parametrize(
     "arguments",
     [["--start", "x"], ["--start", "3", "--end", "2"], ["--frames", "0"], ["--crf", "-3"], ["--cuts", "absent.txt"],
-     ["--segment", "0"], ["--rate", "0"], ["--window", "1"], ["--preview", "-1"], ["--raw", "8x8:rgb24:25"]],
+     ["--segment", "0"], ["--rate", "0"], ["--window", "1"], ["--preview", "-1"], ["--preview", "0"],
+     ["--raw", "8x8:rgb24:25"]],
 )  # fmt: skip
 def test_options_that_cannot_be(
     bicubic_bundle: Path, clip: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str]

@@ -1,0 +1,39 @@
+"""Frames from pycuda and back to pycuda, without leaving the GPU: here, every restored frame is fetched and counted.
+
+python examples/gpu_pycuda.py models/compact input.mp4
+"""
+
+import argparse
+from collections.abc import Iterator
+from pathlib import Path
+
+import pycuda.autoprimaryctx  # noqa: F401  (the context that everybody shares)
+import pycuda.driver as cuda
+from pycuda.gpuarray import GPUArray, to_gpu_async
+
+from zsm import engine
+from zsm.runtime.video import read_frames
+
+
+def main() -> None:
+    """Restore on a stream of pycuda's, so that neither side ever waits for the other."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("bundle", type=Path)
+    parser.add_argument("input", type=Path)
+    args = parser.parse_args()
+
+    stream = cuda.Stream()
+
+    def frames() -> Iterator[GPUArray]:
+        for frame in read_frames(args.input):
+            yield to_gpu_async(frame, stream=stream)
+
+    with engine.Runtime(args.bundle, device="cuda:0", cuda_stream=stream.handle) as rt:
+        for number, frame in enumerate(rt.stream(frames())):
+            address, _ = frame.__cuda_array_interface__["data"]
+            array = GPUArray(frame.shape, frame.dtype, gpudata=address, base=frame)  # (4h,4w,3), in the same memory
+            print(number, array.shape, f"{array.get_async(stream=stream).mean():.2f}")
+
+
+if __name__ == "__main__":
+    main()
