@@ -3,7 +3,7 @@
 import io
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from fractions import Fraction
 from typing import Any
 
@@ -74,6 +74,19 @@ class Encoding:
     def __post_init__(self) -> None:
         if self.crf is not None and not 0 <= self.crf <= 255:
             raise VideoError(f"a crf of {self.crf:g} isn't possible; give 0 (best) to 51 or 63, depending on the codec")
+
+    def allow(self, *names: str, output: str) -> None:
+        """VideoError if anything but `names` is given, for an output that would not heed it."""
+        unheeded = [
+            f"--{option.name.replace('_', '-')}"
+            for option in fields(self)
+            if option.name not in names and getattr(self, option.name) != option.default
+        ]
+        if unheeded:
+            raise VideoError(
+                f"{output} have no use for {', '.join(unheeded)}: leave that out, or let the output be a video file "
+                f"({', '.join(CONTAINERS)})"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

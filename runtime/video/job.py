@@ -140,6 +140,8 @@ def restore_to_file(
     if target.suffix and not target.is_dir():
         rate = timing.output_rate(source.info.rate, options.fps_mode)
         plan = encoders.plan(options.encoding, source.info, target.suffix.lower(), rate, options.scale)
+    else:
+        options.encoding.allow(output="PNG files")
     if options.check_space:
         check_space(target, source, plan, options)
     workspace = Workspace(
@@ -171,7 +173,11 @@ def restore_to_pipe(
     listener: Listener = lambda progress: None,
     stop: threading.Event | None = None,
 ) -> Summary:
-    """Restore a source to a stream of y4m, or of raw frames in the source's pixel format."""
+    """Restore a source to a stream of y4m, or of raw frames in the source's pixel format.
+
+    Raises VideoError for what can't be done.
+    """
+    options.encoding.allow("pix_fmt", output="uncompressed frames in a pipe")
     rate = timing.output_rate(source.info.rate, options.fps_mode)
     plan = encoders.uncompressed(source.info, options.encoding.pix_fmt, rate, options.scale, raw=raw)
     sink = PipeSink(file, plan, "rawvideo" if raw else "yuv4mpegpipe", stop or threading.Event())

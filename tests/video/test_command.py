@@ -207,7 +207,11 @@ def test_only_one_video_goes_into_a_pipe(
 
 @pytest.mark.parametrize(
     ("encoding", "named"),
-    [({"hardware": True}, "--hardware"), ({"codec": "h264", "crf": 0}, "--codec, --crf"), ({"preset": "5"}, "--preset")],
+    [
+        ({"hardware": True}, "--hardware"),
+        ({"preset": "5"}, "--preset"),
+        ({"codec": "h264", "crf": 0}, "--codec, --crf"),
+    ],
 )
 def test_what_an_output_does_not_heed_is_refused(
     clip: Path, tmp_path: Path, encoding: dict[str, Any], named: str

@@ -113,8 +113,8 @@ def _jobs(args: argparse.Namespace) -> list[tuple[Any, Any]]:
     if args.raw and args.inputs != ["-"]:
         raise video.VideoError("--raw describes frames that come through a pipe: give - as INPUT")
     if args.output == "-":
-        if len(args.inputs) > 1 or args.preview:
-            raise video.VideoError("a pipe takes one restored video: give one INPUT and no --preview")
+        if len(args.inputs) > 1 or args.preview is not None or args.resume:
+            raise video.VideoError("a pipe takes one restored video: give one INPUT, no --preview and no --resume")
         if sys.stdout.isatty():
             raise video.VideoError("video doesn't go to a terminal: pipe the output into a program")
         return [(args.inputs[0] if args.inputs == ["-"] else Path(args.inputs[0]), "-")]
@@ -166,7 +166,7 @@ def _restore(
         return
     source = video.open_pipe(sys.stdin.buffer, args.raw) if path == "-" else video.open_source(path, rate=args.rate)
     try:
-        if args.preview:
+        if args.preview is not None:
             report.previewed(video.preview(source, Path(target), runtime.stream, options, args.preview))
             return
         shared: dict[str, Any] = {"listener": report.progress, "stop": stop}
