@@ -55,6 +55,9 @@ Y4M_FORMATS = [f"yuv{chroma}p{bits}" for chroma in ("420", "422", "444") for bit
     "gray"
 ]
 
+LARGEST_TERM = 10**9
+"""Of a frame rate, for libvpx; FFmpeg's own limit is twice as high."""
+
 QUALITY_OPTIONS = {"nvenc": "cq", "qsv": "global_quality", "amf": "qp_i"}
 
 
@@ -115,6 +118,8 @@ class Plan:
             context.open()
         except (FFmpegError, ValueError) as error:
             raise VideoError(f"{self.encoder} can't write {self._what()}: {message(error)}") from error
+        if context.options:  # those that nobody took
+            raise VideoError(f"{self.encoder} has no option {', '.join(context.options)}; leave that out")
         return stream
 
     def check(self, suffix: str) -> None:
@@ -137,7 +142,6 @@ def plan(encoding: Encoding, info: Info, suffix: str, rate: Fraction, scale: int
         raise VideoError(f"can't write {suffix or 'a file without suffix'}; give {', '.join(CONTAINERS)}, or a folder")
     name = encoding.codec or _default_codec(info.colour, suffix)
     codec = _codec(name)
-    size = (info.size[0] * scale, info.size[1] * scale)
     encoder = _encoder(name, codec, hardware=encoding.hardware)
     pixel_format = encoding.pix_fmt or _pixel_format(encoder, info)
     colour = _colour(info.colour, encoder, pixel_format)
@@ -148,8 +152,8 @@ def plan(encoding: Encoding, info: Info, suffix: str, rate: Fraction, scale: int
         notes.append(f"{encoder} doesn't carry HDR's static metadata; the colour tags are kept")
     made = Plan(
         encoder=encoder,
-        size=size,
-        rate=rate,
+        size=(info.size[0] * scale, info.size[1] * scale),
+        rate=_nominal(rate),
         pixel_format=pixel_format,
         colour=colour,
         aspect=info.aspect,
@@ -175,7 +179,7 @@ def uncompressed(info: Info, pixel_format: str | None, rate: Fraction, scale: in
     return Plan(
         encoder="rawvideo" if raw else "wrapped_avframe",
         size=(info.size[0] * scale, info.size[1] * scale),
-        rate=rate,
+        rate=_nominal(rate),
         pixel_format=name,
         colour=info.colour.encoded(rgb=colours.is_rgb(target), bits=bits),
         aspect=info.aspect,
@@ -209,6 +213,12 @@ def _is_converted(name: str) -> bool:
 def _codec(name: str) -> Codec:
     """The codec of this name or with this encoder; one without settings for any other encoder."""
     return next((codec for key, codec in CODECS.items() if name in (key, codec.software, *codec.hardware)), Codec(name))
+
+
+def _nominal(rate: Fraction) -> Fraction:
+    """The nearest rate that encoders take: twice the average of a long video of varying rate has terms too large."""
+    rate = min(max(rate, Fraction(1, LARGEST_TERM)), Fraction(LARGEST_TERM))
+    return rate.limit_denominator(LARGEST_TERM) if rate < 1 else 1 / (1 / rate).limit_denominator(LARGEST_TERM)
 
 
 def _default_codec(colour: Colour, suffix: str) -> str:

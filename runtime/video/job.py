@@ -32,6 +32,10 @@ class Restore(Protocol):
         ...
 
 
+SLOWEST_RATE = Fraction(1, 1000)
+"""Frames per second that a folder of images can be given; MP4 can't show a frame for ever."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Options:
     """How a video is restored."""
@@ -59,8 +63,8 @@ class Options:
         timing.check_mode(self.fps_mode)
         if self.segment < 1:
             raise VideoError(f"a segment needs at least 1 frame, not {self.segment}")
-        if self.rate <= 0:
-            raise VideoError(f"the frame rate must be positive, not {self.rate}")
+        if self.rate < SLOWEST_RATE or max(self.rate.as_integer_ratio()) > encoders.LARGEST_TERM:
+            raise VideoError(f"a frame rate of {self.rate} can't be written; give one like 25 or 30000/1001")
 
     def given_cuts(self) -> list[int] | None:
         """The frames that begin a scene, where they aren't to be found; VideoError if the file can't be read."""

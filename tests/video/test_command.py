@@ -282,8 +282,8 @@ def test_people_are_told_in_sentences(
 @pytest.mark.parametrize(
     "arguments",
     [["--start", "x"], ["--start", "3", "--end", "2"], ["--frames", "0"], ["--crf", "-3"], ["--cuts", "absent.txt"],
-     ["--segment", "0"], ["--rate", "0"], ["--window", "1"], ["--preview", "-1"], ["--preview", "0"],
-     ["--raw", "8x8:rgb24:25"]],
+     ["--segment", "0"], ["--rate", "0"], ["--rate", "1e-9"], ["--rate", "1e400"], ["--window", "1"],
+     ["--preview", "-1"], ["--preview", "0"], ["--raw", "8x8:rgb24:25"]],
 )  # fmt: skip
 def test_options_that_cannot_be(
     bicubic_bundle: Path, clip: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str]

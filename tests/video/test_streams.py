@@ -1,15 +1,28 @@
 """Containers, streams and times: written by ffmpeg, restored here, read back with ffprobe."""
 
+import io
+import re
 from collections.abc import Callable
 from fractions import Fraction
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Any
 
+import av
 import pytest
 from tests.video.conftest import restore
 
-from zsm.runtime.video import Encoding, Excerpt, Options, Summary, VideoError, open_source, read_frames, restore_to_file
+from zsm.runtime.video import (
+    Encoding,
+    Excerpt,
+    Options,
+    Summary,
+    VideoError,
+    open_source,
+    read_frames,
+    restore_to_file,
+    restore_to_pipe,
+)
 from zsm.runtime.video.encoders import Plan
 
 Ffmpeg = Callable[..., bytes]
@@ -165,7 +178,9 @@ def test_encoder_settings_arrive(film: Path, tmp_path: Path) -> None:
      ({"codec": "h264", "pix_fmt": "yuv420p12le"}, "libx264 can't write yuv420p12le"),
      ({"codec": "ffv1", "hardware": True}, "no hardware encoder for ffv1 is known; leave out --hardware"),
      ({"codec": "libx264", "hardware": True}, "no hardware encoder for libx264 is known; leave out --hardware"),
-     ({"preset": "nosuch"}, "libx264 can't write 256x192")],
+     ({"preset": "nosuch"}, "libx264 can't write 256x192"),
+     ({"codec": "prores", "crf": 20}, "prores_ks has no option crf"),
+     ({"codec": "ffv1", "crf": 20, "preset": "fast"}, "ffv1 has no option crf, preset")],
 )  # fmt: skip
 def test_encodings_that_cannot_be(film: Path, tmp_path: Path, encoding: dict[str, Any], message: str) -> None:
     with pytest.raises(VideoError, match=message):
@@ -192,6 +207,34 @@ def test_variable_frame_rate_is_kept(ffmpeg: Ffmpeg, video_times: Times, tmp_pat
     found = video_times(tmp_path / "out.mp4")
     assert found[::2] == pytest.approx(given, abs=1e-4)
     assert found[1::2] == pytest.approx([(a + b) / 2 for a, b in pairwise(given)], abs=1e-4)
+
+
+@pytest.mark.parametrize(("suffix", "codec"), [("mp4", "h264"), ("webm", "vp9")])
+def test_the_average_rate_of_a_long_video_may_be_any_fraction(
+    ffmpeg: Ffmpeg, probe: Probe, tmp_path: Path, suffix: str, codec: str
+) -> None:
+    """As of telephones: with 15013 frames, the average's numerator is 15013 * 90000, and twice that no 32-bit number."""
+    still, source, target = tmp_path / "still.mp4", tmp_path / "long.mp4", tmp_path / f"out.{suffix}"
+    ffmpeg("-f", "lavfi", "-i", "testsrc2=s=32x32", "-frames:v", "1", "-c:v", "libx264", still)
+    with av.open(str(still)) as given, av.open(str(source), "w", options={"video_track_timescale": "90000"}) as long:
+        stream = long.add_stream_from_template(given.streams.video[0], opaque=True)
+        picture = bytes(next(given.demux(given.streams.video[0])))
+        durations = [3001 + number % 2 for number in range(15012)] + [3001]
+        for time, duration in zip(accumulate(durations, initial=0), durations, strict=False):
+            packet = av.Packet(picture)
+            packet.pts = packet.dts = time
+            packet.duration, packet.time_base, packet.is_keyframe = duration, Fraction(1, 90000), True
+            packet.stream = stream
+            long.mux(packet)
+    rate = Fraction(probe(source)["streams"][0]["avg_frame_rate"])
+    assert 2 * rate.numerator > 2**31
+    run(source, target, encoding=Encoding(codec=codec), excerpt=Excerpt(frames=4))
+    assert len(list(read_frames(target))) == 7
+    pipe = io.BytesIO()
+    restore_to_pipe(open_source(source), pipe, restore, Options(excerpt=Excerpt(frames=2)))
+    written = re.search(rb" F(\d+):(\d+) ", pipe.getvalue())
+    assert written
+    assert float(Fraction(int(written[1]), int(written[2])) / rate) == pytest.approx(2, abs=1e-12)
 
 
 @pytest.mark.parametrize("suffix", ["mp4", "mkv"])
