@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 from zsm.engine import BackendError, Bundle, Runtime
-from zsm.engine.backends import TimedBackend
+from zsm.engine.backends import StageTime, TimedBackend
 from zsm.engine.backends.device import Tensor
 from zsm.engine.backends.device_backend import DeviceBackend
 from zsm.engine.cuda import Gpu
@@ -94,6 +94,21 @@ def test_a_measured_stage_is_done_when_its_time_is_taken(
     found = host_array_at(planes.address, planes.shape, planes.dtype).copy()  # without waiting
     np.testing.assert_array_equal(found, backend.to_host(planes)())
     assert np.isfinite(found).all()
+    backend.close()
+
+
+def test_every_stage_is_measured_though_graphs_are_made_of_several(
+    tiny_bundle: Path, host_backend: Open, host_gpu: Any
+) -> None:
+    backend = host_backend(tiny_bundle, host_gpu)
+    clip = clip_of(4)
+    plain = list(stream(backend, clip, directions=2, window=4, overlap=1))
+    for _ in range(2):
+        times: dict[str, StageTime] = {}
+        timed = TimedBackend(backend, times)
+        np.testing.assert_array_equal(list(stream(timed, clip, directions=2, window=4, overlap=1)), plain)
+        calls = {"ingest_uint8": 4, "extract": 4, "interpolate": 3, "propagate": 7, "reconstruct": 7, "emit_uint8": 7}
+        assert {stage: time.calls for stage, time in times.items()} == calls
     backend.close()
 
 
