@@ -17,7 +17,7 @@ from zsm.runtime.video.colour import Codes
 from zsm.runtime.video.encoders import Encoding
 from zsm.runtime.video.errors import StoppedError, VideoError
 from zsm.runtime.video.reader import DEFAULT_RATE, Source, VideoSource
-from zsm.runtime.video.sinks import FolderSink, PipeSink, SegmentSink, Sink, Timeline
+from zsm.runtime.video.sinks import FolderSink, PipeSink, SegmentSink, Sink, Timeline, check_folder
 from zsm.runtime.video.timing import Excerpt, FpsMode
 from zsm.runtime.video.workspace import Workspace, check_target, restart
 
@@ -139,13 +139,15 @@ def restore_to_file(
     stop = stop or threading.Event()
     if source_path is not None and _same(source_path, target):
         raise VideoError(f"the output {target} is the input; give another name")
+    is_video = target.suffix != "" and not target.is_dir()
+    if not is_video:
+        options.encoding.allow(output="PNG files")
+        check_folder(target)
     check_target(target, overwrite=options.overwrite or options.resume)
     plan = None
-    if target.suffix and not target.is_dir():
+    if is_video:
         rate = timing.output_rate(source.info.rate, options.fps_mode)
         plan = encoders.plan(options.encoding, source.info, target.suffix.lower(), rate, options.scale)
-    else:
-        options.encoding.allow(output="PNG files")
     if options.check_space:
         check_space(target, source, plan, options)
     workspace = Workspace(

@@ -1,5 +1,6 @@
 """Where restored frames go: segments of an encoded file, a folder of images, a pipe."""
 
+import re
 import shutil
 import threading
 from collections.abc import Callable
@@ -20,6 +21,9 @@ from zsm.runtime.video.workspace import Segment, Workspace
 
 INDEX_BASE = Fraction(1, 1000)
 """Segments count frames, in Matroska's milliseconds; the finished file gets the times."""
+
+IMAGE_NAME = re.compile(r"\d{6,}\.png")
+"""Of a FolderSink."""
 
 MOST_DELAY = 64
 """Frames; more than any encoder reorders."""
@@ -155,6 +159,20 @@ class _Writer:
             self._packets += 1
             packet.time_base = INDEX_BASE
             self._container.mux(packet)
+
+
+def check_folder(folder: Path) -> None:
+    """VideoError if `folder` exists and isn't what a FolderSink left: replacing it would lose something else."""
+    if not folder.exists():
+        return
+    if not folder.is_dir():
+        raise VideoError(f"{folder} is a file, and images go into a folder; give another name (.mp4, .mkv: a video)")
+    others = sorted(path.name for path in folder.iterdir() if not IMAGE_NAME.fullmatch(path.name))
+    if others:
+        raise VideoError(
+            f"{folder} holds {others[0]}, which is no image of an earlier run, and is not replaced; give another "
+            f"folder for images, or a video's name such as {folder / 'out.mp4'}"
+        )
 
 
 class FolderSink:

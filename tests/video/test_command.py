@@ -296,6 +296,74 @@ def test_options_that_cannot_be(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("more", [["--overwrite"], ["--resume", "--overwrite"], []])
+def test_a_folder_that_holds_anything_else_is_not_replaced(
+    bicubic_bundle: Path, clip: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], more: list[str]
+) -> None:
+    """As by `zsm run B clip.mp4 ~/Videos --overwrite`."""
+    videos = tmp_path / "videos"
+    videos.mkdir()
+    (videos / "000000.png").write_bytes(b"from an earlier run")
+    (videos / "wedding.mp4").write_bytes(b"precious")
+    (tmp_path / ".videos.zsm").mkdir()
+    command = ["run", str(bicubic_bundle), str(clip), str(videos), "--no-progress", *more]
+    assert main(command) == 1
+    assert "holds wedding.mp4, which is no image of an earlier run, and is not replaced" in capsys.readouterr().err
+    assert (videos / "wedding.mp4").read_bytes() == b"precious"
+    (videos / "wedding.mp4").unlink()
+    assert main([*command, "--overwrite"]) == 0
+    assert len(list(videos.iterdir())) == 39
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [(["{clip}", "{file}", "--overwrite"], "is a file, and images go into a folder"),
+     (["{clip}", ".", "--overwrite"], "the output '.' is no name"),
+     (["{clip}", "", "--preview", "1"], "the output '' is no name"),
+     (["{clip}", "..", "--overwrite"], "the output '..' is no name"),
+     (["{clip}", "{file}/out.mp4", "--preview", "1"], "Not a directory"),
+     (["{clip}", "{long}.mp4"], "File name too long"),
+     (["{clip}", "{long}.mp4", "--resume"], "File name too long"),
+     (["{long}", "{file}.mp4"], "File name too long"),
+     (["{clip}", "{file}.mp4", "--start", "1e400"], "too large")],
+)  # fmt: skip
+def test_names_and_numbers_that_the_system_refuses(
+    bicubic_bundle: Path,
+    clip: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    message: str,
+) -> None:
+    file = tmp_path / "file"
+    file.write_bytes(b"something")
+    names = {"clip": clip, "file": file, "long": tmp_path / ("long" * 64)}
+    assert main(["run", str(bicubic_bundle), *(a.format(**names) for a in arguments), "--no-progress"]) == 1
+    said = capsys.readouterr().err
+    assert said.startswith("zsm run: ")
+    assert message in said
+    assert said.count("\n") == 1
+    assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"something"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "redirection", "message"),
+    [("clip.mp4 -", "> /dev/full", "No space left on device"), ("clip.mp4 out.mp4 --json", "> /dev/full", "No space"),
+     ("clip.mp4 -", ">&-", "none is connected"), ("- out.mp4", "<&-", "none is connected")],
+)  # fmt: skip
+def test_pipes_that_are_full_or_closed(
+    bicubic_bundle: Path, clip: Path, tmp_path: Path, arguments: str, redirection: str, message: str
+) -> None:
+    (tmp_path / "clip.mp4").write_bytes(clip.read_bytes())
+    code = "import sys; from zsm.cli import main; sys.exit(main())"
+    command = f"{sys.executable} -c '{code}' run {bicubic_bundle} {arguments} --no-progress {redirection}"
+    done = subprocess.run(command, shell=True, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert done.stderr.startswith("zsm run: ")
+    assert message in done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["clip.mp4"]
+
+
 without_graphics_card = pytest.mark.skipif(
     any(Path(device).exists() for device in ("/dev/dri", "/dev/nvidia0", "/dev/dxg")),
     reason="there is a graphics card here, whose encoders may work",

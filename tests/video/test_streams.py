@@ -213,7 +213,7 @@ def test_variable_frame_rate_is_kept(ffmpeg: Ffmpeg, video_times: Times, tmp_pat
 def test_the_average_rate_of_a_long_video_may_be_any_fraction(
     ffmpeg: Ffmpeg, probe: Probe, tmp_path: Path, suffix: str, codec: str
 ) -> None:
-    """As of telephones: with 15013 frames, the average's numerator is 15013 * 90000, and twice that no 32-bit number."""
+    """As of telephones: the numerator of 15013 frames' average is 15013 * 90000, and twice that no 32-bit number."""
     still, source, target = tmp_path / "still.mp4", tmp_path / "long.mp4", tmp_path / f"out.{suffix}"
     ffmpeg("-f", "lavfi", "-i", "testsrc2=s=32x32", "-frames:v", "1", "-c:v", "libx264", still)
     with av.open(str(still)) as given, av.open(str(source), "w", options={"video_track_timescale": "90000"}) as long:

@@ -80,6 +80,11 @@ def _configure_encoding(group: Any) -> None:
 
 def execute(args: argparse.Namespace) -> int:
     """Restore everything; the status is 1 if something failed, 130 after Ctrl-C."""
+    with _explained("can't go on"):
+        return _restore_all(args)
+
+
+def _restore_all(args: argparse.Namespace) -> int:
     # Before anything is opened or written: these need the packages that may be missing.
     from zsm import engine
     from zsm.runtime import video
@@ -91,7 +96,8 @@ def execute(args: argparse.Namespace) -> int:
     with _stopping(report) as stop, engine.Runtime(args.bundle, **runtime_options(args)) as runtime:
         for source, target in jobs:
             try:
-                _restore(args, options, source, target, runtime, report, stop)
+                with _explained(f"{source} to {target}"):
+                    _restore(args, options, source, target, runtime, report, stop)
             except video.StoppedError as error:
                 report.failed(source, error)
                 return 130
@@ -112,15 +118,18 @@ def _jobs(args: argparse.Namespace) -> list[tuple[Any, Any]]:
 
     if args.raw and args.inputs != ["-"]:
         raise video.VideoError("--raw describes frames that come through a pipe: give - as INPUT")
+    if (args.inputs == ["-"] and sys.stdin is None) or (args.output == "-" and sys.stdout is None):
+        raise video.VideoError("- stands for a pipe, and none is connected")
     if args.output == "-":
         if len(args.inputs) > 1 or args.preview is not None or args.resume:
             raise video.VideoError("a pipe takes one restored video: give one INPUT, no --preview and no --resume")
         if sys.stdout.isatty():
             raise video.VideoError("video doesn't go to a terminal: pipe the output into a program")
         return [(args.inputs[0] if args.inputs == ["-"] else Path(args.inputs[0]), "-")]
-    if args.inputs == ["-"]:
-        return [("-", args.output)]
-    return list(video.find_jobs(args.inputs, Path(args.output)))
+    jobs = [("-", args.output)] if args.inputs == ["-"] else list(video.find_jobs(args.inputs, Path(args.output)))
+    if any(Path(target).name in ("", "..") for _, target in jobs):
+        raise video.VideoError(f"the output {args.output!r} is no name for a file or for a new folder")
+    return jobs
 
 
 def _options(args: argparse.Namespace) -> "video.Options":
@@ -180,6 +189,23 @@ def _restore(
         report.done(summary)
     finally:
         source.close()
+
+
+@contextmanager
+def _explained(what: str) -> Iterator[None]:
+    """Tell in a message what the system or FFmpeg refuses."""
+    from av.error import FFmpegError
+
+    from zsm.runtime.video import VideoError
+    from zsm.runtime.video.reader import message
+
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except (FFmpegError, OSError, OverflowError) as error:
+        name = getattr(error, "filename", None)
+        raise VideoError(f"{what}: {message(error)}{f' ({name})' if name else ''}") from error
 
 
 class _Report:
