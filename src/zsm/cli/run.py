@@ -194,7 +194,7 @@ def _restore(
 @contextmanager
 def _explained(what: str) -> Iterator[None]:
     """Tell in a message what the system or FFmpeg refuses."""
-    from av.error import FFmpegError
+    from av import FFmpegError
 
     from zsm.runtime.video import VideoError
     from zsm.runtime.video.reader import message
