@@ -13,6 +13,8 @@ from zsm.runtime import Backend
 
 log = logging.getLogger("zsm")
 
+MOST_THREADS = 1024
+
 BACKENDS = ("onnxruntime", "tensorrt")
 """Backends by name; each is a module of this package that defines `open_bundle(bundle, place)`."""
 
@@ -56,6 +58,8 @@ class Place:
     def __post_init__(self) -> None:
         if self.threads is not None and self.threads < 1:
             raise BackendError(f"{self.threads} threads can't compute anything; give at least 1, or none for all cores")
+        if self.threads is not None and self.threads > MOST_THREADS:
+            raise BackendError(f"{self.threads} threads are more than the {MOST_THREADS} that can help; give fewer")
         if self.cuda_stream is not None and self.device.kind == "cpu":
             raise BackendError("a CUDA stream is given, but the device is the cpu; give device='cuda:N' as well")
         if self.cuda_stream == 0:

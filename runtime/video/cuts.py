@@ -11,6 +11,7 @@ from zsm.runtime.video.colour import Codes
 from zsm.runtime.video.errors import VideoError
 
 DETECTION_WIDTH = 256
+MOST_DIGITS = 18
 
 
 class CutDetector:
@@ -55,7 +56,9 @@ def read_file(path: Path) -> list[int]:
         words = path.read_text().split()
     except (OSError, UnicodeDecodeError) as error:
         raise VideoError(f"can't read the cuts in {path}: {error}") from error
-    wrong = [word for word in words if not word.isdecimal()]
+    wrong = [word for word in words if not word.isdecimal() or len(word) > MOST_DIGITS]
     if wrong:
-        raise VideoError(f"{path} holds {wrong[0]!r}; give the numbers of frames that begin a scene, counted from 0")
+        raise VideoError(
+            f"{path} holds {wrong[0][:40]!r}; give the numbers of frames that begin a scene, counted from 0"
+        )
     return sorted({int(word) for word in words} - {0})

@@ -29,6 +29,8 @@ def test_an_unknown_backend(tiny_bundle: Path) -> None:
 def test_no_threads(tiny_bundle: Path) -> None:
     with pytest.raises(BackendError, match="0 threads"):
         Runtime(tiny_bundle, threads=0)
+    with pytest.raises(BackendError, match="99999999 threads are more than the 1024"):
+        Runtime(tiny_bundle, threads=99_999_999)
 
 
 def test_a_window_that_cannot_be(tiny_bundle: Path) -> None:

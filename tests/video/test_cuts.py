@@ -56,9 +56,10 @@ def test_cuts_from_a_file(scenes: Path, tmp_path: Path) -> None:
     assert np.array_equal(frames[9], frames[8])
 
 
-def test_a_file_that_holds_no_numbers_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "cuts.txt").write_text("5 ten\n")
-    with pytest.raises(VideoError, match="holds 'ten'"):
+@pytest.mark.parametrize("number", ["ten", "-3", "9" * 5000])
+def test_a_file_that_holds_no_numbers_is_refused(number: str, tmp_path: Path) -> None:
+    (tmp_path / "cuts.txt").write_text(f"5 {number}\n")
+    with pytest.raises(VideoError, match=f"holds '{number[:40]}'"):
         read_file(tmp_path / "cuts.txt")
     with pytest.raises(VideoError, match="can't read the cuts"):
         read_file(tmp_path / "absent.txt")
