@@ -6,7 +6,9 @@
 import importlib
 import importlib.util
 import math
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -38,13 +40,18 @@ def _runtime() -> Any:
 def _check(answer: tuple[Any, ...], doing: str) -> Any:
     """The values of a call's answer, without the error code; raises BackendError if that tells of an error."""
     error, *values = answer
+    if not int(error):
+        return values[0] if len(values) == 1 else tuple(values)
     runtime = _runtime()
     if error == runtime.cudaError_t.cudaErrorMemoryAllocation:
         raise OutOfMemoryError(f"the GPU has too little memory for {doing}")
-    if error != runtime.cudaError_t.cudaSuccess:
-        text = runtime.cudaGetErrorString(error)[1].decode()
-        raise BackendError(f"CUDA failed at {doing}: {text} ({error.name})")
-    return values[0] if len(values) == 1 else tuple(values)
+    text = runtime.cudaGetErrorString(error)[1].decode()
+    raise BackendError(f"CUDA failed at {doing}: {text} ({error.name})")
+
+
+@cache
+def _nvtx() -> Any:
+    return importlib.import_module("nvtx") if importlib.util.find_spec("nvtx") else None
 
 
 def _version(number: int) -> str:
@@ -88,13 +95,20 @@ class Gpu:
         """Make this the calling thread's GPU."""
         _check(self._cuda.cudaSetDevice(self.index), f"choosing cuda:{self.index}")
 
+    @contextmanager
+    def current(self) -> Iterator[None]:
+        """Make this the calling thread's GPU while the context lasts."""
+        before = _check(self._cuda.cudaGetDevice(), "asking for the current GPU")
+        self.use()
+        try:
+            yield
+        finally:
+            _check(self._cuda.cudaSetDevice(before), f"choosing cuda:{before}")
+
     def named(self, name: str) -> AbstractContextManager[object]:
         """A range of that name in the timelines of NVIDIA's tools, where nvtx is installed."""
-        if importlib.util.find_spec("nvtx") is None:
-            return nullcontext()
-        nvtx: Any = importlib.import_module("nvtx")
-        annotated: AbstractContextManager[object] = nvtx.annotate(message=name, domain="zsm")
-        return annotated
+        nvtx = _nvtx()
+        return nullcontext() if nvtx is None else nvtx.annotate(message=name, domain="zsm")
 
     def memory(self) -> tuple[int, int]:
         """Bytes that are free, and all there are."""
@@ -142,7 +156,11 @@ class Gpu:
 
     def view(self, array: object, stream: device.Stream) -> Tensor:
         """Somebody else's array here, for work on the stream from now on; raises FrameError if it lies elsewhere."""
-        view = _module("cuda.core.utils").StridedMemoryView.from_any_interface(array, stream_ptr=stream.handle)
+        memory = _module("cuda.core.utils").StridedMemoryView
+        try:
+            view = memory.from_any_interface(array, stream_ptr=stream.handle)
+        except (BufferError, NotImplementedError, RuntimeError, TypeError, ValueError) as error:
+            raise FrameError(f"a frame of type {type(array).__name__} can't be read: {error}") from error
         if not view.is_device_accessible or view.device_id != self.index:
             raise FrameError(f"a frame lies in the memory of device {view.device_id}; bring it to cuda:{self.index}")
         tensor = Tensor(int(view.ptr), tuple(view.shape), np.dtype(view.dtype), (view, array))
@@ -158,7 +176,6 @@ class Gpu:
 
     def synchronize(self) -> None:
         """Wait until the GPU has done all that anybody asked of it."""
-        self.use()
         _check(self._cuda.cudaDeviceSynchronize(), "executing")
 
 

@@ -1,7 +1,7 @@
 """`Runtime`: a bundle that is ready to process frames."""
 
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, suppress
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -9,7 +9,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from zsm.engine.backends import BackendError, Device, Place, StageTime, TimedBackend, open_backend
+from zsm.engine.backends import CLOSED, BackendError, Device, Place, StageTime, TimedBackend, open_backend
 from zsm.engine.bundle import Bundle
 from zsm.engine.network import SCALE
 from zsm.engine.tiling import chooser
@@ -31,8 +31,8 @@ class Runtime:
     Frames are RGB: uint8, uint16, or float32 in [0, 1]; outputs have the inputs' type (float32 is not
     clipped) and belong to the caller. With a GPU, frames may be in its memory already: whatever offers DLPack or
     `__cuda_array_interface__` is read where it is, and such outputs are `DeviceFrame`s. Any size from 1x1 up. A Runtime
-    belongs to one thread at a time; several may exist. What bundles, frames and machines can be wrong about raises a
-    `zsm.Error` that says what to do.
+    belongs to one thread at a time; several may exist. Close it, or use `with`: what it holds of a GPU's memory isn't
+    given back otherwise. What bundles, frames and machines can be wrong about raises a `zsm.Error` with what to do.
     """
 
     def __init__(
@@ -108,11 +108,11 @@ class Runtime:
         """Process frames (H,W,3) as they come; yield each output (4H,4W,3) as soon as it is final.
 
         N frames give 2N-1; memory doesn't grow with N. `cuts` are the numbers of frames that begin a new
-        scene, or a function of two neighbouring frames that tells whether the second one does. Nothing is
-        mixed across a cut: the missing frame there repeats the one before it. `live`: wait for the outputs that
-        are final before the next frame is read, which it may take long to come; otherwise a GPU is given more
-        work first. `to`: `host`, outputs as NumPy arrays, or `device`, as `DeviceFrame`s in the GPU's memory;
-        by default they are where the frames were.
+        scene, or a function of two neighbouring frames that tells whether the second one does (frames on a GPU
+        need memory of their own then). Nothing is mixed across a cut: the missing frame there repeats the one
+        before it. `live`: wait for the outputs that are final before the next frame is read, which it may take long
+        to come; otherwise a GPU is given more work first. `to`: `host`, outputs as NumPy arrays, or `device`, as
+        `DeviceFrame`s in the GPU's memory; by default they are where the frames were.
 
         Raises FrameError for a frame of another shape or type, or unlike the frames before it.
         """
@@ -164,14 +164,14 @@ class Runtime:
                 self._backend = inner
 
     def close(self) -> None:
-        """Give back what the backend holds. The Runtime can't be used afterwards."""
-        if self._backend is not None:
-            self._backend.close()
-            self._backend = None
+        """Give back what the backend holds. The Runtime can't be used afterwards; its frames on a GPU can."""
+        backend, self._backend = self._backend, None
+        if backend is not None:
+            backend.close()
 
     def _open(self) -> Backend:
         if self._backend is None:
-            raise BackendError("this Runtime is closed; make a new one")
+            raise BackendError(CLOSED)
         return self._backend
 
     def __enter__(self) -> Self:
@@ -180,4 +180,6 @@ class Runtime:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.close()
+        # After a failure closing may fail too; the first one is told.
+        with suppress(BackendError) if error is not None else nullcontext():
+            self.close()

@@ -20,9 +20,9 @@ def main() -> None:
     args = parser.parse_args()
 
     stream = cupy.cuda.Stream(non_blocking=True)
-    with stream, engine.Runtime(args.bundle, device="cuda:0", cuda_stream=stream.ptr) as rt:
+    with stream, engine.Runtime(args.bundle, device="cuda:0", build=True, cuda_stream=stream.ptr) as rt:
         for number, frame in enumerate(rt.stream(map(cupy.asarray, read_frames(args.input)))):
-            array = cupy.asarray(frame)  # (4h,4w,3), in the same memory
+            array = cupy.from_dlpack(frame)  # (4h,4w,3), in the same memory
             print(number, array.shape, f"{float(array.mean()):.2f}")
 
 

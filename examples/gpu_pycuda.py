@@ -28,11 +28,13 @@ def main() -> None:
         for frame in read_frames(args.input):
             yield to_gpu_async(frame, stream=stream)
 
-    with engine.Runtime(args.bundle, device="cuda:0", cuda_stream=stream.handle) as rt:
+    with engine.Runtime(args.bundle, device="cuda:0", build=True, cuda_stream=stream.handle) as rt:
         for number, frame in enumerate(rt.stream(frames())):
             address, _ = frame.__cuda_array_interface__["data"]
             array = GPUArray(frame.shape, frame.dtype, gpudata=address, base=frame)  # (4h,4w,3), in the same memory
-            print(number, array.shape, f"{array.get_async(stream=stream).mean():.2f}")
+            fetched = array.get_async(stream=stream)
+            stream.synchronize()
+            print(number, array.shape, f"{fetched.mean():.2f}")
 
 
 if __name__ == "__main__":

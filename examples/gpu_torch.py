@@ -29,7 +29,7 @@ def main() -> None:
 
     with (
         torch.cuda.stream(stream),
-        engine.Runtime(args.bundle, device="cuda:0", cuda_stream=stream.cuda_stream) as rt,
+        engine.Runtime(args.bundle, device="cuda:0", build=True, cuda_stream=stream.cuda_stream) as rt,
     ):
         for number, frame in enumerate(rt.stream(frames())):
             tensor = from_dlpack(frame)  # (4h,4w,3), in the same memory

@@ -7,6 +7,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import torch
 
 from zsm.engine.cuda import Gpu
 
@@ -30,6 +31,8 @@ def test_embed(bicubic_bundle: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("library", ["torch", "cupy", "pycuda"])
 def test_frames_of_other_libraries(library: str, gpu: Gpu, bicubic_bundle: Path, tmp_path: Path) -> None:
     pytest.importorskip(library)
+    if library == "torch" and not torch.cuda.is_available():
+        pytest.skip("torch is here without CUDA")
     for number, level in enumerate((0, 100, 200)):
         cv2.imwrite(str(tmp_path / f"{number}.png"), np.full((6, 8, 3), level, np.uint8))
     command = [sys.executable, *map(str, (EXAMPLES / f"gpu_{library}.py", bicubic_bundle, tmp_path))]

@@ -15,6 +15,8 @@ log = logging.getLogger("zsm")
 
 MOST_THREADS = 1024
 
+CLOSED = "this Runtime is closed; make a new one"
+
 BACKENDS = ("onnxruntime", "tensorrt")
 """Backends by name; each is a module of this package that defines `open_bundle(bundle, place)`."""
 

@@ -1,5 +1,6 @@
-"""Memory that is used again, so that streams of any length allocate only at their beginning."""
+"""DeviceMemory that is used again, so that streams of any length allocate only at their beginning."""
 
+import math
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,28 +19,16 @@ class Pool:
     puts his work after that, on the same stream.
     """
 
-    def __init__(
-        self, allocate: Callable[[int], int], free: Callable[[int], None], when_short: Callable[[], None] | None = None
-    ) -> None:
-        """`when_short` gives up what else can be done without, before memory is asked for once more."""
+    def __init__(self, allocate: Callable[[int], int], free: Callable[[int], None]) -> None:
         self._allocate = allocate
         self._free = free
-        self._when_short = when_short
         self._idle: dict[int, list[int]] = defaultdict(list)
         self._closed = False
 
     def take(self, size: int) -> "Buffer":
-        """A buffer of so many bytes; the idle ones of other sizes are given up if memory is short."""
+        """A buffer of so many bytes."""
         idle = self._idle[size]
-        if idle:
-            return Buffer(self, idle.pop(), size)
-        try:
-            return Buffer(self, self._allocate(size), size)
-        except BackendError:
-            self.trim()
-            if self._when_short is not None:
-                self._when_short()
-            return Buffer(self, self._allocate(size), size)
+        return Buffer(self, idle.pop() if idle else self._allocate(size), size)
 
     def give(self, address: int, size: int) -> None:
         """Take a buffer back."""
@@ -61,7 +50,7 @@ class Pool:
 
 
 class Buffer:
-    """Memory that its pool gets back when nothing refers to it."""
+    """DeviceMemory that its pool gets back when nothing refers to it."""
 
     def __init__(self, pool: Pool, address: int, size: int) -> None:
         self._pool = pool
@@ -72,18 +61,19 @@ class Buffer:
         self._pool.give(self.address, self.size)
 
 
-class Memory:
+class DeviceMemory:
     """Tensors that are read and written on one stream."""
 
     def __init__(self, gpu: Gpu, stream: Stream) -> None:
+        self._gpu = gpu
         self._stream = stream
-        self._pool = Pool(gpu.allocate, gpu.free, self._short)
+        self._pool = Pool(self.allocate, gpu.free)
         self.when_short: Callable[[], None] = lambda: None
 
     def new(self, shape: tuple[int, ...], dtype: DTypeLike) -> Tensor:
         """A tensor full of anything."""
         kind = np.dtype(dtype)
-        buffer = self._pool.take(int(np.prod(shape)) * kind.itemsize)
+        buffer = self._pool.take(math.prod(shape) * kind.itemsize)
         return Tensor(buffer.address, shape, kind, buffer)
 
     def copy(self, tensor: Tensor) -> Tensor:
@@ -105,8 +95,14 @@ class Memory:
         """Give up what is idle; the device may have to finish first."""
         self._pool.trim()
 
-    def _short(self) -> None:
-        self.when_short()
+    def allocate(self, size: int) -> int:
+        """The address of so many bytes, if need be after all has been given up that can be done without."""
+        try:
+            return self._gpu.allocate(size)
+        except BackendError:
+            self.trim()
+            self.when_short()
+            return self._gpu.allocate(size)
 
     def close(self) -> None:
         """Give the device its memory back."""

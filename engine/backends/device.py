@@ -1,5 +1,6 @@
 """What a backend on a device asks: of the device, memory and work in order; of a library, stages to execute."""
 
+import math
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -84,6 +85,9 @@ class Gpu(Protocol):
     def use(self) -> None:
         """Make this the calling thread's device."""
 
+    def current(self) -> AbstractContextManager[None]:
+        """Make this the calling thread's device while the context lasts."""
+
     def named(self, name: str) -> AbstractContextManager[object]:
         """What is enqueued within has this name in a profiler's timeline."""
 
@@ -126,11 +130,13 @@ class Tensor:
     """Keeps the memory; when the last tensor in it is gone, it is used again."""
     scaled: bool = False
     """Whether it stands for 16-bit integers, as float32 from 0 to 1."""
+    adopted: bool = False
+    """Whether the memory is somebody else's."""
 
     @property
     def nbytes(self) -> int:
         """Bytes."""
-        return int(np.prod(self.shape)) * self.dtype.itemsize
+        return math.prod(self.shape) * self.dtype.itemsize
 
 
 class Executable(Protocol):

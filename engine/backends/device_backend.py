@@ -4,16 +4,18 @@ It knows nothing of CUDA, TensorRT or ONNX Runtime: `zsm.engine.backends.device`
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 from typing import Any
+from weakref import WeakSet
 
 import numpy as np
 
-from zsm.engine.backends.base import BackendError
-from zsm.engine.backends.buffers import Memory
+from zsm.engine.backends.base import CLOSED, BackendError
+from zsm.engine.backends.buffers import DeviceMemory
 from zsm.engine.backends.device import ALIGNMENT, Array, Compiled, Compiler, Executable, Gpu, Stream, Tensor
-from zsm.engine.backends.frames import Adopted, AdoptedFrame, DeviceFrame, on_a_gpu
+from zsm.engine.backends.frames import AdoptedFrame, DeviceFrame, on_a_gpu
 from zsm.engine.backends.recordings import Recordings, Tensors
 from zsm.engine.backends.transfers import Downloads, Uploads
 from zsm.engine.bundle import Manifest
@@ -37,12 +39,13 @@ class DeviceBackend:
         self._stream = stream
         self._callers = callers
         self._compiler = compiler
-        self._memory = Memory(gpu, stream)
-        self._uploads = Uploads(gpu, stream)
+        self._memory = DeviceMemory(gpu, stream)
+        self._uploads = Uploads(gpu, stream, self._memory)
         self._downloads = Downloads(gpu, stream)
         self._recordings = Recordings(gpu, stream, self._memory) if compiler.recordable else None
         self._compiled: dict[Size, Compiled] = {}
         self._inputs = {name: tuple(t.name for t in stage.inputs) for name, stage in manifest.stages.items()}
+        self._frames: WeakSet[DeviceFrame] = WeakSet()
         self._closed = False
 
     def inputs(self, stage: str) -> tuple[str, ...]:
@@ -51,9 +54,7 @@ class DeviceBackend:
 
     def run(self, stage: str, inputs: Tensors) -> dict[str, Tensor]:
         """Execute a stage, at some later time."""
-        if self._closed:
-            raise BackendError("this Runtime is closed, a stream can't go on; make a new one")
-        self._gpu.use()
+        self._enter()
         if stage.startswith("ingest"):
             return self._ingest(stage, inputs)
         if stage.startswith("emit"):
@@ -62,12 +63,19 @@ class DeviceBackend:
 
     def repeat(self, name: str, compute: Callable[[Tensors], Tensors], tensors: Tensors) -> Tensors:
         """`compute(tensors)`, as a graph from the second time on if the device can record it."""
+        self._enter()
         return compute(tensors) if self._recordings is None else self._recordings.do(name, compute, tensors)
+
+    def _enter(self) -> None:
+        """What every call begins with: others may have chosen another device for this thread."""
+        if self._closed:
+            raise BackendError(CLOSED)
+        self._gpu.use()
 
     def _ingest(self, stage: str, inputs: Tensors) -> dict[str, Tensor]:
         pixels = inputs["pixels"]
         outputs = self._execute("ingest_float32" if pixels.scaled else stage, inputs)
-        if isinstance(pixels.owner, Adopted) and not self._callers:
+        if pixels.adopted and not self._callers:
             self._stream.synchronize()  # from now on its owner may write to it, on a stream that we don't know
         return outputs
 
@@ -97,47 +105,55 @@ class DeviceBackend:
                     return compiled[stage]
         size = Size(width, height)
         if size not in self._compiled:
-            self._compiled[size] = self._compiler.load(size)
             if self._recordings is not None:
-                self._recordings.clear()  # what is loaded later may move what was loaded before
+                self._recordings.clear()  # what is loaded now may move what was loaded before
+            self._memory.trim()
+            self._compiled[size] = self._compiler.load(size)
         return self._compiled[size][stage]
 
     def adopt(self, frame: object) -> Any:
         """A frame (h,w,3) that lies on this device already, to be read there; anything else as it is."""
         if not on_a_gpu(frame):
             return frame
-        self._gpu.use()
+        self._enter()
         tensor = self._gpu.view(frame, self._stream)
         if tensor.dtype == np.uint16 and not self._compiler.uint16:
             raise FrameError("TensorRT takes no 16-bit integers from the GPU's memory; give uint8 or float32")
-        return AdoptedFrame(replace(tensor, shape=(1, *tensor.shape), owner=Adopted(tensor.owner)))
+        if tensor.address % ALIGNMENT:  # as that of a frame within a clip
+            tensor = self._memory.copy(tensor)
+        return AdoptedFrame(replace(tensor, shape=(1, *tensor.shape), adopted=True))
 
     def from_host(self, array: Array) -> Tensor:
         """Begin to copy to the device; the array is the caller's again. Sizes stay on the host."""
-        self._gpu.use()
+        self._enter()
         if array.dtype == np.int64:
             return Tensor(array.ctypes.data, array.shape, array.dtype, array)
         return self._uploads.begin(array, scale=array.dtype == np.uint16 and not self._compiler.uint16)
 
     def to_host(self, tensor: Tensor) -> Callable[[], Array]:
         """Begin to copy to the host; what is returned waits for the array."""
-        self._gpu.use()
+        self._enter()
         return self._downloads.begin(tensor)
 
     def export(self, tensor: Tensor) -> DeviceFrame:
         """Pixels (1,h,w,3) as a frame that stays where it is."""
+        self._enter()
         if tensor.scaled:
             raise FrameError("TensorRT leaves no 16-bit integers in the GPU's memory; give uint8 or float32")
-        return DeviceFrame(replace(tensor, shape=tensor.shape[1:]), self._gpu, self._stream, waits=not self._callers)
+        frame = DeviceFrame(replace(tensor, shape=tensor.shape[1:]), self._gpu, self._stream, waits=not self._callers)
+        self._frames.add(frame)
+        return frame
 
     def zeros_like(self, tensor: Tensor) -> Tensor:
         """Zeros."""
+        self._enter()
         zeros = self._memory.new(tensor.shape, tensor.dtype)
         self._stream.zero(zeros.address, zeros.nbytes)
         return zeros
 
     def concatenate(self, tensors: Sequence[Tensor]) -> Tensor:
         """Along the first axis."""
+        self._enter()
         count = sum(tensor.shape[0] for tensor in tensors)
         joined = self._memory.new((count, *tensors[0].shape[1:]), tensors[0].dtype)
         address = joined.address
@@ -163,18 +179,23 @@ class DeviceBackend:
         return self._compiler.describe()
 
     def close(self) -> None:
-        """Give everything back."""
-        self._gpu.use()
+        """Give everything back, even after a failure; then the first failure is raised."""
+        if self._closed:
+            return
         self._closed = True
-        self._stream.synchronize()
-        if self._recordings is not None:
-            self._recordings.clear()
-        self._uploads.close()
-        self._downloads.close()
-        self._compiled.clear()
-        self._compiler.close()
-        self._memory.close()
-        self._stream.close()
+        self._gpu.use()
+        with ExitStack() as last_first:
+            last_first.callback(self._stream.close)
+            last_first.callback(self._memory.close)
+            last_first.callback(self._compiler.close)
+            last_first.callback(self._compiled.clear)
+            last_first.callback(self._downloads.close)
+            last_first.callback(self._uploads.close)
+            if self._recordings is not None:
+                last_first.callback(self._recordings.clear)
+            for frame in self._frames:
+                frame.computed()
+            self._gpu.synchronize()
 
 
 def _padded(extent: int) -> int:

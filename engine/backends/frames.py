@@ -1,11 +1,14 @@
 """Frames that stay on the GPU, as torch, CuPy, pycuda and others exchange them."""
 
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from zsm.engine.backends.base import BackendError
 from zsm.engine.backends.device import Gpu, Stream, Tensor
+from zsm.engine.backends.recordings import recording
 
 LEGACY_STREAM = 1
 """What consumers of DLPack mean by no stream."""
@@ -16,10 +19,8 @@ CUDA = 2
 
 def on_a_gpu(array: object) -> bool:
     """Whether an object offers memory of a CUDA device."""
-    if hasattr(array, "__cuda_array_interface__"):
-        return True
     device = getattr(array, "__dlpack_device__", None)
-    return device is not None and device()[0] == CUDA
+    return bool(device()[0] == CUDA) if device is not None else hasattr(array, "__cuda_array_interface__")
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,7 @@ class AdoptedFrame:
     """A frame (h,w,3) of somebody else's, in the memory that he gave it."""
 
     tensor: Tensor
-    """(1,h,w,3), owned by an `Adopted`."""
+    """(1,h,w,3)."""
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -40,30 +41,24 @@ class AdoptedFrame:
         return self.tensor.dtype
 
 
-@dataclass(frozen=True)
-class Adopted:
-    """Keeps somebody else's memory, as a tensor's owner."""
-
-    owner: object
-
-
 class DeviceFrame:
     """A frame (4h,4w,3) in the GPU's memory, which is the frame's until nothing refers to it.
 
-    `torch.utils.dlpack.from_dlpack(frame)` and `cupy.asarray(frame)` give an array in the same memory; so does
-    anything else that reads DLPack or `__cuda_array_interface__`. Both put the reader's stream after the frame's
-    computation. Without a stream of the caller's, a frame that is dropped waits until the GPU has finished reading it.
+    `torch.utils.dlpack.from_dlpack(frame)` and `cupy.from_dlpack(frame)` give an array in the same memory, and put
+    their stream after the frame's computation; so does whatever else reads DLPack, or heeds the stream that
+    `__cuda_array_interface__` names. Without a stream of the caller's, a frame that is dropped waits until the GPU
+    has finished reading it.
     """
 
     def __init__(self, tensor: Tensor, gpu: Gpu, stream: Stream, *, waits: bool) -> None:
-        self._tensor: Tensor | None = tensor
-        self._address = tensor.address
+        self._tensor = tensor
         self._gpu = gpu
-        self._stream = stream
+        self._stream: Stream | None = stream
         self._waits = waits
+        self._computed = gpu.event()
+        stream.record(self._computed)
         self.shape = tensor.shape
         self.dtype = tensor.dtype
-        self.nbytes = tensor.nbytes
 
     @property
     def __cuda_array_interface__(self) -> dict[str, Any]:
@@ -71,27 +66,28 @@ class DeviceFrame:
             "version": 3,
             "shape": self.shape,
             "typestr": self.dtype.str,
-            "data": (self._address, False),
+            "data": (self._tensor.address, False),
             "strides": None,
-            "stream": self._stream.handle,
+            "stream": None if self._stream is None else self._stream.handle,
         }
 
     def __dlpack_device__(self) -> tuple[int, int]:
         return (CUDA, self._gpu.index)
 
-    def __dlpack__(self, *, stream: int | None = None, **options: Any) -> Any:
-        if stream != NO_WAITING:
-            self._put_after(LEGACY_STREAM if stream is None else stream)
-        assert self._tensor is not None
-        return self._gpu.dlpack(self._tensor, self, stream=NO_WAITING, **options)
+    def __dlpack__(self, *, stream: int | None = None, dl_device: Any = None, **options: Any) -> Any:
+        if dl_device not in (None, self.__dlpack_device__()):
+            raise BufferError(f"the frame stays on cuda:{self._gpu.index}; copy it from there")
+        with self._gpu.current():
+            if stream != NO_WAITING:
+                self._gpu.stream(LEGACY_STREAM if stream is None else stream).wait(self._computed)
+            return self._gpu.dlpack(self._tensor, self, stream=NO_WAITING, **options)
 
-    def _put_after(self, handle: int) -> None:
-        computed = self._gpu.event()
-        self._stream.record(computed)
-        self._gpu.stream(handle).wait(computed)
-        computed.close()
+    def computed(self) -> None:
+        """It is: nobody need wait for a stream that is about to be closed."""
+        self._stream = None
 
     def __del__(self) -> None:
-        if self._waits:
-            self._gpu.synchronize()
-        self._tensor = None  # only now may its memory be used again
+        with suppress(BackendError), self._gpu.current(), recording:
+            if self._waits:
+                self._gpu.synchronize()
+            self._computed.close()

@@ -10,7 +10,7 @@ import onnx
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from zsm.engine.backends.base import BackendError, Place
+from zsm.engine.backends.base import CLOSED, BackendError, Place
 from zsm.engine.bundle import Bundle
 from zsm.plugins import onnxruntime_library
 from zsm.plugins.operator import make_portable
@@ -91,7 +91,7 @@ class OnnxRuntimeBackend:
     def run(self, stage: str, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """Execute a stage."""
         if not self._sessions:
-            raise BackendError("this Runtime is closed, a stream can't go on; make a new one")
+            raise BackendError(CLOSED)
         session = self._sessions[stage]
         try:
             outputs = session.run(None, dict(inputs))

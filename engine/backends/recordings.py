@@ -1,14 +1,19 @@
 """Work that is recorded once and then launched as one: a CUDA graph for each kind of work and shapes of tensors."""
 
+import gc
 import logging
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 
 from zsm.engine.backends.base import BackendError
-from zsm.engine.backends.buffers import Memory, Pool
+from zsm.engine.backends.buffers import DeviceMemory, Pool
 from zsm.engine.backends.device import Gpu, Graph, Stream, Tensor
 
 log = logging.getLogger("zsm")
+
+recording = threading.RLock()
+"""Held while work is recorded; who waits for a whole device takes it too, as that would end the recording."""
 
 LARGEST = 2**28
 """Bytes of inputs. Larger work keeps a GPU busy however it is launched, and has no memory to spare."""
@@ -20,7 +25,7 @@ Compute = Callable[[Tensors], Tensors]
 class Recordings:
     """What was recorded on one stream."""
 
-    def __init__(self, gpu: Gpu, stream: Stream, memory: Memory) -> None:
+    def __init__(self, gpu: Gpu, stream: Stream, memory: DeviceMemory) -> None:
         self._gpu = gpu
         self._stream = stream
         self._memory = memory
@@ -42,21 +47,23 @@ class Recordings:
                 outputs = compute(tensors)  # what is prepared at first use can't be recorded
                 self._known[key] = None if self._given_up else self._record(name, compute, tensors)
             return outputs
-        recording = self._known[key]
-        made = None if recording is None else recording.outputs()
-        if recording is None or made is None:
+        known = self._known[key]
+        made = None if known is None else known.outputs()
+        if known is None or made is None:
             return compute(tensors)
         with self._gpu.named(name):
-            recording.replay(tensors, made)
+            known.replay(tensors, made)
         return made
 
     def clear(self) -> None:
         """Forget all, as what stages use has moved."""
-        self._stream.synchronize()
-        for recording in self._known.values():
-            if recording is not None:
-                recording.close()
-        self._known.clear()
+        try:
+            self._stream.synchronize()
+        finally:
+            for known in self._known.values():
+                if known is not None:
+                    known.close()
+            self._known.clear()
 
     def _give_up(self) -> None:
         if not self._given_up:
@@ -65,16 +72,16 @@ class Recordings:
             self.clear()
 
     def _record(self, name: str, compute: Compute, tensors: Tensors) -> "Recording | None":
-        recording = Recording(self._stream, self._memory, Pool(self._gpu.allocate, self._gpu.free))
+        made = Recording(self._stream, self._memory, Pool(self._gpu.allocate, self._gpu.free))
         try:
-            recording.record(compute, tensors)
+            made.record(compute, tensors)
         except BackendError as error:
-            recording.close()
+            made.close()
             said = str(error)  # the error itself would keep the memory that its traceback refers to
             log.warning("%s is not recorded as a CUDA graph but launched kernel by kernel: %s", name, said)
             return None
         self._memory.trim()  # what it took to do the work plainly
-        return recording
+        return made
 
     @contextmanager
     def _as_a_whole(self) -> Iterator[None]:
@@ -92,7 +99,7 @@ class Recording:
     still holds of an earlier one.
     """
 
-    def __init__(self, stream: Stream, memory: Memory, pool: Pool) -> None:
+    def __init__(self, stream: Stream, memory: DeviceMemory, pool: Pool) -> None:
         self._stream = stream
         self._memory = memory
         self._pool = pool
@@ -105,14 +112,15 @@ class Recording:
         with self._memory.taken_from(self._pool):
             self._inputs = {name: self._memory.copy(tensor) for name, tensor in tensors.items()}
             compute(self._inputs)  # fills the pool: memory can't be allocated during a recording
-            self._stream.begin_recording()
-            try:
-                self._outputs = compute(self._inputs)
-            except BackendError:
-                with suppress(BackendError):
-                    self._stream.end_recording().close()
-                raise
-            self._graph = self._stream.end_recording()
+            with _nothing_else():
+                self._stream.begin_recording()
+                try:
+                    self._outputs = compute(self._inputs)
+                except BaseException:
+                    with suppress(BackendError):
+                        self._stream.end_recording().close()
+                    raise
+                self._graph = self._stream.end_recording()
 
     def outputs(self) -> Tensors | None:
         """Tensors for what comes out; none if there was so little memory that the graph was given up."""
@@ -135,3 +143,16 @@ class Recording:
             self._graph = None
         self._inputs = self._outputs = {}
         self._pool.close()
+
+
+@contextmanager
+def _nothing_else() -> Iterator[None]:
+    """Keep what is dropped elsewhere, or by the garbage collector, from waiting or recording meanwhile."""
+    enabled = gc.isenabled()
+    with recording:
+        gc.disable()
+        try:
+            yield
+        finally:
+            if enabled:
+                gc.enable()

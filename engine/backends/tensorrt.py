@@ -57,7 +57,8 @@ class Engines:
         self._build = build
         self._cache = EngineCache()
         self._runtime = library.tensorrt().Runtime(library.logger())
-        self._loaded: dict[str, TensorRtStage] = {}
+        self._engines: dict[str, Any] = {}
+        self._stages: dict[tuple[str, Size], TensorRtStage] = {}
         self._memory = (0, 0)
         self._used: dict[str, dict[str, Any]] = {}
 
@@ -91,7 +92,8 @@ class Engines:
 
     def close(self) -> None:
         """Give the engines and their memory back."""
-        self._loaded.clear()
+        self._stages.clear()
+        self._engines.clear()
         if self._memory[0]:
             self._gpu.free(self._memory[0])
 
@@ -100,31 +102,34 @@ class Engines:
         for stage in engine_stages(self._bundle.manifest):
             asked = engine_key(self._bundle, stage, self._gpu, BuildOptions(sizes=SizeRange.only(size)))
             key = best(self._cache.similar(asked), size)
-            found[stage] = None if key is None else self._open(key)
+            found[stage] = None if key is None else self._open(key, size)
         return found
 
-    def _open(self, key: EngineKey) -> "TensorRtStage | None":
+    def _open(self, key: EngineKey, size: Size) -> "TensorRtStage | None":
+        """The stage for one size: a graph may no longer be replayed when its context has seen another shape."""
         self._used[key.stage] = {"sizes": key.sizes, **key.options}
-        if key.digest not in self._loaded:
+        if key.digest not in self._engines:
             content = self._cache.find(key)
             if content is None:
                 return None
             engine = self._runtime.deserialize_cuda_engine(content)
             if engine is None:
                 raise library.failure(f"TensorRT can't load the engine of stage {key.stage}")
-            self._loaded[key.digest] = TensorRtStage(key.stage, engine)
-        return self._loaded[key.digest]
+            self._engines[key.digest] = engine
+        if (key.digest, size) not in self._stages:
+            self._stages[key.digest, size] = TensorRtStage(key.stage, self._engines[key.digest])
+        return self._stages[key.digest, size]
 
     def _share_memory(self) -> None:
         """Give all stages the same memory for activations: they run one after the other."""
         address, size = self._memory
-        needed = max(1, *(stage.memory for stage in self._loaded.values()))
+        needed = max(1, *(stage.memory for stage in self._stages.values()))
         if needed > size:
-            if address:
-                self._gpu.free(address)
             self._memory = (self._gpu.allocate(needed), needed)
-        for stage in self._loaded.values():
+        for stage in self._stages.values():
             stage.use_memory(*self._memory)
+        if needed > size and address:
+            self._gpu.free(address)
 
 
 class TensorRtStage:

@@ -5,13 +5,16 @@ device, and for a download whose pixels are wanted.
 """
 
 import ctypes
+import math
 from collections import deque
-from typing import Any
+from contextlib import suppress
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from zsm.engine.backends.base import BackendError
+from zsm.engine.backends.buffers import DeviceMemory
 from zsm.engine.backends.device import Array, Gpu, Stream, Tensor
 
 RING = 3
@@ -30,16 +33,21 @@ class Slot:
 
     def __init__(self, gpu: Gpu) -> None:
         self._gpu = gpu
-        self._bytes: NDArray[np.uint8] | None = None
+        self._host, self._size = 0, 0
         self.copied = gpu.event()
 
     def array(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
-        """The memory as an array; nothing may be under way in it."""
-        size = int(np.prod(shape)) * dtype.itemsize
-        if self._bytes is None or len(self._bytes) < size:
+        """The memory as an array, when what was under way in it is done."""
+        self.copied.synchronize()
+        size = math.prod(shape) * dtype.itemsize
+        if self._size < size:
             self._free()
-            self._bytes = page_locked(self._gpu.allocate_host(size), size)
-        return self._bytes[:size].view(dtype).reshape(shape)
+            self._host, self._size = self._gpu.allocate_host(size), size
+        return page_locked(self._host, size).view(dtype).reshape(shape)
+
+    def release(self, compute: Stream) -> None:
+        """Nobody holds it any more: let what is enqueued from now on write to what it copies from."""
+        compute.wait(self.copied)
 
     def close(self) -> None:
         """Give the memory back."""
@@ -47,27 +55,30 @@ class Slot:
         self.copied.close()
 
     def _free(self) -> None:
-        if self._bytes is not None:
-            address, self._bytes = self._bytes.ctypes.data, None
-            self._gpu.free_host(address)
+        size, self._size = self._size, 0
+        if size:
+            self._gpu.free_host(self._host)
 
 
 class UploadSlot(Slot):
     """A slot with memory on the device beside it: the pool's is the computing stream's, and can't be written ahead."""
 
-    def __init__(self, gpu: Gpu) -> None:
+    def __init__(self, gpu: Gpu, memory: DeviceMemory) -> None:
         super().__init__(gpu)
+        self._memory = memory
+        self._address, self._room = 0, 0
         self.read = gpu.event()
-        self._target = (0, 0)
 
     def target(self, size: int) -> int:
         """Where on the device its frame goes."""
-        address, room = self._target
-        if room < size:
+        if self._room < size:
             self._free_target()
-            address = self._gpu.allocate(size)
-            self._target = (address, size)
-        return address
+            self._address, self._room = self._memory.allocate(size), size
+        return self._address
+
+    def release(self, compute: Stream) -> None:
+        """All work that reads the frame has been enqueued."""
+        compute.record(self.read)
 
     def close(self) -> None:
         """Give all memory back."""
@@ -76,23 +87,48 @@ class UploadSlot(Slot):
         self.read.close()
 
     def _free_target(self) -> None:
-        address, room = self._target
-        self._target = (0, 0)
+        room, self._room = self._room, 0
         if room:
-            self.read.synchronize()
-            self._gpu.free(address)
+            self._gpu.free(self._address)
 
 
-class Uploads:
-    """A ring of slots, through which frames go to the device."""
+AnySlot = TypeVar("AnySlot", bound=Slot)
+
+
+class Transfers(Generic[AnySlot]):
+    """Slots for one way, and a stream for its copies."""
 
     def __init__(self, gpu: Gpu, compute: Stream) -> None:
         self._gpu = gpu
         self._compute = compute
         self._copies = gpu.stream()
-        self._idle: deque[UploadSlot] = deque()
-        self._slots = 0
+        self._idle: deque[AnySlot] = deque()
         self._closed = False
+
+    def give(self, slot: AnySlot) -> None:
+        """Take a slot back. Called when things are dropped, so that what fails is left for others to notice."""
+        with suppress(BackendError):
+            if self._closed:
+                slot.close()
+            else:
+                slot.release(self._compute)
+                self._idle.append(slot)
+
+    def close(self) -> None:
+        """Give everything back, nothing being under way; slots in use follow when they are no longer."""
+        self._closed = True
+        while self._idle:
+            self._idle.pop().close()
+        self._copies.close()
+
+
+class Uploads(Transfers[UploadSlot]):
+    """A ring of slots, through which frames go to the device."""
+
+    def __init__(self, gpu: Gpu, compute: Stream, memory: DeviceMemory) -> None:
+        super().__init__(gpu, compute)
+        self._memory = memory
+        self._slots = 0
 
     def begin(self, array: Array, *, scale: bool = False) -> Tensor:
         """Copy the array aside, and begin to copy that to the device; work enqueued from now on finds it there.
@@ -101,7 +137,6 @@ class Uploads:
         """
         slot = self._take()
         lease = UploadLease(self, slot)
-        slot.copied.synchronize()
         dtype = np.dtype(np.float32) if scale else array.dtype
         host = slot.array(array.shape, dtype)
         if scale:
@@ -115,28 +150,12 @@ class Uploads:
         self._compute.wait(slot.copied)
         return Tensor(address, array.shape, dtype, lease, scaled=scale)
 
-    def give(self, slot: UploadSlot) -> None:
-        """Take a slot back, whose frame all work that reads it has been enqueued for."""
-        if self._closed:
-            slot.close()
-            return
-        self._compute.record(slot.read)
-        self._idle.append(slot)
-
-    def close(self) -> None:
-        """Give everything back; slots in use follow when they are no longer."""
-        self._copies.synchronize()
-        self._closed = True
-        while self._idle:
-            self._idle.pop().close()
-        self._copies.close()
-
     def _take(self) -> UploadSlot:
         """The slot that has been idle longest; more than a ring of them only if so many frames are held on to."""
         if self._slots >= RING and self._idle:
             return self._idle.popleft()
         self._slots += 1
-        return UploadSlot(self._gpu)
+        return UploadSlot(self._gpu, self._memory)
 
 
 class UploadLease:
@@ -150,21 +169,15 @@ class UploadLease:
         self._uploads.give(self._slot)
 
 
-class Downloads:
+class Downloads(Transfers[Slot]):
     """Slots through which frames come back, as many as there are downloads at once."""
 
     def __init__(self, gpu: Gpu, compute: Stream) -> None:
-        self._gpu = gpu
-        self._compute = compute
-        self._copies = gpu.stream()
-        self._idle: list[Slot] = []
+        super().__init__(gpu, compute)
         self._computed = gpu.event()
-        self._closed = False
 
     def begin(self, tensor: Tensor) -> "Download":
         """Begin to copy a tensor to the host, when it is computed."""
-        if self._closed:
-            raise BackendError("this Runtime is closed, a stream can't go on; make a new one")
         download = Download(self, self._idle.pop() if self._idle else Slot(self._gpu), tensor)
         self._compute.record(self._computed)
         self._copies.wait(self._computed)
@@ -172,21 +185,9 @@ class Downloads:
         self._copies.record(download.slot.copied)
         return download
 
-    def give(self, slot: Slot) -> None:
-        """Take a slot back; what is enqueued from now on may write to the tensor that it copied."""
-        if self._closed:
-            slot.close()
-            return
-        self._compute.wait(slot.copied)
-        self._idle.append(slot)
-
     def close(self) -> None:
-        """Give everything back; slots in use follow when they are no longer."""
-        self._copies.synchronize()
-        self._closed = True
-        while self._idle:
-            self._idle.pop().close()
-        self._copies.close()
+        """Give everything back."""
+        super().close()
         self._computed.close()
 
 
@@ -198,7 +199,6 @@ class Download:
         self._tensor: Tensor | None = tensor
         self._scaled = tensor.scaled
         self.slot = slot
-        slot.copied.synchronize()  # a download that nobody waited for may have left it in the middle of a copy
         self.host = slot.array(tensor.shape, tensor.dtype)
 
     def __call__(self) -> Array:

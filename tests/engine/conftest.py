@@ -23,7 +23,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from zsm.engine import BackendError, Bundle
 from zsm.engine.backends import device
-from zsm.engine.backends.device import Compiled, Stream, Tensor
+from zsm.engine.backends.device import ALIGNMENT, Compiled, Stream, Tensor
 from zsm.engine.backends.device_backend import DeviceBackend
 from zsm.engine.build import engine_stages
 from zsm.engine.shapes import input_shapes, output_shapes
@@ -69,6 +69,8 @@ class HostStream:
         self.handle = id(self)
         self.delay = delay
         self.eager = False
+        self.closed = False
+        self.borrowed = False
         self.launches = 0
         self.recording: list[Callable[[], object]] | None = None
         self._work: queue.SimpleQueue[Callable[[], object] | None] = queue.SimpleQueue()
@@ -88,6 +90,7 @@ class HostStream:
             self._errors.append(error)
 
     def later(self, work: Callable[[], object]) -> None:
+        assert not self.closed, "a stream that was given back gets work"
         if self.recording is not None:
             self.recording.append(work)
         elif self.eager:
@@ -141,9 +144,11 @@ class HostStream:
         self.check()
 
     def close(self) -> None:
+        if self.borrowed:
+            return
+        self.closed = True
         self._work.put(None)
         self._thread.join(60)
-        self.eager = True
 
 
 class HostGpu:
@@ -172,6 +177,9 @@ class HostGpu:
     def use(self) -> None:
         pass
 
+    def current(self) -> AbstractContextManager[None]:
+        return nullcontext()
+
     def named(self, name: str) -> AbstractContextManager[object]:
         self.names.append(name)
         return nullcontext()
@@ -179,6 +187,7 @@ class HostGpu:
     def stream(self, handle: int | None = None) -> HostStream:
         for stream in self.streams:
             if stream.handle == handle:
+                stream.borrowed = True
                 return stream
         number = len(self.streams)
         self.streams.append(HostStream(self.delays[number] if number < len(self.delays) else 0.0, self.errors))
@@ -213,12 +222,15 @@ class HostGpu:
         return array_at(tensor.address, tensor.shape, tensor.dtype).__dlpack__()
 
     def synchronize(self) -> None:
+        assert not any(stream.recording for stream in self.streams)
         for stream in self.streams:
-            stream.synchronize()
+            if not stream.closed:
+                stream.synchronize()
 
     def _new(self, size: int, where: dict[int, NDArray[np.uint8]]) -> int:
         self.allocations += 1
-        memory = np.full(size, 0xFF, np.uint8)  # as floats: not a number
+        memory = np.full(size + ALIGNMENT, 0xFF, np.uint8)  # as floats: not a number
+        memory = memory[-memory.ctypes.data % ALIGNMENT :][:size]
         where[memory.ctypes.data] = memory
         return memory.ctypes.data
 
@@ -242,6 +254,7 @@ class HostStage:
     def bind(self, inputs: Mapping[str, Tensor]) -> dict[str, tuple[tuple[int, ...], DTypeLike]]:
         for tensor in self._spec.inputs:
             given = inputs[tensor.name]
+            assert tensor.dtype == "int64" or given.address % ALIGNMENT == 0, tensor.name
             expected = (2,) if tensor.dtype == "int64" else self._shapes[0][tensor.name]
             assert (given.shape, given.dtype.name) == (expected, tensor.dtype), tensor.name
         self._inputs = dict(inputs)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from zsm.engine import BackendError, Runtime
 from zsm.engine.backends import recordings
-from zsm.engine.backends.buffers import Memory
+from zsm.engine.backends.buffers import DeviceMemory
 from zsm.engine.backends.device import Tensor
 from zsm.engine.backends.device_backend import DeviceBackend
 from zsm.engine.backends.recordings import Recordings
@@ -153,7 +153,8 @@ def test_replays_have_names_in_timelines(tiny_bundle: Path, host_backend: Open, 
 @pytest.mark.gpu
 def test_a_graph_is_recorded_and_replayed_on_the_gpu(gpu: Gpu, caplog: pytest.LogCaptureFixture) -> None:
     compute = gpu.stream()
-    memory, uploads, downloads = Memory(gpu, compute), Uploads(gpu, compute), Downloads(gpu, compute)
+    memory = DeviceMemory(gpu, compute)
+    uploads, downloads = Uploads(gpu, compute, memory), Downloads(gpu, compute)
     graphs = Recordings(gpu, compute, memory)
 
     def swap(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

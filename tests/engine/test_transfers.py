@@ -12,6 +12,7 @@ import pytest
 from numpy.typing import DTypeLike, NDArray
 
 from zsm.engine import BackendError, Bundle, Runtime
+from zsm.engine.backends.buffers import DeviceMemory
 from zsm.engine.backends.device import Compiled, Stream, Tensor
 from zsm.engine.backends.device_backend import DeviceBackend
 from zsm.engine.backends.transfers import RING, Downloads, Uploads
@@ -79,7 +80,8 @@ class Bytes:
     def __init__(self, gpu: Any) -> None:
         self.gpu = gpu
         self.compute = gpu.stream()
-        self.uploads = Uploads(gpu, self.compute)
+        self.memory = DeviceMemory(gpu, self.compute)
+        self.uploads = Uploads(gpu, self.compute, self.memory)
         self.downloads = Downloads(gpu, self.compute)
 
     def through(self, frame: NDArray[Any]) -> Callable[[], NDArray[Any]]:
@@ -89,7 +91,7 @@ class Bytes:
         return self.downloads.begin(Tensor(address, frame.shape, frame.dtype, None))
 
     def close(self) -> None:
-        self.compute.synchronize()
+        self.gpu.synchronize()
         self.uploads.close()
         self.downloads.close()
 
@@ -197,6 +199,11 @@ def test_the_first_failure_ends_the_stream_once(
             pass
     assert list(outputs) == []
     assert 9 <= given[-1] <= 13
+    with pytest.raises(ZeroDivisionError):
+        backend.close()
+    host_gpu.errors.clear()  # their tracebacks refer to tensors
+    gc.collect()
+    assert host_gpu.used == host_gpu.locked == {}
 
 
 def test_a_stream_that_is_abandoned_disturbs_no_other(tiny_bundle: Path, host_backend: Open, host_gpu: Any) -> None:
@@ -214,10 +221,15 @@ def test_a_stream_that_is_abandoned_disturbs_no_other(tiny_bundle: Path, host_ba
     assert host_gpu.used == host_gpu.locked == {}
 
 
-def test_outputs_under_way_when_the_runtime_is_closed(tiny_bundle: Path, host_backend: Open, host_gpu: Any) -> None:
-    backend = host_backend(tiny_bundle, host_gpu)
+@pytest.mark.parametrize("taken", range(1, 8))
+@pytest.mark.parametrize("recordable", [False, True])
+def test_nothing_goes_on_when_the_runtime_is_closed(
+    recordable: bool, taken: int, tiny_bundle: Path, host_backend: Open, host_gpu: Any
+) -> None:
+    backend = host_backend(tiny_bundle, host_gpu, recordable=recordable)
     outputs = stream(backend, clip_of(8), directions=2, window=4, overlap=1, ahead=2)
-    next(outputs)
+    for _ in range(taken):
+        next(outputs)
     backend.close()
     with pytest.raises(BackendError, match="closed"):
         list(outputs)
