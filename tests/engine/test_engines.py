@@ -200,7 +200,12 @@ class Context:
             for name in names
         ]
 
+        state = dict(self.shapes), self.memory
+        recorded = self.streams[handle].recording is not None
+
         def execute() -> None:
+            # A graph may be replayed as long as its context is as it was recorded.
+            assert not recorded or state == (self.shapes, self.memory)
             for target, result in zip(targets, self.engine.session.run(names, values), strict=True):
                 target[...] = result
             if self.profiler:
@@ -283,6 +288,22 @@ def test_engines_are_built_once_and_give_the_same_frames(tiny_bundle: Path, tens
     assert len(Builder.built) == 8
 
 
+def test_one_engine_serves_several_sizes_and_their_graphs(tiny_bundle: Path, tensorrt: Any, host_gpu: Any) -> None:
+    build_engines(Bundle(tiny_bundle), "cuda:0", RANGE, lambda progress: None)
+    small, large = clip_of(4, 4), clip_of(16, 15)
+    with Runtime(tiny_bundle, device="cuda:0", backend="tensorrt") as rt, Runtime(tiny_bundle, threads=1) as cpu:
+        expected = cpu(small), cpu(large)
+        for _ in range(2):
+            np.testing.assert_array_equal(rt(small), expected[0])
+            np.testing.assert_array_equal(rt(large), expected[1])
+        both = list(zip(rt.stream(small), rt.stream(large), strict=True))
+        for number, clip in enumerate(expected):
+            np.testing.assert_array_equal(np.stack([frames[number] for frames in both]), clip)
+        assert host_gpu.streams[0].launches > 50
+    assert len(Builder.built) == 8
+    assert host_gpu.used == {}
+
+
 def test_a_missing_engine_names_the_command(tiny_bundle: Path, tensorrt: Any) -> None:
     build_engines(Bundle(tiny_bundle), "cuda:0", RANGE, lambda progress: None)
     with (
@@ -351,3 +372,21 @@ def test_layers_are_measured(tiny_bundle: Path, tensorrt: Any, host_gpu: Any) ->
     times = profile(Bundle(tiny_bundle), "cuda:0", "tensorrt", Size(9, 6))
     assert {time.stage for time in times} == set(engine_stages(Bundle(tiny_bundle).manifest))
     assert {(time.layer, time.milliseconds) for time in times} == {("conv + relu", 0.25)}
+
+
+@pytest.mark.gpu
+def test_on_the_gpu(gpu: cuda.Gpu, tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Plainly, recorded, and replayed; with two sizes of one engine; and with frames that are there already."""
+    pytest.importorskip("tensorrt")
+    torch = pytest.importorskip("torch")
+    monkeypatch.setenv("ZSM_CACHE", str(tmp_path))
+    sizes = SizeRange(min=Size(32, 32), opt=Size(45, 34), max=Size(64, 64))
+    build_engines(Bundle(tiny_bundle), "cuda:0", BuildOptions(sizes=sizes), lambda progress: None)
+    with Runtime(tiny_bundle, device="cuda:0", backend="tensorrt") as rt, Runtime(tiny_bundle) as cpu:
+        for height, width in ((34, 45), (34, 45), (60, 33), (34, 45)):
+            clip = clip_of(height, width)
+            expected = cpu(clip).astype(int)
+            np.testing.assert_allclose(rt(clip).astype(int), expected, atol=1)
+            if torch.cuda.is_available():
+                found = [torch.utils.dlpack.from_dlpack(f).cpu() for f in rt.stream(torch.from_numpy(clip).cuda())]
+                np.testing.assert_allclose(np.stack(found).astype(int), expected, atol=1)
