@@ -72,7 +72,8 @@ def test_without_the_provider_the_message_says_what_to_install(tiny_bundle: Path
 
 
 @pytest.mark.gpu
-def test_on_the_gpu(gpu: Gpu, tiny_bundle: Path) -> None:
-    clip = np.random.default_rng(0).integers(0, 256, (6, 34, 45, 3), np.uint8)
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_on_the_gpu(dtype: type[np.uint8 | np.uint16], gpu: Gpu, tiny_bundle: Path) -> None:
+    clip = np.random.default_rng(0).integers(0, 256, (6, 34, 45, 3), dtype)
     with Runtime(tiny_bundle) as cpu, Runtime(tiny_bundle, device="cuda:0", backend="onnxruntime") as rt:
         np.testing.assert_allclose(rt(clip).astype(int), cpu(clip).astype(int), atol=1)
