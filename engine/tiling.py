@@ -39,16 +39,18 @@ def chooser(text: str, bundle: Bundle, device: str, window: int) -> TileOf:
 def largest(bundle: Bundle, size: Size, window: int, memory: int) -> Size:
     """The fewest tiles of a frame that memory of so many bytes holds; raises BackendError if none fits."""
     whole = estimate(bundle, size, window)
-    per_pixel = (whole.window + whole.activations) / size.pixels
     counts = sorted(product(range(1, MOST + 1), repeat=2), key=lambda count: count[0] * count[1])
     for columns, rows in counts:
         tile = Size(_part(size.width, columns), _part(size.height, rows))
-        fits = RESERVE * (whole.weights + per_pixel * tile.pixels) <= memory
+        part = tile.pixels / size.pixels
+        # All tiles advance together, each with its window; stages run on one of them at a time.
+        fits = RESERVE * (whole.weights + part * (columns * rows * whole.window + whole.activations)) <= memory
         if fits and _possible(size.width, tile.width) and _possible(size.height, tile.height):
             return tile
     raise BackendError(
-        f"{memory / 2**20:,.0f} MiB of free memory hold no tile of {size}; take an fp16 bundle, a smaller window "
-        "or network, or end what else uses the memory"
+        f"{memory / 2**20:,.0f} MiB of free memory don't hold {size}, in tiles either: a window alone needs "
+        f"{RESERVE * whole.window / 2**20:,.0f}; take an fp16 bundle, a smaller window or network, smaller frames, or "
+        "end what else uses the memory"
     )
 
 
