@@ -9,6 +9,9 @@ from numpy.typing import NDArray
 Tensor = Any
 """An array (n, ...) on the backend's device. Only its backend looks into it."""
 
+Compute = Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]]
+"""Stages and what is between them, from tensors by name to others."""
+
 
 class Backend(Protocol):
     """The stages of one network, on one device.
@@ -25,9 +28,7 @@ class Backend(Protocol):
         """Execute a stage. Its outputs stay valid as long as they are referred to."""
         ...
 
-    def repeat(
-        self, name: str, compute: Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]], tensors: Mapping[str, Tensor]
-    ) -> Mapping[str, Tensor]:
+    def repeat(self, name: str, compute: Compute, tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         """`compute(tensors)`: stages and what is between them, the same for all tensors of the same shapes.
 
         A GPU may record it once, and then launch it as one.

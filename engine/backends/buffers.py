@@ -1,4 +1,4 @@
-"""DeviceMemory that is used again, so that streams of any length allocate only at their beginning."""
+"""Memory that is used again, so that streams of any length allocate only at their beginning."""
 
 import math
 from collections import defaultdict
@@ -50,7 +50,7 @@ class Pool:
 
 
 class Buffer:
-    """DeviceMemory that its pool gets back when nothing refers to it."""
+    """Memory that its pool gets back when nothing refers to it."""
 
     def __init__(self, pool: Pool, address: int, size: int) -> None:
         self._pool = pool

@@ -15,6 +15,7 @@ from zsm.engine.bundle import Bundle
 from zsm.plugins import onnxruntime_library
 from zsm.plugins.operator import make_portable
 from zsm.runtime import Backend, FrameError
+from zsm.runtime.backend import Compute
 
 Array = NDArray[Any]
 CPU = "CPUExecutionProvider"
@@ -99,9 +100,7 @@ class OnnxRuntimeBackend:
             raise failure(stage, {name: array.shape for name, array in inputs.items()}, error) from error
         return {spec.name: array for spec, array in zip(session.get_outputs(), outputs, strict=True)}
 
-    def repeat(
-        self, name: str, compute: Callable[[Mapping[str, Array]], Mapping[str, Array]], tensors: Mapping[str, Array]
-    ) -> Mapping[str, Array]:
+    def repeat(self, name: str, compute: Compute, tensors: Mapping[str, Array]) -> Mapping[str, Array]:
         """Compute, there being nothing to record."""
         return compute(tensors)
 

@@ -1,14 +1,12 @@
 """A backend that measures another."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from zsm.runtime import Backend
-from zsm.runtime.backend import Tensor
-
-Compute = Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]]
+from zsm.runtime.backend import Compute, Tensor
 
 
 @dataclass
