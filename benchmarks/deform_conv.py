@@ -21,8 +21,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from zsm.engine import machine
-from zsm.engine.sizes import Size
+from zsm.engine.bundle.shapes import Size
+from zsm.engine.diagnose import machine
 from zsm.plugins import library
 from zsm.plugins.native import Attributes, Core, Kernel, Shape, Tensors
 

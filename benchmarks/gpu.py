@@ -26,8 +26,9 @@ from typing import Any
 
 import numpy as np
 
-from zsm.engine import NetworkConfig, machine
-from zsm.engine.sizes import Size
+from zsm.engine import NetworkConfig
+from zsm.engine.bundle.shapes import Size
+from zsm.engine.diagnose import machine
 
 CONTESTANTS = ("tensorrt", "tensorrt-live", "onnxruntime", "onnxruntime-live", "onnxruntime-plain", "pytorch")
 WINDOW = 4

@@ -21,8 +21,9 @@ from typing import Any
 
 import numpy as np
 
-from zsm.engine import NetworkConfig, machine
-from zsm.engine.sizes import Size
+from zsm.engine import NetworkConfig
+from zsm.engine.bundle.shapes import Size
+from zsm.engine.diagnose import machine
 from zsm.plugins import onnxruntime_library
 
 CONTESTANTS = ("zsm", "zsm-native", "unrolled", "pytorch")

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zsm.engine import Runtime
-from zsm.engine.sizes import Size
+from zsm.engine.bundle.shapes import Size
 from zsm.runtime import tiles, video
 
 Frames = NDArray[np.float32]

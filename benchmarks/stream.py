@@ -12,8 +12,9 @@ from pathlib import Path
 
 import numpy as np
 
-from zsm.engine import Runtime, machine
-from zsm.engine.sizes import Size
+from zsm.engine import Runtime
+from zsm.engine.bundle.shapes import Size
+from zsm.engine.diagnose import machine
 
 
 def main() -> None:

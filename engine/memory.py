@@ -7,10 +7,9 @@ from dataclasses import dataclass
 import onnx
 from onnx.helper import tensor_dtype_to_np_dtype
 
-from zsm.engine.backends.recordings import LARGEST
-from zsm.engine.bundle import Bundle, Manifest, TensorSpec
-from zsm.engine.shapes import batch, shape_of, symbols
-from zsm.engine.sizes import Size
+from zsm.engine.backends.gpu.graphs import LARGEST
+from zsm.engine.bundle.manifest import Bundle, Manifest, TensorSpec
+from zsm.engine.bundle.shapes import Size, batch, shape_of, symbols
 
 
 @dataclass(frozen=True, kw_only=True)

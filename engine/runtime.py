@@ -9,11 +9,13 @@ from typing import Any, Self
 
 import numpy as np
 
-from zsm.engine.backends import CLOSED, BackendError, Device, Place, StageTime, TimedBackend, open_backend
-from zsm.engine.bundle import Bundle
-from zsm.engine.network import SCALE
+from zsm.engine.backends import open_backend
+from zsm.engine.backends.timed import StageTime, TimedBackend
+from zsm.engine.bundle.manifest import Bundle
+from zsm.engine.devices import CLOSED, Device, Place
 from zsm.engine.tiling import chooser
-from zsm.runtime import Backend, Cuts, FrameError, Pixels, To, tiles, windows
+from zsm.errors import BackendError, FrameError
+from zsm.runtime import SCALE, Backend, Cuts, Pixels, To, tiles, windows
 from zsm.runtime.stream import stream
 
 AHEAD = 2

@@ -4,12 +4,13 @@ from collections.abc import Callable
 from itertools import product
 from pathlib import Path
 
-from zsm.engine.backends.base import BackendError, Device
-from zsm.engine.bundle import Bundle
-from zsm.engine.cuda import Gpu
+from zsm.engine.backends.gpu.cuda import Gpu
+from zsm.engine.bundle.manifest import Bundle
+from zsm.engine.bundle.shapes import Size
+from zsm.engine.devices import Device
 from zsm.engine.memory import estimate
-from zsm.engine.sizes import Size
-from zsm.runtime import tiles
+from zsm.errors import BackendError
+from zsm.runtime import GRID, tiles
 
 RESERVE = 1.5
 """How much more than the estimate has to be free: libraries add workspaces and copies in other layouts."""
@@ -57,7 +58,7 @@ def largest(bundle: Bundle, size: Size, window: int, memory: int) -> Size:
 def _part(extent: int, count: int) -> int:
     """The least multiple of 4 of which so many, overlapping, cover an axis."""
     covered = extent + (count - 1) * tiles.OVERLAP
-    return -(-covered // (count * tiles.GRID)) * tiles.GRID
+    return -(-covered // (count * GRID)) * GRID
 
 
 def _possible(extent: int, tile: int) -> bool:

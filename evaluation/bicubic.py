@@ -12,11 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from zsm.errors import Error
-
-
-class ResizeError(Error):
-    """The image or the scale cannot be resized."""
+from zsm.errors import ArgumentError
 
 
 def resize(image: NDArray[Any], scale: float) -> NDArray[Any]:
@@ -26,12 +22,12 @@ def resize(image: NDArray[Any], scale: float) -> NDArray[Any]:
     to their range and rounded once, halves up: MATLAB's `im2uint8(imresize(im2double(image), scale))`.
 
     Raises:
-        ResizeError: `scale` is not positive, or the image is empty or neither of the shapes.
+        ArgumentError: `scale` is not positive, or the image is empty or neither of the shapes.
     """
     if not scale > 0:
-        raise ResizeError(f"cannot resize by {scale}: give a scale above 0")
+        raise ArgumentError(f"cannot resize by {scale}: give a scale above 0")
     if image.ndim < 2 or image.size == 0:
-        raise ResizeError(f"cannot resize an array of shape {image.shape}: give (H,W) or (...,H,W,C)")
+        raise ArgumentError(f"cannot resize an array of shape {image.shape}: give (H,W) or (...,H,W,C)")
     if np.issubdtype(image.dtype, np.integer):
         limits = np.iinfo(image.dtype)
         real = _resize_float(image.astype(np.float64), scale)

@@ -11,14 +11,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from zsm.errors import Error
+from zsm.errors import ArgumentError
 
 Frames = NDArray[np.uint8]
 Degradation = Callable[[Frames, np.random.Generator], Frames]
-
-
-class DegradationError(Error):
-    """A degradation that does not exist, or one of its values out of range."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,9 +32,9 @@ class Noise:
 
     def __post_init__(self) -> None:
         if self.sigma < 0:
-            raise DegradationError(f"noise of sigma {self.sigma}: give 0 or more, in 8-bit levels")
+            raise ArgumentError(f"noise of sigma {self.sigma}: give 0 or more, in 8-bit levels")
         if not 0 <= self.salt_and_pepper <= 1:
-            raise DegradationError(f"salt-and-pepper share {self.salt_and_pepper}: give 0 to 1")
+            raise ArgumentError(f"salt-and-pepper share {self.salt_and_pepper}: give 0 to 1")
 
     def __str__(self) -> str:
         return f"Gaussian noise of sigma {self.sigma:g} and {self.salt_and_pepper:.0%} salt and pepper"
@@ -63,7 +59,7 @@ class Jpeg:
 
     def __post_init__(self) -> None:
         if not 1 <= self.quality <= 100:
-            raise DegradationError(f"JPEG quality {self.quality}: give 1 to 100")
+            raise ArgumentError(f"JPEG quality {self.quality}: give 1 to 100")
 
     def __str__(self) -> str:
         return f"JPEG of quality {self.quality}"
@@ -89,4 +85,4 @@ def parse(text: str) -> Degradation:
             return Jpeg(quality=int(value))
     except ValueError:
         pass
-    raise DegradationError(f"unknown degradation {text!r}: give noise, noise:SIGMA or jpeg:QUALITY")
+    raise ArgumentError(f"unknown degradation {text!r}: give noise, noise:SIGMA or jpeg:QUALITY")

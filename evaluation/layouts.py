@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from zsm.errors import Error
+from zsm.errors import DataError
 from zsm.runtime.video import images, read_frames
 
 VIDEOS = frozenset({".mp4", ".mkv", ".webm", ".avi", ".mov", ".m4v", ".mpg", ".mpeg", ".ts", ".y4m", ".264"})
@@ -16,10 +16,6 @@ VIDEOS = frozenset({".mp4", ".mkv", ".webm", ".avi", ".mov", ".m4v", ".mpg", ".m
 VIMEO_TEST_LIST = "sep_testlist.txt"
 VIMEO_TRAIN_LIST = "sep_trainlist.txt"
 VIMEO_SPEED_LISTS = {speed: f"{speed}_testset.txt" for speed in ("fast", "medium", "slow")}
-
-
-class LayoutError(Error):
-    """A data set is not where or not what it was said to be."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +39,7 @@ class Clip:
         """The frames as one array (N,H,W,3) uint8."""
         stack = list(self.frames(start, frames))
         if not stack:
-            raise LayoutError(f"clip {self.name} has no frames from number {start} on")
+            raise DataError(f"clip {self.name} has no frames from number {start} on")
         return np.stack(stack)
 
 
@@ -87,12 +83,12 @@ def find(root: Path, layout: str = "clips") -> list[Clip]:
     """The clips of the data set at `root`, in a fixed order.
 
     Raises:
-        LayoutError: an unknown layout, no such folder, nothing in it, or files missing.
+        DataError: an unknown layout, no such folder, nothing in it, or files missing.
     """
     if layout not in LAYOUTS:
-        raise LayoutError(f"unknown layout {layout!r}: give one of {', '.join(LAYOUTS)}")
+        raise DataError(f"unknown layout {layout!r}: give one of {', '.join(LAYOUTS)}")
     if not root.is_dir():
-        raise LayoutError(f"no folder {root}")
+        raise DataError(f"no folder {root}")
     return LAYOUTS[layout](root)
 
 
@@ -111,7 +107,7 @@ def _folder(path: Path) -> Clip:
 
 def _names(path: Path) -> list[str]:
     if not path.is_file():
-        raise LayoutError(f"no list {path}: Vimeo-90K comes with {VIMEO_TEST_LIST} and {VIMEO_TRAIN_LIST}")
+        raise DataError(f"no list {path}: Vimeo-90K comes with {VIMEO_TEST_LIST} and {VIMEO_TRAIN_LIST}")
     return [line.split()[0] for line in path.read_text().splitlines() if line.strip()]
 
 
@@ -119,14 +115,14 @@ def _septuplet(root: Path, name: str, group: str | None) -> Clip:
     folder = root / "sequences" / name
     for number in range(1, 8):
         if not (folder / f"im{number}.png").is_file():
-            raise LayoutError(f"{folder / f'im{number}.png'} is missing, which a list in {root} names")
+            raise DataError(f"{folder / f'im{number}.png'} is missing, which a list in {root} names")
     return Clip(name=name, source=folder, group=group)
 
 
 def _some(clips: Sequence[Clip], root: Path, expected: str) -> list[Clip]:
     if not clips:
-        raise LayoutError(f"no clips in {root}: expected {expected}")
+        raise DataError(f"no clips in {root}: expected {expected}")
     name, times = Counter(clip.name for clip in clips).most_common(1)[0]
     if times > 1:
-        raise LayoutError(f"{times} clips in {root} are called {name}: rename all but one")
+        raise DataError(f"{times} clips in {root} are called {name}: rename all but one")
     return list(clips)

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from zsm.errors import Error
+from zsm.errors import ArgumentError
 
 Luma = NDArray[np.float64]
 
@@ -20,14 +20,10 @@ _SSIM_SIDE, _SSIM_SIGMA = 11, 1.5
 _C1, _C2 = (0.01 * _PEAK) ** 2, (0.03 * _PEAK) ** 2
 
 
-class MetricError(Error):
-    """Two frames cannot be compared."""
-
-
 def luma(frame: NDArray[np.uint8]) -> Luma:
     """Y of 8-bit RGB: (...,H,W,3) uint8 -> (...,H,W) float64 in [16, 235]."""
     if frame.dtype != np.uint8 or frame.shape[-1:] != (3,):
-        raise MetricError(f"luma is of RGB uint8 (...,H,W,3), not of {frame.dtype} {frame.shape}")
+        raise ArgumentError(f"luma is of RGB uint8 (...,H,W,3), not of {frame.dtype} {frame.shape}")
     return 16 + frame @ (np.array([65.481, 128.553, 24.966]) / 255)
 
 
@@ -45,7 +41,7 @@ def ssim(a: Luma, b: Luma) -> float:
     """
     _same_shape(a, b)
     if min(a.shape) < _SSIM_SIDE:
-        raise MetricError(f"SSIM needs frames of 11x11 or more, not {a.shape[1]}x{a.shape[0]}")
+        raise ArgumentError(f"SSIM needs frames of 11x11 or more, not {a.shape[1]}x{a.shape[0]}")
     mean_a, mean_b = _blur(a), _blur(b)
     var_a = _blur(a * a) - mean_a**2
     var_b = _blur(b * b) - mean_b**2
@@ -79,4 +75,4 @@ def _blur(image: Luma) -> Luma:
 
 def _same_shape(a: Luma, b: Luma) -> None:
     if a.shape != b.shape:
-        raise MetricError(f"cannot compare frames of shapes {a.shape} and {b.shape}")
+        raise ArgumentError(f"cannot compare frames of shapes {a.shape} and {b.shape}")

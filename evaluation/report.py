@@ -13,12 +13,8 @@ from rich.table import Table
 from rich.text import Text
 
 from zsm import __version__
-from zsm.errors import Error
+from zsm.errors import OutputError
 from zsm.evaluation.scoring import ClipScores, MeanScores, Protocol, Scores, means
-
-
-class ReportError(Error):
-    """A report that cannot be written."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,11 +81,11 @@ def to_json(report: Report) -> dict[str, Any]:
 
 
 def check(path: Path) -> None:
-    """Raise ReportError if `path` can't be written: known before the work, not after it."""
+    """Raise OutputError if `path` can't be written: known before the work, not after it."""
     if path.is_dir():
-        raise ReportError(f"cannot write {path}: it is a folder")
+        raise OutputError(f"cannot write {path}: it is a folder")
     if not path.parent.is_dir():
-        raise ReportError(f"cannot write {path}: there is no folder {path.parent}")
+        raise OutputError(f"cannot write {path}: there is no folder {path.parent}")
 
 
 def write(path: Path, content: str | Mapping[str, Any]) -> None:
@@ -101,7 +97,7 @@ def write(path: Path, content: str | Mapping[str, Any]) -> None:
         partial.replace(path)
     except OSError as error:
         partial.unlink(missing_ok=True)
-        raise ReportError(f"cannot write {path}: {error.strerror}") from error
+        raise OutputError(f"cannot write {path}: {error.strerror}") from error
 
 
 def _rows(result: Table, title: str, systems: Mapping[str, Scores | MeanScores]) -> None:

@@ -12,18 +12,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from zsm.engine.network import SCALE
-from zsm.errors import Error
+from zsm.errors import DataError
 from zsm.evaluation import bicubic, metrics
 from zsm.evaluation.degradations import Degradation
 from zsm.evaluation.layouts import Clip
+from zsm.runtime import SCALE
 
 # The released script restores windows of 7 frames, each beginning on the frame the last one ended with.
 _WINDOW_STEP = 6
-
-
-class ScoringError(Error):
-    """Frames that cannot be scored."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +38,7 @@ class Protocol:
 
     def __post_init__(self) -> None:
         if self.frames is not None and self.frames < 1:
-            raise ScoringError(f"cannot score {self.frames} frames of a clip: give 1 or more")
+            raise DataError(f"cannot score {self.frames} frames of a clip: give 1 or more")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,7 +155,7 @@ def trial(clip: Clip, frames: NDArray[np.uint8], protocol: Protocol) -> Trial:
     """Make the input of a clip's frames (T,H,W,3). Of an even number of them, the last is left out."""
     count, height, width, _ = frames.shape
     if height < SCALE or width < SCALE:
-        raise ScoringError(f"clip {clip.name} is {width}x{height}: frames must be 4x4 or larger")
+        raise DataError(f"clip {clip.name} is {width}x{height}: frames must be 4x4 or larger")
     count = whole_windows(count) if protocol.whole_windows else count - (count + 1) % 2
     truth = frames[:count, : height - height % SCALE, : width - width % SCALE]
     lr = np.stack([bicubic.resize(frame, 1 / SCALE) for frame in truth[::2]])
@@ -190,7 +186,7 @@ def compare(trial: Trial, restored: Mapping[str, NDArray[Any]]) -> Scored:
     """Score what several systems, by name, made of one trial."""
     for name, frames in restored.items():
         if frames.shape != trial.truth.shape or frames.dtype != np.uint8:
-            raise ScoringError(
+            raise DataError(
                 f"{name} gave {frames.dtype} {frames.shape} for clip {trial.clip.name}: "
                 f"expected uint8 {trial.truth.shape}"
             )

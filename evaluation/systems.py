@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from zsm.errors import DataError
 from zsm.evaluation.baseline import enlarge_and_average
-from zsm.evaluation.scoring import ScoringError, System, Trial
+from zsm.evaluation.scoring import System, Trial
 from zsm.runtime.video import images, read_frames
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ def predictions(root: Path) -> System:
         given = len(images.find(folder))
         # A system that also restored the last frame of an even number gave one more than is scored.
         if given not in (expected, expected + 1):
-            raise ScoringError(
+            raise DataError(
                 f"{folder} holds {given} frames, but {expected} are scored: limit the frames taken of "
                 "each clip, or take whole windows only, if that is what was restored"
             )

@@ -3,9 +3,9 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from zsm.export.bundle import Exported, ExportError, Options, export_bundle, export_weights
+    from zsm.export.bundle import Exported, Options, export_bundle, export_weights
 
-__all__ = ["ExportError", "Exported", "Options", "export_bundle", "export_weights"]
+__all__ = ["Exported", "Options", "export_bundle", "export_weights"]
 
 
 def __getattr__(name: str) -> Any:

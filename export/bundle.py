@@ -11,20 +11,17 @@ from pathlib import Path
 import onnx
 from onnx import ModelProto, ValueInfoProto
 
-from zsm.engine.bundle import FORMAT_VERSION, MANIFEST, Bundle, Manifest, Precision, StageSpec, TensorSpec
-from zsm.errors import Error
-from zsm.export import graphs, pixels, verify
-from zsm.export import weights as released
+from zsm.engine.bundle.manifest import FORMAT_VERSION, MANIFEST, Bundle, Manifest, Precision, StageSpec, TensorSpec
+from zsm.errors import OutputError
+from zsm.export import check as verify
+from zsm.export import graphs, pixels
+from zsm.export import released as released
 from zsm.export.model import Network, checkpoint
 from zsm.export.stages import stages
 from zsm.plugins.operator import OPSET, make_portable
 
 Progress = Callable[[str], None]
 """Told what is being done next."""
-
-
-class ExportError(Error):
-    """A bundle that can't be written, or whose graphs don't compute what the network does."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,7 +75,7 @@ def export_bundle(
         progress("verifying")
         error = verify.compare(network, folder)
         if not error.acceptable:
-            raise ExportError(f"the exported graphs differ from the network: {error}; no bundle was written")
+            raise OutputError(f"the exported graphs differ from the network: {error}; no bundle was written")
         _put_in_place(folder, out)
     return Exported(bundle=Bundle(out), error=error)
 
@@ -155,9 +152,9 @@ def _check_target(out: Path, options: Options) -> None:
     if not out.exists():
         return
     if not options.overwrite:
-        raise ExportError(f"{out} is there already; give another folder, or --overwrite")
+        raise OutputError(f"{out} is there already; give another folder, or --overwrite")
     if not (out / MANIFEST).is_file():
-        raise ExportError(f"{out} is no bundle, so it won't be overwritten; give another folder")
+        raise OutputError(f"{out} is no bundle, so it won't be overwritten; give another folder")
 
 
 @contextmanager
@@ -167,12 +164,12 @@ def _staging(out: Path) -> Iterator[Path]:
         out.parent.mkdir(parents=True, exist_ok=True)
         folder = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
     except OSError as error:
-        raise ExportError(f"{out} can't be written: {error}") from error
+        raise OutputError(f"{out} can't be written: {error}") from error
     try:
         folder.chmod(0o755)
         yield folder
     except OSError as error:
-        raise ExportError(f"{out} can't be written: {error}") from error
+        raise OutputError(f"{out} can't be written: {error}") from error
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 

@@ -13,10 +13,10 @@ from onnx import ModelProto
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from zsm.engine.bundle import Precision
-from zsm.engine.network import MULTIPLE
+from zsm.engine.bundle.manifest import Precision
 from zsm.export.stages import Plane, Stage
 from zsm.plugins.operator import OPSET
+from zsm.runtime import GRID
 
 TORCH_TYPE = {"fp32": torch.float32, "fp16": torch.float16}
 
@@ -32,7 +32,7 @@ def random_inputs(planes: Mapping[str, Plane], n: int, height: int, width: int, 
 
 def flop_per_pixel(stage: Stage) -> float:
     """Floating-point operations of convolutions (a multiply-add is two) per LR pixel of one frame."""
-    size = 4 * MULTIPLE
+    size = 4 * GRID
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         stage.module(*random_inputs(stage.inputs, 1, size, size))
     return float(counter.get_total_flops() / size**2)
@@ -42,7 +42,7 @@ def trace(stage: Stage, precision: Precision) -> ModelProto:
     """The stage as a checked ONNX model: n, H and W dynamic, one float type throughout, shapes inferred."""
     dtype = TORCH_TYPE[precision]
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it mentions every optional package
-    examples = tuple(t.to(dtype) for t in random_inputs(stage.inputs, 2, 6 * MULTIPLE, 5 * MULTIPLE))
+    examples = tuple(t.to(dtype) for t in random_inputs(stage.inputs, 2, 6 * GRID, 5 * GRID))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         program = torch.onnx.export(
@@ -63,11 +63,7 @@ def trace(stage: Stage, precision: Precision) -> ModelProto:
 
 def _dynamic_shapes(planes: Mapping[str, Plane]) -> tuple[tuple[dict[int, object], ...]]:
     n, h, w = torch.export.Dim("n"), torch.export.Dim("h"), torch.export.Dim("w")
-    return (
-        tuple(
-            {0: n, 2: int(MULTIPLE * plane.scale) * h, 3: int(MULTIPLE * plane.scale) * w} for plane in planes.values()
-        ),
-    )
+    return (tuple({0: n, 2: int(GRID * plane.scale) * h, 3: int(GRID * plane.scale) * w} for plane in planes.values()),)
 
 
 def _tidy(model: ModelProto, name: str) -> ModelProto:
@@ -100,6 +96,6 @@ def _size_name(expression: str, axis: str) -> str:
     """The exporter's expression of a height or width to ours: `2*s39` to `H/2`, `4*h + 4` to `H+4`."""
     match = re.fullmatch(r"(?:(\d+)\*)?\w+(?: \+ (\d+))?", expression)
     assert match, expression
-    scale = Fraction(int(match[1] or 1), MULTIPLE)
+    scale = Fraction(int(match[1] or 1), GRID)
     size = f"{scale}{axis}" if scale.denominator == 1 else f"{scale.numerator}{axis}/{scale.denominator}"
     return size.removeprefix("1") + (f"+{match[2]}" if match[2] else "")

@@ -7,9 +7,10 @@ import onnx.parser
 import onnx.shape_inference
 from onnx import ModelProto, TensorProto
 
-from zsm.engine.bundle import Precision
-from zsm.engine.network import MULTIPLE, NetworkConfig
+from zsm.engine.bundle.manifest import Precision
+from zsm.engine.bundle.network import NetworkConfig
 from zsm.plugins.operator import OPSET
+from zsm.runtime import GRID
 
 PIXEL_TYPES = {"uint8": 255, "uint16": 65535, "float32": 1}
 """Element types of frames, and the value of white."""
@@ -41,7 +42,7 @@ def ingest(pixels: str, precision: Precision, config: NetworkConfig) -> ModelPro
 ingest ({_ONNX_TYPE[pixels]}[n,h,w,3] pixels) => ({_ONNX_TYPE[precision]}[n,3,H,W] planes)
 <
     float white = {{{PIXEL_TYPES[pixels]}}}, float nothing = {{0}},
-    int64[1] multiple = {{{MULTIPLE}}}, int64[1] almost = {{{MULTIPLE - 1}}},
+    int64[1] multiple = {{{GRID}}}, int64[1] almost = {{{GRID - 1}}},
     int64[2] none = {{0, 0}}, int64[2] axes = {{2, 3}}
 >
 {{

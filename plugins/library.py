@@ -9,15 +9,11 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from zsm.errors import Error
+from zsm.errors import PluginError
 from zsm.plugins import operator
 
 VARIABLE = "ZSM_PLUGIN_DIR"
 _PACKAGE = Path(__file__).resolve().parent
-
-
-class PluginError(Error):
-    """A native library is missing, or the inference library refuses it."""
 
 
 def directories() -> tuple[Path, ...]:

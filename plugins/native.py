@@ -9,7 +9,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from zsm.plugins.library import PluginError
+from zsm.errors import PluginError
 
 Array = NDArray[Any]
 

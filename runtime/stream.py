@@ -8,10 +8,11 @@ from typing import Any, Literal
 
 import numpy as np
 
-from zsm.errors import Error
-from zsm.runtime import stages, windows
+from zsm.errors import FrameError, WindowError
+from zsm.runtime import network as stages
+from zsm.runtime import windows
 from zsm.runtime.backend import Backend, DevicePixels, Pixels, Tensor
-from zsm.runtime.stages import Frame, Hidden
+from zsm.runtime.network import Frame, Hidden
 
 Cuts = Iterable[int] | Callable[[Pixels, Pixels], bool] | None
 """Where new scenes begin: frame numbers, or whether there is a cut between two neighbouring frames."""
@@ -23,10 +24,6 @@ Delivered = Callable[[], Any]
 """An output on its way; calling it waits."""
 
 DTYPES = (np.uint8, np.uint16, np.float32)
-
-
-class FrameError(Error):
-    """A frame of a type or shape that can't be processed."""
 
 
 def stream(
@@ -99,11 +96,11 @@ def _when_there(outputs: Iterable[Delivered], ahead: int) -> Iterator[Any]:
 
 def _numbers(cuts: Iterable[int]) -> frozenset[int]:
     if not isinstance(cuts, Iterable):
-        raise windows.WindowError(f"cuts are {cuts!r}; give numbers of frames, or a function of two frames")
+        raise WindowError(f"cuts are {cuts!r}; give numbers of frames, or a function of two frames")
     numbers = list(cuts)
     for cut in numbers:
         if not isinstance(cut, (int, np.integer)) or isinstance(cut, bool) or cut < 0:
-            raise windows.WindowError(f"there can be no cut at {cut!r}; give numbers of frames that begin a scene")
+            raise WindowError(f"there can be no cut at {cut!r}; give numbers of frames that begin a scene")
     return frozenset(map(int, numbers))
 
 

@@ -12,21 +12,16 @@ from typing import Any
 
 import numpy as np
 
-from zsm.errors import Error
+from zsm.errors import TileError
 from zsm.runtime.backend import Pixels
-from zsm.runtime.stages import SCALE
+from zsm.runtime.network import GRID, SCALE
 from zsm.runtime.stream import Cuts, check_frame
 
-GRID = 4
 OVERLAP = 96
 """LR pixels that neighbouring tiles share; docs/gpu.md says what that leaves of the seams."""
 
 Process = Callable[[Iterable[Pixels], Cuts], Iterator[Pixels]]
 TileOf = Callable[[int, int], tuple[int, int]]
-
-
-class TileError(Error):
-    """Tiles that can't be."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,11 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import pairwise
 
-from zsm.errors import Error
-
-
-class WindowError(Error):
-    """A window, overlap or cut that can't be."""
+from zsm.errors import WindowError
 
 
 @dataclass(frozen=True, kw_only=True)

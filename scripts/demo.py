@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from zsm import Error, engine
+from zsm import engine
+from zsm.errors import Error
 from zsm.evaluation import layouts, pictures, report, scoring, systems
 from zsm.evaluation.baseline import enlarge_and_average
 

@@ -12,8 +12,9 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from zsm.engine import BackendError, NetworkConfig
-from zsm.engine.cuda import Gpu
+from zsm.engine import NetworkConfig
+from zsm.engine.backends.gpu.cuda import Gpu
+from zsm.errors import BackendError
 from zsm.export import Options, export_bundle
 from zsm.export.model import Network, checkpoint
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from zsm.engine.cuda import Gpu
+from zsm.engine.backends.gpu.cuda import Gpu
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 

@@ -6,22 +6,19 @@ from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
-from zsm.engine.network import SCALE, NetworkConfig
-from zsm.errors import Error
+from zsm.errors import ArgumentError, Error
 from zsm.evaluation import degradations
+from zsm.export.model import NetworkConfig
+from zsm.runtime import SCALE
 from zsm.training.footage import Preparation
 from zsm.training.schedule import Schedule
 
 T = TypeVar("T")
 
 
-class TrainingConfigError(Error):
-    """A configuration file that can't be read, or that no run can follow."""
-
-
 def _require(condition: bool, message: str) -> None:
     if not condition:
-        raise TrainingConfigError(message)
+        raise ArgumentError(message)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -164,19 +161,19 @@ def load(path: Path) -> TrainingConfig:
     """Read a configuration file.
 
     Raises:
-        TrainingConfigError: no such file, no TOML, an unknown key, or a value of the wrong type.
+        ArgumentError: no such file, no TOML, an unknown key, or a value of the wrong type.
         Error: a value out of range.
     """
     try:
         values = tomllib.loads(path.read_text())
     except FileNotFoundError as error:
-        raise TrainingConfigError(f"there is no configuration {path}") from error
+        raise ArgumentError(f"there is no configuration {path}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
-        raise TrainingConfigError(f"{path} can't be read as TOML: {error}") from error
+        raise ArgumentError(f"{path} can't be read as TOML: {error}") from error
     try:
         return _build(TrainingConfig, values, "")
     except Error as error:
-        raise TrainingConfigError(f"{path}: {error}") from error
+        raise ArgumentError(f"{path}: {error}") from error
 
 
 def _build(cls: type[T], values: Mapping[str, Any], where: str) -> T:
@@ -206,7 +203,7 @@ def _convert(wanted: Any, value: Any, name: str) -> Any:
         if isinstance(value, choice) and (choice is bool) == isinstance(value, bool):
             return value
     kinds = {int: "a whole number", float: "a number", str: "a text", bool: "true or false", Path: "a path"}
-    raise TrainingConfigError(f"{name} is {value!r}; give {kinds[choices[0]]}")
+    raise ArgumentError(f"{name} is {value!r}; give {kinds[choices[0]]}")
 
 
 def _plain(value: Any) -> Any:

@@ -15,11 +15,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from zsm.engine.network import SCALE
+from zsm.errors import DataError
 from zsm.evaluation import bicubic
 from zsm.evaluation.degradations import Degradation
 from zsm.evaluation.layouts import Clip
-from zsm.training.footage import SEPTUPLET, Footage, FootageError
+from zsm.runtime import SCALE
+from zsm.training.footage import SEPTUPLET, Footage
 
 Frames = NDArray[np.uint8]
 
@@ -99,7 +100,7 @@ class Examples(Dataset[tuple[Tensor, Tensor]]):
     def _place(self, lr: Frames, rng: np.random.Generator) -> tuple[int, int]:
         height, width = lr.shape[1:3]
         if min(height, width) < self.crop:
-            raise FootageError(
+            raise DataError(
                 f"frames of {SCALE * width}x{SCALE * height} are too small for crops of {SCALE * self.crop};"
                 " leave them out, or lower data.crop"
             )

@@ -9,11 +9,7 @@ import torch
 from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from zsm.errors import Error
-
-
-class DeviceError(Error):
-    """A device that isn't there."""
+from zsm.errors import BackendError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,9 +79,9 @@ def _device(name: str) -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError as error:
-        raise DeviceError(f"{name!r} is no device; give cpu, cuda or cuda:N") from error
+        raise BackendError(f"{name!r} is no device; give cpu, cuda or cuda:N") from error
     if device.type not in ("cpu", "cuda"):
-        raise DeviceError(f"training runs on cpu or cuda, not on {name}")
+        raise BackendError(f"training runs on cpu or cuda, not on {name}")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise DeviceError(f"there is no {name}: torch sees {torch.cuda.device_count()} GPUs")
+        raise BackendError(f"there is no {name}: torch sees {torch.cuda.device_count()} GPUs")
     return device

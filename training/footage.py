@@ -16,20 +16,16 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from zsm.engine.network import SCALE
-from zsm.errors import Error
+from zsm.errors import DataError
 from zsm.evaluation import bicubic
 from zsm.evaluation.layouts import Clip
+from zsm.runtime import SCALE
 from zsm.runtime.video.cuts import CutDetector
 
 Frames = NDArray[np.uint8]
 
 SEPTUPLET = 7
 """Consecutive frames of one training example: four inputs, and all seven as the truth."""
-
-
-class FootageError(Error):
-    """Footage that holds nothing to train on, or settings that leave nothing of it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,9 +46,9 @@ class Preparation:
 
     def __post_init__(self) -> None:
         if not self.scales or not all(0 < scale <= 1 for scale in self.scales):
-            raise FootageError(f"data scales are {list(self.scales)}; give one or more above 0, up to 1")
+            raise DataError(f"data scales are {list(self.scales)}; give one or more above 0, up to 1")
         if not SCALE <= self.least_height <= self.greatest_height:
-            raise FootageError(
+            raise DataError(
                 f"data heights are {self.least_height} to {self.greatest_height};"
                 f" give at least {SCALE}, the lesser first"
             )
@@ -77,20 +73,20 @@ def prepare(clips: Sequence[Clip], cache: Path, preparation: Preparation) -> lis
     """Make, or find in the cache, every clip at every size; those without any usable septuplet are left out.
 
     Raises:
-        FootageError: nothing is left.
+        DataError: nothing is left.
     """
     found = [footage for clip in clips for footage in _prepare_clip(clip, cache, preparation)]
     found = [footage for footage in found if len(footage.starts)]
     if not found:
         names = ", ".join(clip.name for clip in clips) or "no clips"
-        raise FootageError(f"no seven consecutive moving frames in {names}; give other footage")
+        raise DataError(f"no seven consecutive moving frames in {names}; give other footage")
     return found
 
 
 def _prepare_clip(clip: Clip, cache: Path, preparation: Preparation) -> Iterator[Footage]:
     first = next(iter(clip.frames(frames=1)), None)
     if first is None:
-        raise FootageError(f"clip {clip.name} has no frames")
+        raise DataError(f"clip {clip.name} has no frames")
     scales = preparation.sizes(len(first))
     origin: dict[str, object] = {"source": _signature(clip), "preparation": asdict(preparation)}
     folders = {scale: cache / f"{clip.name}@{scale:g}" for scale in scales}
@@ -101,7 +97,7 @@ def _prepare_clip(clip: Clip, cache: Path, preparation: Preparation) -> Iterator
             try:
                 _write(folder, [_shrink(frame, scale) for frame in frames], preparation.still, origin)
             except OSError as error:
-                raise FootageError(f"can't prepare {clip.name} in {folder}: {error}") from error
+                raise DataError(f"can't prepare {clip.name} in {folder}: {error}") from error
     for folder in folders.values():
         yield _open(folder)
 

@@ -11,16 +11,11 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from zsm.engine.network import NetworkConfig
-from zsm.errors import Error
-from zsm.export.model import Network, checkpoint
+from zsm.errors import DataError
+from zsm.export.model import Network, NetworkConfig, checkpoint
 from zsm.export.model.layers import FinerAlign, MutualAlign
 from zsm.export.model.network import StateAlign
 from zsm.training.config import Start
-
-
-class StartError(Error):
-    """Weights that a run can't start from."""
 
 
 def network(config: NetworkConfig, start: Start) -> Network:
@@ -41,7 +36,7 @@ def _take_over(network: Network, path: Path) -> None:
     shared = found.keys() & wanted.keys()
     odd = sorted(name for name in shared if found[name].shape != wanted[name].shape)
     if odd:
-        raise StartError(f"the weights in {path} have another shape than the network's: {', '.join(odd)}")
+        raise DataError(f"the weights in {path} have another shape than the network's: {', '.join(odd)}")
     network.load_state_dict({name: found[name] for name in shared}, strict=False)
 
 

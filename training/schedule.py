@@ -3,11 +3,7 @@
 from dataclasses import dataclass
 from math import cos, pi
 
-from zsm.errors import Error
-
-
-class ScheduleError(Error):
-    """A schedule that no run can follow."""
+from zsm.errors import ArgumentError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,16 +26,16 @@ class Schedule:
 
     def __post_init__(self) -> None:
         if self.steps < 1:
-            raise ScheduleError(f"schedule.steps is {self.steps}; give 1 or more")
+            raise ArgumentError(f"schedule.steps is {self.steps}; give 1 or more")
         if not 0 <= self.final_learning_rate <= self.learning_rate:
-            raise ScheduleError(
+            raise ArgumentError(
                 f"schedule.learning_rate falls from {self.learning_rate} to {self.final_learning_rate};"
                 " give two numbers of at least 0, the first the greater"
             )
         if min(self.warm_up, self.period) < 0:
-            raise ScheduleError("schedule.warm_up and schedule.period count steps; give 0 or more")
+            raise ArgumentError("schedule.warm_up and schedule.period count steps; give 0 or more")
         if self.minutes is not None and (self.minutes <= 0 or self.period):
-            raise ScheduleError("schedule.minutes must be above 0, and goes without schedule.period")
+            raise ArgumentError("schedule.minutes must be above 0, and goes without schedule.period")
 
     def progress(self, step: int, seconds: float) -> float:
         """How much of the run is done, from 0 to 1, before step number `step` and after so much time."""

@@ -3,9 +3,10 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from zsm.errors import ArgumentError
 from zsm.evaluation import degradations, layouts
 from zsm.evaluation.layouts import Clip
-from zsm.training.config import Data, TrainingConfigError
+from zsm.training.config import Data
 from zsm.training.data import FootageSeptuplets, ImageSeptuplets, Septuplets
 from zsm.training.footage import prepare
 from zsm.training.validation import Held, choose
@@ -51,7 +52,7 @@ def _vimeo(data: Data, root: Path, septuplets: int) -> Sources:
 def _check_names(names: tuple[str, ...], known: list[str], root: Path) -> None:
     missing = sorted(set(names) - set(known))
     if missing:
-        raise TrainingConfigError(
+        raise ArgumentError(
             f"data.hold_out names {', '.join(missing)}, which {root} hasn't; it has {', '.join(known[:20])}"
         )
 

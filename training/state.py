@@ -11,12 +11,8 @@ from pickle import UnpicklingError
 import torch
 from torch import nn
 
-from zsm.errors import Error
+from zsm.errors import DataError
 from zsm.training.config import TrainingConfig
-
-
-class StateError(Error):
-    """A state that can't be read, or belongs to another run."""
 
 
 @dataclass
@@ -58,14 +54,14 @@ class State:
         """Go back to what was saved; False if there is nothing.
 
         Raises:
-            StateError: the file can't be read, or another configuration wrote it.
+            DataError: the file can't be read, or another configuration wrote it.
         """
         if not self._path.is_file():
             return False
         try:
             content = torch.load(self._path, map_location=device, weights_only=True)
         except (UnpicklingError, RuntimeError, EOFError, OSError) as error:
-            raise StateError(f"{self._path} can't be read: {error}") from error
+            raise DataError(f"{self._path} can't be read: {error}") from error
         self._check(content["config"])
         for name, module in self._modules.items():
             module.load_state_dict(content[name])
@@ -83,7 +79,7 @@ class State:
             if wanted[table].get(key) != found[table].get(key) and (table != "run" or key in ("seed", "precision"))
         ]
         if different:
-            raise StateError(
+            raise DataError(
                 f"{self._path} belongs to a run with another {', '.join(different)};"
                 " give another folder, or the configuration that it was begun with"
             )

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 
-from zsm.errors import Error
+from zsm.errors import TrainingError
 from zsm.evaluation import degradations
 from zsm.export.model import Network, checkpoint
 from zsm.training import initial, state, validation
@@ -32,10 +32,6 @@ from zsm.training.sources import Sources
 log = logging.getLogger("zsm")
 
 LATEST = "latest.safetensors"
-
-
-class TrainingError(Error):
-    """A run that can't start, or can't go on."""
 
 
 class Trainer:
@@ -67,7 +63,7 @@ class Trainer:
         """Train to the schedule's end. What comes after the last `state.pt` is lost when interrupted.
 
         Raises:
-            StateError: the folder holds a run of another configuration.
+            DataError: the folder holds a run of another configuration.
             TrainingError: the loss is no longer a number.
         """
         if self._state.load(self.processes.device):

@@ -7,11 +7,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from zsm.engine.network import MULTIPLE, SCALE
 from zsm.evaluation import metrics
 from zsm.evaluation.baseline import enlarge_and_average
 from zsm.evaluation.degradations import Degradation
 from zsm.export.model import Network
+from zsm.runtime import GRID, SCALE
 from zsm.training.data import Septuplets, to_tensor
 
 Frames = NDArray[np.uint8]
@@ -48,7 +48,7 @@ def choose(name: str, septuplets: Septuplets, count: int, degradation: Degradati
     held: list[Held] = []
     for number in places:
         hr, lr = septuplets[int(number)]
-        height, width = (side // MULTIPLE * MULTIPLE for side in lr.shape[1:3])
+        height, width = (side // GRID * GRID for side in lr.shape[1:3])
         lr = lr[:, :height, :width]
         if degradation is not None:
             lr = degradation(lr, np.random.default_rng(0))

@@ -10,11 +10,12 @@ import onnx
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from zsm.engine.backends.base import CLOSED, BackendError, Place
-from zsm.engine.bundle import Bundle
+from zsm.engine.bundle.manifest import Bundle
+from zsm.engine.devices import CLOSED, Place
+from zsm.errors import BackendError, FrameError
 from zsm.plugins import onnxruntime_library
 from zsm.plugins.operator import make_portable
-from zsm.runtime import Backend, FrameError
+from zsm.runtime import Backend
 from zsm.runtime.backend import Compute
 
 Array = NDArray[Any]
@@ -23,10 +24,6 @@ CPU = "CPUExecutionProvider"
 
 def open_bundle(bundle: Bundle, where: Place) -> Backend:
     """Open a bundle's stages, nothing being built; raises BackendError if they can't run there."""
-    if where.device.kind == "cuda":
-        from zsm.engine.backends import onnxruntime_cuda
-
-        return onnxruntime_cuda.open_bundle(bundle, where)
     return OnnxRuntimeBackend(bundle, where.threads)
 
 

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from zsm.engine.network import SCALE
+from zsm.runtime import SCALE
 
 _REACH = 2  # LR pixels to either side that an HR pixel depends on
 

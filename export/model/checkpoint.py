@@ -10,8 +10,8 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from zsm.engine.network import ConfigError, NetworkConfig
-from zsm.errors import Error
+from zsm.engine.bundle.network import NetworkConfig
+from zsm.errors import ArgumentError, DataError
 from zsm.export.model.network import Network
 
 # The released checkpoint's names (left) and ours (right), by prefix; the longest prefix decides.
@@ -56,10 +56,6 @@ RELEASED_ALIGN_PARTS = {
 }
 
 
-class CheckpointError(Error):
-    """A weights file that can't be read, or doesn't fit the network."""
-
-
 def our_name(released: str) -> str:
     """The released checkpoint's name of a parameter to ours; any other name stays as it is."""
     for prefix in sorted(RELEASED_PREFIXES, key=len, reverse=True):
@@ -85,10 +81,10 @@ def load(path: Path, config: NetworkConfig | None = None) -> Network:
     """Load a network: `.safetensors` as `save` writes it, else a PyTorch checkpoint in the released format.
 
     A safetensors file knows its configuration. For a PyTorch checkpoint it is `config`, or the released
-    network's. Raises CheckpointError, listing every name and shape that doesn't fit.
+    network's. Raises DataError, listing every name and shape that doesn't fit.
     """
     if not path.is_file():
-        raise CheckpointError(f"there is no weights file {path}")
+        raise DataError(f"there is no weights file {path}")
     if path.suffix == ".safetensors":
         stored, tensors = _read_safetensors(path)
         config = config or stored
@@ -120,15 +116,15 @@ def metadata(path: Path) -> dict[str, str]:
         with safetensors.safe_open(path, "pt") as file:
             return dict(file.metadata() or {})
     except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{path} is no readable safetensors file: {error}") from error
+        raise DataError(f"{path} is no readable safetensors file: {error}") from error
 
 
 def _read_safetensors(path: Path) -> tuple[NetworkConfig | None, dict[str, Tensor]]:
     network = metadata(path).get("network")
     try:
         config = NetworkConfig.from_dict(json.loads(network)) if network else None
-    except (ValueError, ConfigError) as error:
-        raise CheckpointError(f"{path} says of its network what can't be read: {error}") from error
+    except (ValueError, ArgumentError) as error:
+        raise DataError(f"{path} says of its network what can't be read: {error}") from error
     return config, safetensors.torch.load_file(path)
 
 
@@ -136,9 +132,9 @@ def _read_pickle(path: Path) -> dict[str, Tensor]:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except (UnpicklingError, RuntimeError, EOFError, OSError, ValueError) as error:
-        raise CheckpointError(f"{path} is no PyTorch checkpoint that holds only weights: {error}") from error
+        raise DataError(f"{path} is no PyTorch checkpoint that holds only weights: {error}") from error
     if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
-        raise CheckpointError(f"{path} holds no plain table of weights; save the network's state_dict alone")
+        raise DataError(f"{path} holds no plain table of weights; save the network's state_dict alone")
     return {our_name(str(name).removeprefix("module.")): value for name, value in content.items()}
 
 
@@ -153,7 +149,7 @@ def _check(path: Path, found: Mapping[str, Tensor], wanted: Mapping[str, Tensor]
         ),
     ]
     if problems:
-        raise CheckpointError("\n  ".join(_summary(path, problems)))
+        raise DataError("\n  ".join(_summary(path, problems)))
 
 
 def _summary(path: Path, problems: list[str]) -> Iterable[str]:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from zsm.engine.network import NetworkConfig
+from zsm.engine.bundle.network import NetworkConfig
 from zsm.export.model.bicubic import Bicubic
 from zsm.export.model.layers import Levels, MutualAlign, Pyramid, ResidualBlock, activate, conv3x3
 

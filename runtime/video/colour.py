@@ -12,10 +12,11 @@ from typing import Any
 import av
 import cv2
 import numpy as np
+from av.error import FFmpegError
 from av.video.reformatter import Colorspace, Interpolation
 from numpy.typing import NDArray
 
-from zsm.runtime.video.errors import VideoError
+from zsm.errors import VideoError
 
 Codes = NDArray[Any]
 """Pixels (h,w,3) or (h,w), uint8 or uint16."""
@@ -116,6 +117,29 @@ def is_rgb(pixel_format: av.VideoFormat) -> bool:
 def is_grey(pixel_format: av.VideoFormat) -> bool:
     """Whether a pixel format stores luma alone."""
     return pixel_format.name.startswith(("gray", "ya8", "ya16", "mono"))
+
+
+def video_format(name: str) -> av.VideoFormat:
+    """A pixel format by its name; VideoError if there is none, or if it can't be written."""
+    try:
+        found = av.VideoFormat(name)
+    except ValueError as error:
+        raise VideoError(f"there is no pixel format {name!r}; give for example yuv420p10le") from error
+    if found.has_palette or len(found.components) not in (1, 3) or name.startswith("xyz") or not _is_converted(name):
+        raise VideoError(
+            f"the pixel format {name} isn't supported (no palettes, no alpha, no memory of a graphics card); "
+            "give one like yuv420p10le"
+        )
+    return found
+
+
+def _is_converted(name: str) -> bool:
+    """Whether libswscale knows the way from a pixel format to others and back."""
+    try:
+        av.VideoFrame(16, 16, "rgb24").reformat(format=name).reformat(format="rgb24")
+    except FFmpegError:
+        return False
+    return True
 
 
 def to_rgb(frame: av.VideoFrame, colour: Colour) -> Codes:

@@ -6,9 +6,9 @@ import cv2
 from scenedetect import FrameTimecode
 from scenedetect.detectors import ContentDetector
 
+from zsm.errors import VideoError
 from zsm.runtime.video import colour
 from zsm.runtime.video.colour import Codes
-from zsm.runtime.video.errors import VideoError
 
 DETECTION_WIDTH = 256
 MOST_DIGITS = 18

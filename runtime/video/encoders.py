@@ -11,11 +11,11 @@ import av
 from av.codec.codec import Capabilities
 from av.error import FFmpegError
 
+from zsm.errors import VideoError
 from zsm.runtime.video import colour as colours
 from zsm.runtime.video import hdr
 from zsm.runtime.video.colour import Colour
-from zsm.runtime.video.errors import VideoError
-from zsm.runtime.video.reader import Info, message
+from zsm.runtime.video.source import Info, message
 
 # SVT-AV1 writes to standard error on its own; errors only, unless the user wants more.
 os.environ.setdefault("SVT_LOG", "1")
@@ -172,7 +172,7 @@ def plan(encoding: Encoding, info: Info, suffix: str, rate: Fraction, scale: int
 def uncompressed(info: Info, pixel_format: str | None, rate: Fraction, scale: int, *, raw: bool) -> Plan:
     """What is written to a pipe: raw frames in the source's pixel format, or y4m in the nearest that it has."""
     name = pixel_format or (info.pixel_format if raw else _nearest(Y4M_FORMATS, info))
-    target = video_format(name)
+    target = colours.video_format(name)
     if not raw and name not in Y4M_FORMATS:
         raise VideoError(f"y4m has no pixel format {name}; give {', '.join(Y4M_FORMATS)}")
     bits = max(8, *(component.bits for component in target.components))
@@ -185,29 +185,6 @@ def uncompressed(info: Info, pixel_format: str | None, rate: Fraction, scale: in
         aspect=info.aspect,
         options=(),
     )
-
-
-def video_format(name: str) -> av.VideoFormat:
-    """A pixel format by its name; VideoError if there is none, or if it can't be written."""
-    try:
-        found = av.VideoFormat(name)
-    except ValueError as error:
-        raise VideoError(f"there is no pixel format {name!r}; give for example yuv420p10le") from error
-    if found.has_palette or len(found.components) not in (1, 3) or name.startswith("xyz") or not _is_converted(name):
-        raise VideoError(
-            f"the pixel format {name} isn't supported (no palettes, no alpha, no memory of a graphics card); "
-            "give one like yuv420p10le"
-        )
-    return found
-
-
-def _is_converted(name: str) -> bool:
-    """Whether libswscale knows the way from a pixel format to others and back."""
-    try:
-        av.VideoFrame(16, 16, "rgb24").reformat(format=name).reformat(format="rgb24")
-    except FFmpegError:
-        return False
-    return True
 
 
 def _codec(name: str) -> Codec:
@@ -280,7 +257,7 @@ def _subsampling(video_format: av.VideoFormat) -> tuple[int, int]:
 
 
 def _colour(colour: Colour, encoder: str, pixel_format: str) -> Colour:
-    target = video_format(pixel_format)
+    target = colours.video_format(pixel_format)
     formats = _formats(encoder)
     if formats and pixel_format not in formats:
         raise VideoError(f"{encoder} can't write {pixel_format}; it can write {', '.join(formats)}")

@@ -8,7 +8,7 @@ import struct
 from collections.abc import Callable, Iterator
 from fractions import Fraction
 
-from zsm.runtime.video.reader import Info
+from zsm.runtime.video.source import Info
 
 Point = tuple[Fraction, Fraction]
 Format = Callable[[Fraction], str]

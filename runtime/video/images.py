@@ -8,8 +8,8 @@ from typing import Any
 import cv2
 import numpy as np
 
+from zsm.errors import VideoError
 from zsm.runtime.video.colour import Codes
-from zsm.runtime.video.errors import VideoError
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp")
 

@@ -11,15 +11,16 @@ from typing import Any, BinaryIO, Protocol
 
 import av
 
+from zsm.errors import StoppedError, VideoError
 from zsm.runtime.video import cuts as scenes
-from zsm.runtime.video import encoders, mux, pipeline, timing
+from zsm.runtime.video import encoders, mux, pipeline
+from zsm.runtime.video import timestamps as timing
 from zsm.runtime.video.colour import Codes
 from zsm.runtime.video.encoders import Encoding
-from zsm.runtime.video.errors import StoppedError, VideoError
-from zsm.runtime.video.reader import DEFAULT_RATE, Source, VideoSource
+from zsm.runtime.video.resume import Workspace, check_target, restart
 from zsm.runtime.video.sinks import FolderSink, PipeSink, SegmentSink, Sink, Timeline, check_folder
-from zsm.runtime.video.timing import Excerpt, FpsMode
-from zsm.runtime.video.workspace import Workspace, check_target, restart
+from zsm.runtime.video.source import DEFAULT_RATE, Source, VideoSource
+from zsm.runtime.video.timestamps import Excerpt, FpsMode
 
 
 class Restore(Protocol):

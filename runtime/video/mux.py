@@ -11,11 +11,11 @@ from typing import Any
 import av
 from av.error import FFmpegError
 
-from zsm.runtime.video import timing
+from zsm.errors import VideoError
+from zsm.runtime.video import timestamps as timing
 from zsm.runtime.video.audio import ConvertedTrack
-from zsm.runtime.video.errors import VideoError
-from zsm.runtime.video.reader import message, open_container
 from zsm.runtime.video.sinks import Timeline
+from zsm.runtime.video.source import message, open_container
 
 OWN_TAGS = {"encoder", "major_brand", "minor_version", "compatible_brands", "rotate", "duration"}
 """What a muxer writes itself, or what is no longer true of the output."""

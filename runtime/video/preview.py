@@ -10,11 +10,11 @@ from typing import Any
 import cv2
 import numpy as np
 
+from zsm.errors import VideoError
 from zsm.runtime.video import images
 from zsm.runtime.video.colour import Codes
-from zsm.runtime.video.errors import VideoError
 from zsm.runtime.video.job import Options, Restore, expected_frames
-from zsm.runtime.video.reader import Source
+from zsm.runtime.video.source import Source
 
 
 @dataclass(frozen=True, kw_only=True)

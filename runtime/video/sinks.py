@@ -13,11 +13,11 @@ from typing import Any, Protocol
 import av
 from av.error import FFmpegError
 
+from zsm.errors import StoppedError, VideoError
 from zsm.runtime.video import colour, encoders, images
 from zsm.runtime.video.colour import Codes
-from zsm.runtime.video.errors import StoppedError, VideoError
-from zsm.runtime.video.reader import message
-from zsm.runtime.video.workspace import Segment, Workspace
+from zsm.runtime.video.resume import Segment, Workspace
+from zsm.runtime.video.source import message
 
 INDEX_BASE = Fraction(1, 1000)
 """Segments count frames, in Matroska's milliseconds; the finished file gets the times."""

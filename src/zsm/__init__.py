@@ -1,14 +1,64 @@
-"""Space-time video super-resolution, deployed: 4x the resolution, 2x the frame rate.
+"""Space-time video super-resolution: 4x the resolution, 2x the frame rate.
 
-In a pipeline of your own:
+import zsm
 
-    from zsm import engine
-
-    with engine.Runtime("bundle") as rt:
-        frames = rt(clip)  # (N,H,W,3) -> (2N-1,4H,4W,3)
+with zsm.Runtime("compact") as rt:
+    video = rt(clip)  # (N,H,W,3) -> (2N-1,4H,4W,3)
 """
 
-from zsm.errors import Error
+from typing import TYPE_CHECKING, Any
+
+from zsm.errors import (
+    ArgumentError,
+    ArgumentTypeError,
+    BackendError,
+    BundleError,
+    CacheError,
+    DataError,
+    Error,
+    FrameError,
+    OutOfMemoryError,
+    OutputError,
+    PluginError,
+    SizeError,
+    StoppedError,
+    TileError,
+    TrainingError,
+    VideoError,
+    WindowError,
+)
+
+if TYPE_CHECKING:
+    from zsm.engine import Runtime
 
 __version__ = "0.1.0"
-__all__ = ["Error", "__version__"]
+__all__ = [
+    "ArgumentError",
+    "ArgumentTypeError",
+    "BackendError",
+    "BundleError",
+    "CacheError",
+    "DataError",
+    "Error",
+    "FrameError",
+    "OutOfMemoryError",
+    "OutputError",
+    "PluginError",
+    "Runtime",
+    "SizeError",
+    "StoppedError",
+    "TileError",
+    "TrainingError",
+    "VideoError",
+    "WindowError",
+    "__version__",
+]
+
+
+def __getattr__(name: str) -> Any:
+    # `import zsm` stays fast: NumPy and the inference libraries are loaded with the Runtime.
+    if name == "Runtime":
+        from zsm.engine import Runtime
+
+        return Runtime
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

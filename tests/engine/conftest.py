@@ -21,13 +21,13 @@ import onnxruntime as ort
 import pytest
 from numpy.typing import DTypeLike, NDArray
 
-from zsm.engine import BackendError, Bundle
-from zsm.engine.backends import device
-from zsm.engine.backends.device import ALIGNMENT, Compiled, Stream, Tensor
-from zsm.engine.backends.device_backend import DeviceBackend
-from zsm.engine.build import engine_stages
-from zsm.engine.shapes import input_shapes, output_shapes
-from zsm.engine.sizes import Size
+from zsm.engine import Bundle
+from zsm.engine.backends.gpu import device
+from zsm.engine.backends.gpu.backend import DeviceBackend
+from zsm.engine.backends.gpu.device import ALIGNMENT, Compiled, Stream, Tensor
+from zsm.engine.backends.tensorrt.build import engine_stages
+from zsm.engine.bundle.shapes import Size, input_shapes, output_shapes
+from zsm.errors import BackendError
 from zsm.plugins.operator import make_portable
 
 

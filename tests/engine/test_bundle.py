@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from zsm.engine import BackendError, Bundle, BundleError, Runtime
+from zsm.engine import Bundle, Runtime
+from zsm.errors import BackendError, BundleError
 
 Edit = Callable[..., Path]
 

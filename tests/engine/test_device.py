@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from zsm.engine import BackendError, Bundle, Runtime
-from zsm.engine.backends import StageTime, TimedBackend
-from zsm.engine.backends.device import Tensor
-from zsm.engine.backends.device_backend import DeviceBackend
-from zsm.engine.cuda import Gpu
+from zsm.engine import Bundle, Runtime
+from zsm.engine.backends.gpu.backend import DeviceBackend
+from zsm.engine.backends.gpu.cuda import Gpu
+from zsm.engine.backends.gpu.device import Tensor
+from zsm.engine.backends.timed import StageTime, TimedBackend
+from zsm.errors import BackendError
 from zsm.runtime.stream import stream
 
 Open = Callable[..., DeviceBackend]

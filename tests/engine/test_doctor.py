@@ -5,8 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from zsm.engine import BackendError, cuda, doctor, trt
-from zsm.engine.doctor import Check, examine
+from zsm import doctor
+from zsm.doctor import Check, examine
+from zsm.engine.backends.gpu import cuda
+from zsm.engine.backends.tensorrt import bindings as trt
+from zsm.errors import BackendError, OutOfMemoryError
 
 
 def checks() -> dict[str, Check]:
@@ -64,5 +67,5 @@ def test_a_gpu_is_named(gpu: cuda.Gpu) -> None:
     assert gpu.name in checks()["cuda-python"].found
     address = gpu.allocate(1 << 20)
     gpu.free(address)
-    with pytest.raises(cuda.OutOfMemoryError, match=r"MiB are free"):
+    with pytest.raises(OutOfMemoryError, match=r"MiB are free"):
         gpu.allocate(1 << 50)

@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 from zsm.cli import main
-from zsm.engine.engine_cache import CacheError, EngineCache, EngineKey, write
+from zsm.engine.backends.tensorrt.cache import EngineCache, EngineKey, write
+from zsm.errors import CacheError
 
 KEY = EngineKey(
     stage="propagate",
@@ -109,7 +110,7 @@ PROCESS = """
 import random, sys, time
 from dataclasses import replace
 from pathlib import Path
-from zsm.engine.engine_cache import EngineCache, EngineKey
+from zsm.engine.backends.tensorrt.cache import EngineCache, EngineKey
 
 key = EngineKey(**{key})
 content = random.Random(0).randbytes(200_000)

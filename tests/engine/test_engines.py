@@ -19,16 +19,17 @@ import onnx
 import onnxruntime as ort
 import pytest
 
-from zsm.engine import BackendError, Bundle, Runtime, cuda
-from zsm.engine import build as building
-from zsm.engine import trt as library
-from zsm.engine.backends import tensorrt as backend
-from zsm.engine.build import BuildOptions, build_engines, engine_stages
-from zsm.engine.engine_cache import EngineCache
-from zsm.engine.profile import profile
-from zsm.engine.progress import Progress
-from zsm.engine.shapes import SizeRange
-from zsm.engine.sizes import Size
+from zsm.engine import Bundle, Runtime
+from zsm.engine.backends.gpu import cuda
+from zsm.engine.backends.tensorrt import backend as backend
+from zsm.engine.backends.tensorrt import bindings as library
+from zsm.engine.backends.tensorrt import build as building
+from zsm.engine.backends.tensorrt.build import BuildOptions, build_engines, engine_stages
+from zsm.engine.backends.tensorrt.cache import EngineCache
+from zsm.engine.backends.tensorrt.progress import Progress
+from zsm.engine.bundle.shapes import Size, SizeRange
+from zsm.engine.diagnose.profile import profile
+from zsm.errors import BackendError
 from zsm.plugins.operator import make_portable
 
 

@@ -12,10 +12,11 @@ import pytest
 import torch.utils.dlpack
 from numpy.typing import NDArray
 
-from zsm.engine import BackendError, Runtime, cuda
-from zsm.engine.backends.device_backend import DeviceBackend
-from zsm.engine.backends.frames import DeviceFrame
-from zsm.runtime import FrameError
+from zsm.engine import Runtime
+from zsm.engine.backends.gpu import cuda
+from zsm.engine.backends.gpu.backend import DeviceBackend
+from zsm.engine.backends.gpu.frames import DeviceFrame
+from zsm.errors import BackendError, FrameError
 from zsm.runtime.stream import stream
 
 Open = Callable[..., DeviceBackend]

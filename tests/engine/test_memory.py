@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 
 from zsm.cli import main
-from zsm.engine import Bundle, BundleError
-from zsm.engine.backends.device_backend import DeviceBackend
+from zsm.engine import Bundle
+from zsm.engine.backends.gpu.backend import DeviceBackend
+from zsm.engine.backends.tensorrt.trtexec import commands
+from zsm.engine.bundle.shapes import Size, SizeRange
 from zsm.engine.memory import estimate
-from zsm.engine.shapes import SizeRange
-from zsm.engine.sizes import Size
-from zsm.engine.trtexec import commands
+from zsm.errors import BundleError
 from zsm.runtime.stream import stream
 
 Open = Callable[..., DeviceBackend]

@@ -7,11 +7,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from zsm.engine import BackendError, Bundle, Runtime
-from zsm.engine.backends import Device
-from zsm.engine.backends.device_backend import DeviceBackend
-from zsm.engine.backends.onnxruntime_cuda import Sessions, _assigned_elsewhere
-from zsm.engine.cuda import Gpu
+from zsm.engine import Bundle, Runtime
+from zsm.engine.backends.gpu.backend import DeviceBackend
+from zsm.engine.backends.gpu.cuda import Gpu
+from zsm.engine.backends.gpu.onnxruntime import Sessions, _assigned_elsewhere
+from zsm.engine.devices import Device
+from zsm.errors import BackendError
 from zsm.runtime.stream import stream
 
 Open = Callable[[Path], DeviceBackend]

@@ -7,9 +7,10 @@ import onnx
 import pytest
 
 from zsm.cli import main
-from zsm.engine import BackendError, Bundle
-from zsm.engine.profile import profile
-from zsm.engine.sizes import Size
+from zsm.engine import Bundle
+from zsm.engine.bundle.shapes import Size
+from zsm.engine.diagnose.profile import profile
+from zsm.errors import BackendError
 
 
 def test_every_convolution_has_its_time(tiny_bundle: Path) -> None:

@@ -10,14 +10,15 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from zsm.engine import BackendError, Runtime
-from zsm.engine.backends import recordings
-from zsm.engine.backends.buffers import DeviceMemory
-from zsm.engine.backends.device import Tensor
-from zsm.engine.backends.device_backend import DeviceBackend
-from zsm.engine.backends.recordings import Recordings
-from zsm.engine.backends.transfers import Downloads, Uploads
-from zsm.engine.cuda import Gpu
+from zsm.engine import Runtime
+from zsm.engine.backends.gpu import graphs as recordings
+from zsm.engine.backends.gpu.backend import DeviceBackend
+from zsm.engine.backends.gpu.cuda import Gpu
+from zsm.engine.backends.gpu.device import Tensor
+from zsm.engine.backends.gpu.graphs import Recordings
+from zsm.engine.backends.gpu.pool import DeviceMemory
+from zsm.engine.backends.gpu.transfers import Downloads, Uploads
+from zsm.errors import BackendError
 from zsm.runtime.stream import stream
 
 Open = Callable[..., DeviceBackend]

@@ -5,9 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from zsm import Error
-from zsm.engine import BackendError, Runtime
-from zsm.runtime import WindowError
+from zsm.engine import Runtime
+from zsm.errors import BackendError, Error, WindowError
 
 
 @pytest.mark.parametrize("device", ["gpu", "cuda:x", "cpu:0", "", "CPU"])

@@ -7,8 +7,8 @@ import onnxruntime as ort
 import pytest
 
 from zsm.engine import Bundle
-from zsm.engine.shapes import SizeRange, holds_size, input_shapes, output_shapes
-from zsm.engine.sizes import Size, SizeError
+from zsm.engine.bundle.shapes import Size, SizeRange, holds_size, input_shapes, output_shapes
+from zsm.errors import SizeError
 from zsm.plugins.operator import make_portable
 
 

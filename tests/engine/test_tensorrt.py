@@ -10,14 +10,14 @@ import onnx
 import pytest
 
 from zsm.cli import main
-from zsm.engine import BackendError, Bundle, Runtime
-from zsm.engine import trt as library
-from zsm.engine.backends.tensorrt import best
-from zsm.engine.build import BuildError, BuildOptions, build_engines, engine_stages, parser_input, profile_shapes
-from zsm.engine.engine_cache import EngineKey
-from zsm.engine.progress import BuildProgress, Progress
-from zsm.engine.shapes import SizeRange
-from zsm.engine.sizes import Size
+from zsm.engine import Bundle, Runtime
+from zsm.engine.backends.tensorrt import bindings as library
+from zsm.engine.backends.tensorrt.backend import best
+from zsm.engine.backends.tensorrt.build import BuildOptions, build_engines, engine_stages, parser_input, profile_shapes
+from zsm.engine.backends.tensorrt.cache import EngineKey
+from zsm.engine.backends.tensorrt.progress import BuildProgress, Progress
+from zsm.engine.bundle.shapes import Size, SizeRange
+from zsm.errors import ArgumentError, BackendError
 from zsm.plugins.operator import make_portable
 
 SMALL, MIDDLE, LARGE = Size(64, 48), Size(480, 270), Size(960, 540)
@@ -128,9 +128,9 @@ def test_the_choice_is_said_and_looks_only_at_what_is_installed(
 def test_tensorrt_is_for_gpus(tiny_bundle: Path) -> None:
     with pytest.raises(BackendError, match=r"runs on GPUs only, not on cpu"):
         Runtime(tiny_bundle, backend="tensorrt")
-    with pytest.raises(BuildError, match=r"engines are for GPUs, not for cpu"):
+    with pytest.raises(ArgumentError, match=r"engines are for GPUs, not for cpu"):
         build_engines(Bundle(tiny_bundle), "cpu", BuildOptions(sizes=RANGE), print)
-    with pytest.raises(BuildError, match="0 MiB"):
+    with pytest.raises(ArgumentError, match="0 MiB"):
         BuildOptions(sizes=RANGE, workspace=0)
 
 

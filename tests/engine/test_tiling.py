@@ -6,11 +6,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from zsm.engine import BackendError, Bundle, Runtime
-from zsm.engine.backends import Device
+from zsm.engine import Bundle, Runtime
+from zsm.engine.bundle.shapes import Size
+from zsm.engine.devices import Device
 from zsm.engine.memory import estimate
-from zsm.engine.sizes import Size, SizeError
 from zsm.engine.tiling import RESERVE, available, largest
+from zsm.errors import BackendError, SizeError, TileError
 from zsm.runtime import tiles
 from zsm.runtime.stream import stream
 
@@ -82,5 +83,5 @@ def test_a_runtime_with_tiles(bicubic_bundle: Path) -> None:
 def test_tiles_that_cannot_be(bicubic_bundle: Path) -> None:
     with pytest.raises(SizeError, match="'large' is no size"):
         Runtime(bicubic_bundle, tile="large")
-    with pytest.raises(tiles.TileError, match="larger than the overlap"):
+    with pytest.raises(TileError, match="larger than the overlap"):
         Runtime(bicubic_bundle, tile=f"{tiles.OVERLAP}x{2 * tiles.OVERLAP}")

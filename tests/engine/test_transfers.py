@@ -11,12 +11,13 @@ import numpy as np
 import pytest
 from numpy.typing import DTypeLike, NDArray
 
-from zsm.engine import BackendError, Bundle, Runtime
-from zsm.engine.backends.buffers import DeviceMemory
-from zsm.engine.backends.device import Compiled, Stream, Tensor
-from zsm.engine.backends.device_backend import DeviceBackend
-from zsm.engine.backends.transfers import RING, Downloads, Uploads
-from zsm.engine.cuda import Gpu
+from zsm.engine import Bundle, Runtime
+from zsm.engine.backends.gpu.backend import DeviceBackend
+from zsm.engine.backends.gpu.cuda import Gpu
+from zsm.engine.backends.gpu.device import Compiled, Stream, Tensor
+from zsm.engine.backends.gpu.pool import DeviceMemory
+from zsm.engine.backends.gpu.transfers import RING, Downloads, Uploads
+from zsm.errors import BackendError
 from zsm.runtime.stream import stream
 from zsm.runtime.video import pipeline
 

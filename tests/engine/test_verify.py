@@ -12,13 +12,13 @@ from onnx import numpy_helper
 
 from zsm.cli import main
 from zsm.engine import Bundle
-from zsm.engine import locate as locating
-from zsm.engine import verify as verifying
 from zsm.engine.backends import open_backend
-from zsm.engine.backends.device_backend import DeviceBackend
+from zsm.engine.backends.gpu.backend import DeviceBackend
 from zsm.engine.backends.onnxruntime import OnnxRuntimeBackend
-from zsm.engine.sizes import Size
-from zsm.engine.verify import Comparison, compare, verify
+from zsm.engine.bundle.shapes import Size
+from zsm.engine.diagnose import locate as locating
+from zsm.engine.diagnose import verify as verifying
+from zsm.engine.diagnose.verify import Comparison, compare, verify
 
 Open = Callable[..., DeviceBackend]
 

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from zsm.errors import ArgumentError
 from zsm.evaluation import degradations
 
 GREY = np.full((2, 120, 160, 3), 128, np.uint8)
@@ -63,5 +64,5 @@ def test_names() -> None:
 
 @pytest.mark.parametrize("text", ["fog", "jpeg", "jpeg:0", "jpeg:high", "noise:-1", "noise:much", ""])
 def test_what_is_no_degradation_says_so(text: str) -> None:
-    with pytest.raises(degradations.DegradationError, match="give"):
+    with pytest.raises(ArgumentError, match="give"):
         degradations.parse(text)

@@ -6,8 +6,8 @@ import cv2
 import numpy as np
 import pytest
 
+from zsm.errors import DataError, VideoError
 from zsm.evaluation import layouts
-from zsm.runtime.video import VideoError
 
 
 def write(path: Path, value: int, size: tuple[int, int] = (6, 4)) -> None:
@@ -61,7 +61,7 @@ def test_a_septuplet_that_is_not_there_is_named(tmp_path: Path) -> None:
     septuplet(tmp_path, "00001/0001")
     (tmp_path / "sequences/00001/0001/im4.png").unlink()
     (tmp_path / "sep_testlist.txt").write_text("00001/0001\n")
-    with pytest.raises(layouts.LayoutError, match=r"im4\.png is missing"):
+    with pytest.raises(DataError, match=r"im4\.png is missing"):
         layouts.find(tmp_path, "vimeo")
 
 
@@ -86,18 +86,18 @@ def test_frames_of_two_sizes_are_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("layout", ["vid4", "vimeo", "clips"])
 def test_an_empty_folder_says_what_was_expected(layout: str, tmp_path: Path) -> None:
-    with pytest.raises(layouts.LayoutError, match=r"expected|comes with"):
+    with pytest.raises(DataError, match=r"expected|comes with"):
         layouts.find(tmp_path, layout)
 
 
 def test_other_mistakes_say_what_they_are(tmp_path: Path) -> None:
-    with pytest.raises(layouts.LayoutError, match="no folder"):
+    with pytest.raises(DataError, match="no folder"):
         layouts.find(tmp_path / "nowhere")
-    with pytest.raises(layouts.LayoutError, match="vid4, vimeo, clips"):
+    with pytest.raises(DataError, match="vid4, vimeo, clips"):
         layouts.find(tmp_path, "davis")
     (tmp_path / "a.mp4").write_bytes(b"")
     write(tmp_path / "a" / "1.png", 1)
-    with pytest.raises(layouts.LayoutError, match="called a"):
+    with pytest.raises(DataError, match="called a"):
         layouts.find(tmp_path)
     (tmp_path / "a" / "1.png").write_bytes(b"no image")
     with pytest.raises(VideoError, match="not an image"):

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from zsm.errors import DataError, VideoError
 from zsm.evaluation import bicubic, degradations, layouts, metrics, scoring, systems
 from zsm.evaluation.scoring import Protocol, System
-from zsm.runtime.video import VideoError
 
 ClipWriter = Callable[[str, int, tuple[int, int]], layouts.Clip]
 
@@ -146,16 +146,16 @@ def test_wrong_predictions_say_what_is_wrong(clip: layouts.Clip, tmp_path: Path)
     with pytest.raises(VideoError, match="theirs"):
         only(theirs, clip, Protocol())
     save(made[:5], tmp_path / "theirs" / "ball")
-    with pytest.raises(scoring.ScoringError, match="holds 5 frames, but 7"):
+    with pytest.raises(DataError, match="holds 5 frames, but 7"):
         only(theirs, clip, Protocol())
     save(made[:, ::2], tmp_path / "theirs" / "ball")
-    with pytest.raises(scoring.ScoringError, match=r"expected uint8 \(7, 48, 64, 3\)"):
+    with pytest.raises(DataError, match=r"expected uint8 \(7, 48, 64, 3\)"):
         only(theirs, clip, Protocol())
 
 
 def test_what_cannot_be_scored_says_so(write_clip: ClipWriter) -> None:
-    with pytest.raises(scoring.ScoringError, match="0 frames"):
+    with pytest.raises(DataError, match="0 frames"):
         Protocol(frames=0)
     tiny = write_clip("tiny", 3, (3, 8))
-    with pytest.raises(scoring.ScoringError, match="3x8"):
+    with pytest.raises(DataError, match="3x8"):
         scoring.prepare(tiny, Protocol())

@@ -7,9 +7,10 @@ import pytest
 import safetensors.torch
 import torch
 
-from zsm.engine import ConfigError, NetworkConfig
+from zsm.engine import NetworkConfig
+from zsm.errors import ArgumentError, DataError
 from zsm.export.model import Network, checkpoint
-from zsm.export.model.checkpoint import CheckpointError, our_name
+from zsm.export.model.checkpoint import our_name
 
 
 @pytest.mark.parametrize(
@@ -38,7 +39,7 @@ def test_all_that_does_not_fit_is_listed(tiny_network: Network, tmp_path: Path) 
     tensors["reconstruction.last.bias"] = torch.zeros(4)
     path = tmp_path / "odd.pth"
     torch.save(tensors, path)
-    with pytest.raises(CheckpointError) as caught:
+    with pytest.raises(DataError) as caught:
         checkpoint.load(path, tiny_network.config)
     message = str(caught.value)
     assert "3 differences" in message
@@ -57,7 +58,7 @@ class Payload:
 def test_a_file_with_code_in_it_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "code.pth"
     torch.save({"weight": Payload()}, path)
-    with pytest.raises(CheckpointError, match="only weights"):
+    with pytest.raises(DataError, match="only weights"):
         checkpoint.load(path)
     assert capsys.readouterr().out == ""
 
@@ -74,7 +75,7 @@ def test_a_file_with_code_in_it_is_refused(tmp_path: Path, capsys: pytest.Captur
 def test_a_file_that_holds_no_weights_is_refused(name: str, content: bytes, message: str, tmp_path: Path) -> None:
     path = tmp_path / name
     path.write_bytes(content)
-    with pytest.raises(CheckpointError, match=message):
+    with pytest.raises(DataError, match=message):
         checkpoint.load(path)
 
 
@@ -82,12 +83,12 @@ def test_a_file_that_holds_no_weights_is_refused(name: str, content: bytes, mess
 def test_a_configuration_that_cannot_be_read(network: str, tmp_path: Path) -> None:
     path = tmp_path / "odd.safetensors"
     safetensors.torch.save_file({"x": torch.zeros(1)}, path, {"network": network})
-    with pytest.raises(CheckpointError, match="says of its network"):
+    with pytest.raises(DataError, match="says of its network"):
         checkpoint.load(path)
 
 
 def test_a_missing_file_is_said_to_be_missing(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match="there is no weights file"):
+    with pytest.raises(DataError, match="there is no weights file"):
         checkpoint.load(tmp_path / "none.pth")
 
 
@@ -101,5 +102,5 @@ def test_a_missing_file_is_said_to_be_missing(tmp_path: Path) -> None:
     ],
 )
 def test_configurations_that_cannot_be(settings: dict[str, object], message: str) -> None:
-    with pytest.raises(ConfigError, match=message):
+    with pytest.raises(ArgumentError, match=message):
         NetworkConfig.from_dict(settings)

@@ -10,8 +10,8 @@ from typing import ClassVar
 
 import pytest
 
-from zsm.export import weights
-from zsm.export.weights import WeightsError
+from zsm.errors import DataError
+from zsm.export import released as weights
 
 CONTENT = b"weights " * 50_000
 
@@ -88,13 +88,13 @@ def test_a_damaged_file_in_the_cache_is_fetched_again(server: str, cache: Path, 
     ],
 )
 def test_nothing_wrong_is_kept(where: str, message: str, server: str, cache: Path, blob: str) -> None:
-    with pytest.raises(WeightsError, match=message):
+    with pytest.raises(DataError, match=message):
         weights.fetch(f"{server}/{where}", blob)
     assert files(cache) == []
 
 
 def test_no_server(cache: Path) -> None:
-    with pytest.raises(WeightsError, match="can't be fetched"):
+    with pytest.raises(DataError, match="can't be fetched"):
         weights.fetch("http://127.0.0.1:9/nothing")
 
 

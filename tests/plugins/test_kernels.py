@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
-from zsm.plugins import PluginError
+from zsm.errors import PluginError
 from zsm.plugins.native import Array, Attributes, Core
 
 ZSM = Attributes(offset_group=8)

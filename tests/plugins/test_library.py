@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from zsm.plugins import PluginError, directories, library, onnxruntime_library
+from zsm.errors import PluginError
+from zsm.plugins import directories, library, onnxruntime_library
 
 
 def test_the_variable_names_the_only_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

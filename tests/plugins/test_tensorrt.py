@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from zsm.plugins import PluginError, load
+from zsm.errors import PluginError
+from zsm.plugins import load
 
 trt: Any = pytest.importorskip(
     "tensorrt_lean_bindings",

@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from zsm.engine import Runtime
+from zsm.errors import FrameError, WindowError
+from zsm.export.check import reference
 from zsm.export.model import Network
-from zsm.export.verify import reference
-from zsm.runtime import FrameError, WindowError, plan
+from zsm.runtime import plan
 
 Array = NDArray[Any]
 
@@ -198,7 +199,8 @@ def test_cuts_may_come_from_a_generator(tiny_bundle: Path) -> None:
 
 PEAK = """
 import sys, numpy as np
-from zsm.engine import Runtime, machine
+from zsm.engine import Runtime
+from zsm.engine.diagnose import machine
 frame = np.zeros((64, 96, 3), np.uint8)
 with Runtime(sys.argv[1], threads=1) as rt:
     for _ in rt.stream(frame for _ in range(int(sys.argv[2]))):

@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from zsm.engine import Runtime
-from zsm.runtime import FrameError, tiles
-from zsm.runtime.tiles import OVERLAP, TileError, spans
+from zsm.errors import FrameError, TileError
+from zsm.runtime import tiles
+from zsm.runtime.tiles import OVERLAP, spans
 
 
 @given(st.integers(1, 500), st.integers(2, 40), st.integers(0, 10))

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from zsm.runtime import WindowError, plan
+from zsm.errors import WindowError
+from zsm.runtime import plan
 
 
 @st.composite

@@ -3,9 +3,10 @@ from pathlib import Path
 
 import pytest
 
-from zsm.engine.network import NetworkConfig
+from zsm.errors import ArgumentError
+from zsm.export.model import NetworkConfig
 from zsm.training import config
-from zsm.training.config import TrainingConfig, TrainingConfigError
+from zsm.training.config import TrainingConfig
 
 CONFIGS = Path(__file__).parents[2] / "training" / "configs"
 
@@ -62,14 +63,14 @@ def test_every_table_reaches_its_dataclass(tmp_path: Path) -> None:
 )
 def test_a_wrong_file_gets_one_message_that_names_it(tmp_path: Path, text: str, named: str) -> None:
     path = write(tmp_path, text)
-    with pytest.raises(TrainingConfigError, match=named) as raised:
+    with pytest.raises(ArgumentError, match=named) as raised:
         config.load(path)
     assert str(path) in str(raised.value)
     assert "\n" not in str(raised.value)
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(TrainingConfigError, match=r"no configuration .*nowhere\.toml"):
+    with pytest.raises(ArgumentError, match=r"no configuration .*nowhere\.toml"):
         config.load(tmp_path / "nowhere.toml")
 
 

@@ -7,12 +7,13 @@ import torch
 from tests.training.moving import Frames, gliding, texture, write_clip
 from torch.utils.data import DataLoader
 
+from zsm.errors import ArgumentError, DataError
 from zsm.evaluation import bicubic, layouts
 from zsm.evaluation.degradations import Noise
 from zsm.training import sources
-from zsm.training.config import Data, TrainingConfigError
+from zsm.training.config import Data
 from zsm.training.data import Examples, ImageSeptuplets, Turn
-from zsm.training.footage import FootageError, Preparation, prepare, septuplet_starts
+from zsm.training.footage import Preparation, prepare, septuplet_starts
 from zsm.training.trainer import Numbers
 
 SMALL = Preparation(scales=(1.0, 0.5), least_height=32, greatest_height=64)
@@ -62,7 +63,7 @@ def test_no_septuplet_crosses_a_cut_or_stands_still() -> None:
 
 def test_footage_without_motion_is_refused(tmp_path: Path) -> None:
     write_clip(tmp_path / "still", np.repeat(gliding(1, 64, 80), 10, axis=0))
-    with pytest.raises(FootageError, match="still"):
+    with pytest.raises(DataError, match="still"):
         prepare(layouts.find(tmp_path), tmp_path / "cache", SMALL)
 
 
@@ -71,7 +72,7 @@ def test_held_out_clips_are_not_trained_on(footage_folder: Path, tmp_path: Path)
     found = sources.find(data, footage_folder, tmp_path, septuplets=2)
     assert [held.name for held in found.held_out] == ["clip1 1", "clip1 2"]
     assert len(found.training) == 2 * 2 * 4
-    with pytest.raises(TrainingConfigError, match="nobody"):
+    with pytest.raises(ArgumentError, match="nobody"):
         sources.find(Data(hold_out=("nobody",)), footage_folder, tmp_path, septuplets=1)
 
 
@@ -174,5 +175,5 @@ def test_of_several_places_the_most_moving_is_taken() -> None:
 
 
 def test_frames_smaller_than_a_crop_are_refused() -> None:
-    with pytest.raises(FootageError, match="80x64 are too small for crops of 128"):
+    with pytest.raises(DataError, match="80x64 are too small for crops of 128"):
         Examples(septuplets=Ramp(), seed=0, crop=32)[0]

@@ -6,10 +6,10 @@ import pytest
 import torch
 from tests.training.moving import gliding
 
-from zsm.engine.network import NetworkConfig
+from zsm.errors import DataError
 from zsm.evaluation import bicubic
 from zsm.evaluation.baseline import enlarge_and_average
-from zsm.export.model import Network, checkpoint
+from zsm.export.model import Network, NetworkConfig, checkpoint
 from zsm.training import initial
 from zsm.training.config import Start
 from zsm.training.data import to_tensor
@@ -52,5 +52,5 @@ def test_at_the_identity_interpolation_averages() -> None:
 
 def test_weights_of_another_shape_are_refused(tmp_path: Path) -> None:
     checkpoint.save(Network(replace(PLAIN, width=4)), tmp_path / "narrow.safetensors")
-    with pytest.raises(initial.StartError, match=r"narrow\.safetensors.*shape"):
+    with pytest.raises(DataError, match=r"narrow\.safetensors.*shape"):
         initial.network(PLAIN, Start(weights=tmp_path / "narrow.safetensors"))

@@ -5,8 +5,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from zsm.engine.network import NetworkConfig
-from zsm.export.model import Network
+from zsm.export.model import Network, NetworkConfig
 from zsm.training.losses import LrSynthesis, Objective, charbonnier, cyclic
 
 GENTLE = NetworkConfig(width=4, extraction_blocks=1, reconstruction_blocks=1, deformable_groups=2)

@@ -2,7 +2,8 @@ import math
 
 import pytest
 
-from zsm.training.schedule import Schedule, ScheduleError
+from zsm.errors import ArgumentError
+from zsm.training.schedule import Schedule
 
 
 def test_the_rate_follows_half_a_cosine_between_its_ends() -> None:
@@ -44,5 +45,5 @@ def test_in_minutes_it_follows_the_time() -> None:
     ],
 )
 def test_what_no_run_can_follow_is_refused(values: dict[str, float], named: str) -> None:
-    with pytest.raises(ScheduleError, match=named):
+    with pytest.raises(ArgumentError, match=named):
         Schedule(**values)  # type: ignore[arg-type]

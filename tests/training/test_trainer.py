@@ -12,9 +12,9 @@ from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tests.training.moving import gliding
 
-from zsm.engine.network import NetworkConfig
+from zsm.errors import TrainingError
 from zsm.evaluation import bicubic
-from zsm.export.model import Network, checkpoint
+from zsm.export.model import Network, NetworkConfig, checkpoint
 from zsm.training import initial
 from zsm.training.config import Start, TrainingConfig
 from zsm.training.data import ImageSeptuplets, to_tensor
@@ -22,7 +22,7 @@ from zsm.training.distributed import Processes
 from zsm.training.losses import Objective
 from zsm.training.schedule import Schedule
 from zsm.training.sources import Sources
-from zsm.training.trainer import Trainer, TrainingError
+from zsm.training.trainer import Trainer
 
 STEPS = 24
 RUN = f"""

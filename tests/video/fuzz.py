@@ -17,7 +17,8 @@ from typing import Any
 
 import av
 
-from zsm.runtime.video import Encoding, Options, VideoError, open_source, read_frames, restore_to_file
+from zsm.errors import VideoError
+from zsm.runtime.video import Encoding, Options, open_source, read_frames, restore_to_file
 
 LIMIT = 3 * 2**30
 SECONDS = 20

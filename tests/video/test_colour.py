@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from tests.video.conftest import restore
 
-from zsm.runtime.video import Encoding, Options, VideoError, open_source, restore_to_file
+from zsm.errors import VideoError
+from zsm.runtime.video import Encoding, Options, open_source, restore_to_file
 from zsm.runtime.video.colour import BT601, BT709, BT2020, RGB, Colour, from_rgb, to_rgb
 
 Ffmpeg = Callable[..., bytes]

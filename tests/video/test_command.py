@@ -17,10 +17,10 @@ import pytest
 from tests.video.conftest import restore
 
 from zsm.cli import main
+from zsm.errors import VideoError
 from zsm.runtime.video import (
     Encoding,
     Options,
-    VideoError,
     find_jobs,
     images,
     open_pipe,

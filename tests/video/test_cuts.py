@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from tests.video.conftest import Pixels, restore
 
-from zsm.runtime.video import Encoding, Options, Summary, VideoError, open_source, read_frames, restore_to_file
+from zsm.errors import VideoError
+from zsm.runtime.video import Encoding, Options, Summary, open_source, read_frames, restore_to_file
 from zsm.runtime.video.cuts import CutDetector, read_file
 
 Ffmpeg = Callable[..., bytes]

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 from tests.video.conftest import restore
 
-from zsm.runtime.video import Encoding, Options, Summary, VideoError, open_source, read_frames, restore_to_file
+from zsm.errors import VideoError
+from zsm.runtime.video import Encoding, Options, Summary, open_source, read_frames, restore_to_file
 
 Ffmpeg = Callable[..., bytes]
 

@@ -8,7 +8,8 @@ import pytest
 from tests.video.conftest import restore
 
 from zsm.cli import main
-from zsm.runtime.video import Encoding, Options, VideoError, open_source, restore_to_file
+from zsm.errors import VideoError
+from zsm.runtime.video import Encoding, Options, open_source, restore_to_file
 
 Ffmpeg = Callable[..., bytes]
 

@@ -19,15 +19,8 @@ import pytest
 from tests.video.conftest import Pixels, restore
 
 from zsm.cli import main
-from zsm.runtime.video import (
-    Encoding,
-    Options,
-    StoppedError,
-    VideoError,
-    open_source,
-    read_frames,
-    restore_to_file,
-)
+from zsm.errors import StoppedError, VideoError
+from zsm.runtime.video import Encoding, Options, open_source, read_frames, restore_to_file
 
 Ffmpeg = Callable[..., bytes]
 FAST = Encoding(preset="ultrafast")

@@ -12,12 +12,12 @@ import av
 import pytest
 from tests.video.conftest import restore
 
+from zsm.errors import VideoError
 from zsm.runtime.video import (
     Encoding,
     Excerpt,
     Options,
     Summary,
-    VideoError,
     open_source,
     read_frames,
     restore_to_file,

@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from zsm.runtime.video import VideoError, timing
+from zsm.errors import VideoError
+from zsm.runtime.video import timestamps as timing
 
 increasing = st.lists(st.integers(1, 10**6), min_size=1, max_size=50).map(
     lambda steps: [sum(steps[: i + 1]) for i in range(len(steps))]

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from zsm.runtime import plan
-from zsm.runtime.video.workspace import restart
+from zsm.runtime.video.resume import restart
 
 
 def origins(frames: int, window: int, overlap: int, cuts: list[int]) -> dict[int, tuple[int, int]]:

@@ -24,8 +24,8 @@ def execute(args: argparse.Namespace) -> int:
     import json
 
     from zsm.engine import Runtime
-    from zsm.engine.bench import measure
-    from zsm.engine.sizes import Size
+    from zsm.engine.bundle.shapes import Size
+    from zsm.engine.diagnose.bench import measure
 
     if args.profile:
         return _profile(args)
@@ -55,8 +55,8 @@ def _profile(args: argparse.Namespace) -> int:
     from itertools import groupby
 
     from zsm.engine import Bundle
-    from zsm.engine.profile import profile
-    from zsm.engine.sizes import Size
+    from zsm.engine.bundle.shapes import Size
+    from zsm.engine.diagnose.profile import profile
 
     times = profile(Bundle(args.bundle), args.device, args.backend, Size.parse(args.size))
     if args.json:

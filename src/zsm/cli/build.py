@@ -7,8 +7,10 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from zsm.errors import ArgumentError
+
 if TYPE_CHECKING:
-    from zsm.engine.shapes import SizeRange
+    from zsm.engine.bundle.shapes import SizeRange
 
 SUMMARY = "build TensorRT engines"
 
@@ -34,8 +36,8 @@ def execute(args: argparse.Namespace) -> int:
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
     from zsm.engine import Bundle
-    from zsm.engine.build import BuildOptions, build_engines
-    from zsm.engine.progress import Progress as Step
+    from zsm.engine.backends.tensorrt.build import BuildOptions, build_engines
+    from zsm.engine.backends.tensorrt.progress import Progress as Step
 
     options = BuildOptions(sizes=_sizes(args), workspace=args.workspace, tf32=args.tf32)
     text = TextColumn("{task.percentage:.0f}%  {task.description}")
@@ -59,15 +61,13 @@ def execute(args: argparse.Namespace) -> int:
 
 
 def _sizes(args: argparse.Namespace) -> "SizeRange":
-    from zsm.engine.build import BuildError
-    from zsm.engine.shapes import SizeRange
-    from zsm.engine.sizes import Size
+    from zsm.engine.bundle.shapes import Size, SizeRange
 
     ends = (args.min, args.opt, args.max)
     if args.size and not any(ends):
         return SizeRange.only(Size.parse(args.size))
     if args.size or not all(ends):
-        raise BuildError("give either --size WxH, or all of --min, --opt and --max")
+        raise ArgumentError("give either --size WxH, or all of --min, --opt and --max")
     low, best, high = map(Size.parse, ends)
     return SizeRange(min=low, opt=best, max=high)
 

@@ -26,7 +26,7 @@ def _list(*, as_json: bool) -> int:
     from rich.console import Console
     from rich.table import Table
 
-    from zsm.engine.engine_cache import EngineCache
+    from zsm.engine.backends.tensorrt.cache import EngineCache
 
     cache = EngineCache()
     entries = cache.entries()
@@ -53,7 +53,7 @@ def _list(*, as_json: bool) -> int:
 
 
 def _clear() -> int:
-    from zsm.engine.engine_cache import EngineCache
+    from zsm.engine.backends.tensorrt.cache import EngineCache
 
     cleared = EngineCache().clear()
     print(f"deleted {cleared.files} engines, {cleared.bytes / 2**20:.1f} MiB with the timing caches")

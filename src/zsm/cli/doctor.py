@@ -22,7 +22,7 @@ def execute(args: argparse.Namespace) -> int:
     from rich.markup import escape
     from rich.table import Table
 
-    from zsm.engine.doctor import examine
+    from zsm.doctor import examine
 
     checks = examine()
     failed = [check for check in checks if check.needed and not check.works]

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from zsm.cli.options import add_runtime_options, runtime_options
+from zsm.errors import DataError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -101,10 +102,10 @@ def _protocol(args: argparse.Namespace) -> "scoring.Protocol":
 
 
 def _systems(args: argparse.Namespace, stack: ExitStack) -> dict[str, "scoring.System"]:
-    from zsm.evaluation import scoring, systems
+    from zsm.evaluation import systems
 
     if args.bundle is None and not args.predictions:
-        raise scoring.ScoringError("nothing to score: give a BUNDLE, or --predictions DIR")
+        raise DataError("nothing to score: give a BUNDLE, or --predictions DIR")
     found = {systems.BASELINE: systems.baseline()}
     found |= {path.resolve().name: systems.predictions(path) for path in args.predictions}
     if args.bundle is not None:
@@ -113,7 +114,7 @@ def _systems(args: argparse.Namespace, stack: ExitStack) -> dict[str, "scoring.S
         runtime = engine.Runtime(args.bundle, **runtime_options(args))
         found[args.bundle.resolve().name] = systems.bundle(stack.enter_context(runtime))
     if len(found) != 1 + len(args.predictions) + (args.bundle is not None):
-        raise scoring.ScoringError("two systems have the same name: rename a folder of predictions")
+        raise DataError("two systems have the same name: rename a folder of predictions")
     return found
 
 

@@ -22,7 +22,7 @@ def execute(args: argparse.Namespace) -> int:
     from rich.console import Console
 
     from zsm.cli.tables import stage_table
-    from zsm.engine.sizes import Size
+    from zsm.engine.bundle.shapes import Size
     from zsm.export import export_weights
 
     size = Size.parse(args.size)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from zsm.engine import Bundle
-    from zsm.engine.sizes import Size
+    from zsm.engine.bundle.shapes import Size
 
 SUMMARY = "say what a bundle is"
 
@@ -29,7 +29,7 @@ def execute(args: argparse.Namespace) -> int:
 
     from zsm.cli.tables import stage_table
     from zsm.engine import Bundle
-    from zsm.engine.sizes import Size
+    from zsm.engine.bundle.shapes import Size
 
     size = Size.parse(args.size)
     bundle = Bundle(args.bundle)
@@ -54,8 +54,8 @@ def execute(args: argparse.Namespace) -> int:
 
 
 def _print_trtexec(bundle: "Bundle", size: "Size") -> int:
-    from zsm.engine.shapes import SizeRange
-    from zsm.engine.trtexec import commands
+    from zsm.engine.backends.tensorrt.trtexec import commands
+    from zsm.engine.bundle.shapes import SizeRange
 
     for command in commands(bundle, SizeRange.only(size)).values():
         print(command)

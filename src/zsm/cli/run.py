@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zsm.cli.options import add_runtime_options, runtime_options
-from zsm.errors import Error
+from zsm.errors import Error, VideoError
 
 if TYPE_CHECKING:
     from zsm import engine
@@ -135,7 +135,7 @@ def _jobs(args: argparse.Namespace) -> list[tuple[Any, Any]]:
 def _options(args: argparse.Namespace) -> "video.Options":
     from zsm.engine import Bundle
     from zsm.runtime import video
-    from zsm.runtime.video import timing
+    from zsm.runtime.video import timestamps as timing
 
     return video.Options(
         window=args.window,
@@ -196,8 +196,7 @@ def _explained(what: str) -> Iterator[None]:
     """Tell in a message what the system or FFmpeg refuses."""
     from av import FFmpegError
 
-    from zsm.runtime.video import VideoError
-    from zsm.runtime.video.reader import message
+    from zsm.runtime.video.source import message
 
     try:
         yield

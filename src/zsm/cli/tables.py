@@ -3,7 +3,7 @@
 from rich.table import Table
 
 from zsm.engine import Manifest
-from zsm.engine.sizes import Size
+from zsm.engine.bundle.shapes import Size
 
 
 def stage_table(manifest: Manifest, size: Size) -> Table:

@@ -31,9 +31,9 @@ def execute(args: argparse.Namespace) -> int:
     from rich.console import Console
 
     from zsm.engine import Bundle
-    from zsm.engine.locate import locate
-    from zsm.engine.sizes import Size
-    from zsm.engine.verify import verify
+    from zsm.engine.bundle.shapes import Size
+    from zsm.engine.diagnose.locate import locate
+    from zsm.engine.diagnose.verify import verify
 
     bundle, size = Bundle(args.bundle), Size.parse(args.size)
     results = []

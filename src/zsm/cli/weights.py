@@ -23,7 +23,7 @@ def execute(args: argparse.Namespace) -> int:
     from rich.console import Console
     from rich.progress import DownloadColumn, Progress, TimeRemainingColumn
 
-    from zsm.export import weights
+    from zsm.export import released as weights
 
     console = Console(stderr=True)
     with Progress(*Progress.get_default_columns()[:2], DownloadColumn(), TimeRemainingColumn(), console=console) as bar:

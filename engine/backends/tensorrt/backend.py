@@ -1,0 +1,198 @@
+"""Stages on TensorRT: engines from the cache, one block of memory for the activations of all of them."""
+
+import logging
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from numpy.typing import DTypeLike
+
+from zsm.engine.backends.gpu.backend import DeviceBackend
+from zsm.engine.backends.gpu.cuda import Gpu
+from zsm.engine.backends.gpu.device import Stream, Tensor
+from zsm.engine.backends.tensorrt import bindings as library
+from zsm.engine.backends.tensorrt.build import BuildOptions, build_missing, engine_key, engine_stages
+from zsm.engine.backends.tensorrt.cache import EngineCache, EngineKey
+from zsm.engine.backends.tensorrt.progress import Progress
+from zsm.engine.bundle.manifest import Bundle
+from zsm.engine.bundle.shapes import Size, SizeRange
+from zsm.engine.devices import Place
+from zsm.errors import BackendError
+
+log = logging.getLogger("zsm")
+
+SAY_EVERY = 30.0
+"""Seconds between messages while engines are built."""
+
+
+def open_bundle(bundle: Bundle, where: Place) -> DeviceBackend:
+    """Open a bundle on a GPU. Engines are loaded, or built, when the size of frames is known."""
+    library.tensorrt()
+    gpu = Gpu(where.device.index)
+    stream = gpu.stream(where.cuda_stream)
+    return DeviceBackend(
+        bundle.manifest, gpu, stream, Engines(bundle, gpu, where.build), callers=where.cuda_stream is not None
+    )
+
+
+def best(keys: list[EngineKey], size: Size) -> EngineKey | None:
+    """Of engines, newest first, the one for frames of a size: that of the narrowest range, then the newest."""
+    ranges = [(SizeRange.from_dict(key.sizes), key) for key in keys]
+    fitting = [(sizes.max.pixels - sizes.min.pixels, key) for sizes, key in ranges if size in sizes]
+    return min(fitting, key=lambda each: each[0])[1] if fitting else None
+
+
+class Engines:
+    """A bundle's engines on one GPU."""
+
+    uint16 = False
+
+    def __init__(self, bundle: Bundle, gpu: Gpu, build: bool, *, recordable: bool = True) -> None:
+        """`recordable`: whether CUDA graphs are made of what stages do; a profiler sees no layers in them."""
+        self.recordable = recordable
+        self._bundle = bundle
+        self._gpu = gpu
+        self._build = build
+        self._cache = EngineCache()
+        self._runtime = library.tensorrt().Runtime(library.logger())
+        self._engines: dict[str, Any] = {}
+        self._stages: dict[tuple[str, Size], TensorRtStage] = {}
+        self._memory = (0, 0)
+        self._used: dict[str, dict[str, Any]] = {}
+
+    def load(self, size: Size) -> "dict[str, TensorRtStage]":
+        """The stages for frames of a size; raises BackendError that names the command if engines are missing."""
+        found = self._find(size)
+        if self._build and None in found.values():
+            log.warning("building TensorRT engines for %s on %s: this takes minutes, once", size, self._gpu.name)
+            build_missing(self._bundle, self._gpu, BuildOptions(sizes=SizeRange.only(size)), _Saying())
+            found = self._find(size)
+        missing = [stage for stage, executable in found.items() if executable is None]
+        if missing:
+            raise BackendError(
+                f"there is no TensorRT engine of {', '.join(missing)} for {size} on {self._gpu.name}; "
+                f"run: zsm build {self._bundle.path} --device cuda:{self._gpu.index} --size {size}"
+            )
+        self._share_memory()
+        return {stage: executable for stage, executable in found.items() if executable is not None}
+
+    def describe(self) -> dict[str, Any]:
+        """What executes, and the sizes and options of the engines loaded last."""
+        return {
+            "backend": "tensorrt",
+            "version": library.tensorrt().__version__,
+            "device": f"cuda:{self._gpu.index}",
+            "gpu": self._gpu.name,
+            "driver": self._gpu.driver,
+            "cuda": self._gpu.cuda,
+            "engines": self._used,
+        }
+
+    def close(self) -> None:
+        """Give the engines and their memory back."""
+        self._stages.clear()
+        self._engines.clear()
+        if self._memory[0]:
+            self._gpu.free(self._memory[0])
+
+    def _find(self, size: Size) -> dict[str, "TensorRtStage | None"]:
+        found: dict[str, TensorRtStage | None] = {}
+        for stage in engine_stages(self._bundle.manifest):
+            asked = engine_key(self._bundle, stage, self._gpu, BuildOptions(sizes=SizeRange.only(size)))
+            key = best(self._cache.similar(asked), size)
+            found[stage] = None if key is None else self._open(key, size)
+        return found
+
+    def _open(self, key: EngineKey, size: Size) -> "TensorRtStage | None":
+        """The stage for one size: a graph may no longer be replayed when its context has seen another shape."""
+        self._used[key.stage] = {"sizes": key.sizes, **key.options}
+        if key.digest not in self._engines:
+            content = self._cache.find(key)
+            if content is None:
+                return None
+            engine = self._runtime.deserialize_cuda_engine(content)
+            if engine is None:
+                raise library.failure(f"TensorRT can't load the engine of stage {key.stage}")
+            self._engines[key.digest] = engine
+        if (key.digest, size) not in self._stages:
+            self._stages[key.digest, size] = TensorRtStage(key.stage, self._engines[key.digest])
+        return self._stages[key.digest, size]
+
+    def _share_memory(self) -> None:
+        """Give all stages the same memory for activations: they run one after the other."""
+        address, size = self._memory
+        needed = max(1, *(stage.memory for stage in self._stages.values()))
+        if needed > size:
+            self._memory = (self._gpu.allocate(needed), needed)
+        for stage in self._stages.values():
+            stage.use_memory(*self._memory)
+        if needed > size and address:
+            self._gpu.free(address)
+
+
+class TensorRtStage:
+    """A stage's engine, ready to execute."""
+
+    def __init__(self, name: str, engine: Any) -> None:
+        trt = library.tensorrt()
+        self._name = name
+        self._engine = engine
+        self._context = engine.create_execution_context(trt.ExecutionContextAllocationStrategy.USER_MANAGED)
+        if self._context is None:
+            raise library.failure(f"TensorRT can't prepare stage {name}")
+        names = [engine.get_tensor_name(i) for i in range(engine.num_io_tensors)]
+        outputs = [name for name in names if engine.get_tensor_mode(name) == trt.TensorIOMode.OUTPUT]
+        self._types = {name: trt.nptype(engine.get_tensor_dtype(name)) for name in outputs}
+        self.memory = int(engine.device_memory_size_v2)
+
+    def use_memory(self, address: int, size: int) -> None:
+        """Compute in this memory."""
+        self._context.set_device_memory(address, size)
+
+    def bind(self, inputs: Mapping[str, Tensor]) -> dict[str, tuple[tuple[int, ...], DTypeLike]]:
+        """Set the inputs; the outputs' shapes and types."""
+        for name, tensor in inputs.items():
+            shaped = self._context.set_input_shape(name, tensor.shape)
+            if not (shaped and self._context.set_tensor_address(name, tensor.address)):
+                raise library.failure(f"stage {self._name} doesn't take {name} of shape {tensor.shape}")
+        missing = self._context.infer_shapes()
+        if missing:
+            raise library.failure(f"stage {self._name} lacks {', '.join(missing)}")
+        return {name: (tuple(self._context.get_tensor_shape(name)), kind) for name, kind in self._types.items()}
+
+    def enqueue(self, outputs: Mapping[str, Tensor], stream: Stream) -> None:
+        """Execute on the stream."""
+        for name, tensor in outputs.items():
+            self._context.set_tensor_address(name, tensor.address)
+        if not self._context.execute_async_v3(stream.handle):
+            raise library.failure(f"stage {self._name} failed")
+
+    def profile(self, spent: dict[str, float]) -> None:
+        """From now on, add up each layer's milliseconds; every execution takes longer."""
+        trt = library.tensorrt()
+
+        class Profiler(trt.IProfiler):  # type: ignore[misc, name-defined]
+            """Called by TensorRT after each execution."""
+
+            def __init__(self) -> None:
+                trt.IProfiler.__init__(self)
+
+            def report_layer_time(self, layer_name: str, ms: float) -> None:
+                spent[layer_name] = spent.get(layer_name, 0.0) + ms
+
+        self._profiler = Profiler()
+        self._context.profiler = self._profiler
+
+
+class _Saying:
+    """Tells of a build's progress in the log, now and then."""
+
+    def __init__(self) -> None:
+        self._next = time.monotonic() + SAY_EVERY
+
+    def __call__(self, progress: Progress) -> None:
+        if time.monotonic() < self._next:
+            return
+        self._next = time.monotonic() + SAY_EVERY
+        left = "" if progress.remaining is None else f", about {progress.remaining / 60:.0f} minutes to go"
+        log.warning("building stage %s, %.0f%% of all%s", progress.stage, 100 * progress.fraction, left)

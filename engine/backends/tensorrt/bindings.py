@@ -1,0 +1,82 @@
+"""TensorRT's Python bindings: found, their version checked, and logging where zsm logs."""
+
+import hashlib
+import importlib
+import logging
+from collections import deque
+from functools import cache
+from typing import Any
+
+from zsm.errors import BackendError
+from zsm.plugins import load
+from zsm.plugins.operator import NAME
+
+OLDEST = (10, 1)
+MAJORS = (10, 11)
+ADVICE = "install 10.1 to 11 (pip install tensorrt); to run a bundle without TensorRT, give --backend onnxruntime"
+
+log = logging.getLogger("zsm.tensorrt")
+
+errors: deque[str] = deque(maxlen=5)
+"""The last errors that TensorRT logged: its functions return nothing else."""
+
+
+@cache
+def tensorrt() -> Any:
+    """The bindings; raises BackendError that says what to install."""
+    try:
+        module = importlib.import_module("tensorrt")
+    except ImportError as error:
+        raise BackendError(f"TensorRT can't be imported ({error}); {ADVICE}") from error
+    check_version(module.__version__)
+    return module
+
+
+def check_version(version: str) -> None:
+    """Raise BackendError unless this is a TensorRT that is known to work."""
+    major, minor = (int(part) for part in version.split(".")[:2])
+    if (major, minor) < OLDEST or major not in MAJORS:
+        raise BackendError(f"TensorRT {version} isn't supported; {ADVICE}")
+
+
+@cache
+def logger() -> Any:
+    """What TensorRT logs through."""
+    trt = tensorrt()
+    levels = {
+        trt.ILogger.INTERNAL_ERROR: logging.ERROR,
+        trt.ILogger.ERROR: logging.ERROR,
+        trt.ILogger.WARNING: logging.INFO,  # of which TensorRT has many that nobody can act on
+        trt.ILogger.INFO: logging.DEBUG,
+        trt.ILogger.VERBOSE: logging.DEBUG,
+    }
+
+    class Logger(trt.ILogger):  # type: ignore[misc, name-defined]
+        """Hands TensorRT's messages on."""
+
+        def __init__(self) -> None:
+            trt.ILogger.__init__(self)
+
+        def log(self, severity: Any, message: str) -> None:
+            """Called by TensorRT, from any of its threads."""
+            level = levels.get(severity, logging.DEBUG)
+            if level >= logging.ERROR:
+                errors.append(message)
+            if severity != trt.ILogger.VERBOSE or log.isEnabledFor(logging.DEBUG):
+                log.log(level, "%s", message)
+
+    return Logger()
+
+
+def failure(what: str) -> BackendError:
+    """An error that ends with TensorRT's own last words."""
+    said = "; ".join(errors) or "it didn't say why"
+    errors.clear()
+    return BackendError(f"{what}: {said}")
+
+
+def plugin(graph: bytes) -> str:
+    """Register the plugin if a graph needs it; the SHA-256 of its library, or nothing if it isn't needed."""
+    if NAME.encode() not in graph:
+        return ""
+    return hashlib.sha256(load(tensorrt()).read_bytes()).hexdigest()

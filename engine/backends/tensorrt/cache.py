@@ -1,0 +1,225 @@
+"""Compiled engines on disk: found by all that they depend on, built once, never used when damaged."""
+
+import hashlib
+import json
+import logging
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from zsm.errors import CacheError
+from zsm.files import cache_folder, write_atomically
+
+log = logging.getLogger("zsm")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineKey:
+    """All that an engine depends on. When anything of it changes, another engine is needed."""
+
+    stage: str
+    graph: str
+    """SHA-256 of the graph that the builder is given."""
+    precision: str
+    sizes: Mapping[str, str]
+    """The LR sizes `min`, `opt` and `max`, from which all shapes follow."""
+    gpu: str
+    capability: str
+    driver: str
+    cuda: str
+    tensorrt: str
+    plugin: str
+    """Build id of the plugin library; empty for a stage that doesn't need it."""
+    options: Mapping[str, Any]
+
+    @property
+    def digest(self) -> str:
+        """The key in 24 hexadecimal digits; the names of its files begin with it."""
+        text = json.dumps(asdict(self), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:24]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """An engine in the cache."""
+
+    digest: str
+    key: Mapping[str, Any]
+    bytes: int
+    built: float
+    """Seconds since the epoch."""
+    seconds: float
+    """How long building it took."""
+    sound: bool
+    """Whether the file is what was written."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cleared:
+    """What `EngineCache.clear` did."""
+
+    files: int
+    bytes: int
+    in_use: tuple[str, ...]
+    """Digests of engines that another process is building just now; they stay."""
+
+
+class EngineCache:
+    """Engines in a cache folder: `<digest>.engine` is TensorRT's own file, `<digest>.json` says what it is.
+
+    The second is written last, holds the first one's SHA-256, and both get their names only when complete: what a
+    killed process leaves is not taken for an engine.
+    """
+
+    def __init__(self, folder: Path | None = None) -> None:
+        self.folder = (folder or cache_folder()) / "engines"
+        self.timing_folder = self.folder.with_name("timing")
+
+    def find(self, key: EngineKey) -> bytes | None:
+        """The engine, or None if there is none or it is damaged (the log says so)."""
+        found = self._read(key.digest)
+        if found is None:
+            return None
+        said, content = found
+        if said.get("key") == _plain(key) and said.get("sha256") == hashlib.sha256(content).hexdigest():
+            return content
+        log.warning("%s is damaged and won't be used", self._engine(key.digest))
+        return None
+
+    def similar(self, key: EngineKey) -> list[EngineKey]:
+        """The keys in the cache that differ from this one in sizes and options at most, newest first."""
+        wanted = {**_plain(key), "sizes": None, "options": None}
+        found = []
+        for description in self.folder.glob("*.json"):
+            said = self._describe(description)
+            if {**said.get("key", {}), "sizes": None, "options": None} == wanted:
+                found.append((said["built"], EngineKey(**said["key"])))
+        return [key for _, key in sorted(found, key=lambda each: -each[0])]
+
+    def find_or_build(self, key: EngineKey, build: Callable[[], bytes]) -> bytes:
+        """The engine; if there is none, `build` makes it. Other processes that need it wait meanwhile."""
+        if (content := self.find(key)) is not None:
+            return content
+        with self._locked(key.digest, key.stage):
+            if (content := self.find(key)) is not None:
+                return content
+            begin = time.monotonic()
+            content = build()
+            self._write(key, content, time.monotonic() - begin)
+            return content
+
+    def timing_file(self, gpu: str, capability: str, tensorrt: str) -> Path:
+        """Where TensorRT's measurements of kernels on such a GPU are kept: they make later builds faster."""
+        name = "".join(c if c.isalnum() else "-" for c in f"{gpu}-{capability}-{tensorrt}")
+        return self.timing_folder / f"{name}.cache"
+
+    def entries(self) -> list[Entry]:
+        """All engines, newest first."""
+        digests = [file.stem for file in self.folder.glob("*.json")]
+        found = [entry for digest in digests if (entry := self._entry(digest)) is not None]
+        return sorted(found, key=lambda entry: -entry.built)
+
+    def clear(self) -> Cleared:
+        """Delete every engine, except those that are being built, and what was measured for building them."""
+        files = size = 0
+        in_use = []
+        for file in self.timing_folder.glob("*"):
+            size += file.stat().st_size
+            file.unlink()
+        for digest in {file.name.partition(".")[0] for file in self.folder.glob("*") if file.is_file()}:
+            try:
+                with self._lock(digest).acquire(timeout=0):
+                    for file in self.folder.glob(f"{digest}.*"):
+                        files, size = files + (file.suffix == ".engine"), size + file.stat().st_size
+                        file.unlink()
+            except Timeout:
+                in_use.append(digest)
+        return Cleared(files=files, bytes=size, in_use=tuple(in_use))
+
+    @contextmanager
+    def _locked(self, digest: str, stage: str) -> Iterator[None]:
+        """Hold the engine's lock; the system lets go of it should this process die."""
+        _make(self.folder)
+        lock = self._lock(digest)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            log.info("another process is building the engine of stage %s; waiting for it", stage)
+            lock.acquire()
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def _lock(self, digest: str) -> FileLock:
+        return FileLock(self.folder / f"{digest}.lock")
+
+    def _engine(self, digest: str) -> Path:
+        return self.folder / f"{digest}.engine"
+
+    def _read(self, digest: str) -> tuple[dict[str, Any], bytes] | None:
+        description = self.folder / f"{digest}.json"
+        try:
+            return self._describe(description), self._engine(digest).read_bytes()
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except OSError as error:
+            raise CacheError(f"{description} can't be read: {error}; see zsm cache clear") from error
+
+    def _describe(self, description: Path) -> dict[str, Any]:
+        try:
+            said = json.loads(description.read_text("utf-8"))
+        except ValueError:
+            return {}
+        return said if isinstance(said, dict) else {}
+
+    def _write(self, key: EngineKey, content: bytes, seconds: float) -> None:
+        said = {
+            "key": _plain(key),
+            "sha256": hashlib.sha256(content).hexdigest(),
+            "built": time.time(),
+            "seconds": seconds,
+        }
+        for unfinished in self.folder.glob(f"{key.digest}.*.part"):
+            unfinished.unlink(missing_ok=True)
+        write(self._engine(key.digest), content)
+        write(self.folder / f"{key.digest}.json", json.dumps(said, indent=1).encode())
+
+    def _entry(self, digest: str) -> Entry | None:
+        found = self._read(digest)
+        if found is None:
+            return None
+        said, content = found
+        return Entry(
+            digest=digest,
+            key=said.get("key", {}),
+            bytes=len(content),
+            built=said.get("built", 0.0),
+            seconds=said.get("seconds", 0.0),
+            sound=said.get("sha256") == hashlib.sha256(content).hexdigest(),
+        )
+
+
+def write(file: Path, content: bytes) -> None:
+    """Write a file of the cache atomically; raises CacheError."""
+    try:
+        write_atomically(file, content)
+    except OSError as error:
+        raise CacheError(f"{file} can't be written: {error}; free some space, or set ZSM_CACHE") from error
+
+
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise CacheError(f"the cache folder {folder} can't be made: {error}; set ZSM_CACHE to another") from error
+
+
+def _plain(key: EngineKey) -> Any:
+    """As JSON gives it back: tuples as lists."""
+    return json.loads(json.dumps(asdict(key)))

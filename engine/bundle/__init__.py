@@ -1,0 +1,1 @@
+"""The bundle on disk: a manifest and one ONNX graph per stage."""

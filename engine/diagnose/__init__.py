@@ -1,0 +1,1 @@
+"""Measuring and checking a bundle on this machine."""

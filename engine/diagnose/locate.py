@@ -1,0 +1,101 @@
+"""Which layer of a stage is the first to compute something else on a device: every layer's output, side by side.
+
+Polygraphy runs the graphs, with each layer's output made an output of the graph. Layers can't be fused then, so that a
+difference which only fusion makes isn't found.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from zsm.engine.bundle.manifest import Bundle
+from zsm.engine.devices import Device
+from zsm.engine.diagnose.verify import LIMITS, Comparison, compare
+from zsm.errors import BackendError
+from zsm.plugins.operator import make_portable
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layer:
+    """A node of a stage's graph, and how its output differs."""
+
+    name: str
+    operation: str
+    comparison: Comparison
+
+
+def locate(bundle: Bundle, stage: str, inputs: Mapping[str, Array], device: str, backend: str) -> Layer | None:
+    """The first layer of a stage, in the order of the graph, whose output differs; None if none does.
+
+    `backend` is `onnxruntime` or `tensorrt`. Raises BackendError without polygraphy, or if the backend can't run it.
+    """
+    model = onnx.load_from_string(bundle.read(stage))
+    where = Device.parse(device)
+    expected = _onnxruntime(model, inputs, "CPUExecutionProvider", {})
+    if backend == "tensorrt":
+        found = _tensorrt(model, inputs)
+    elif where.kind == "cuda":
+        found = _onnxruntime(model, inputs, "CUDAExecutionProvider", {"device_id": str(where.index), "use_tf32": "0"})
+    else:
+        found = _onnxruntime(model, inputs, "CPUExecutionProvider", {})
+    return first_difference(model, expected, found, LIMITS[bundle.manifest.precision])
+
+
+def first_difference(
+    model: onnx.ModelProto, expected: Mapping[str, Array], found: Mapping[str, Array], limit: float
+) -> Layer | None:
+    """The first node whose outputs differ, of those that both have."""
+    for node in model.graph.node:
+        for name in node.output:
+            if name in expected and name in found:
+                comparison = compare(name, np.asarray(expected[name]), np.asarray(found[name]), limit)
+                if not comparison.works:
+                    return Layer(name=node.name or name, operation=node.op_type, comparison=comparison)
+    return None
+
+
+def _marked(model: onnx.ModelProto) -> Any:
+    """The model with every layer's output as an output."""
+    try:
+        from polygraphy import constants
+        from polygraphy.backend.onnx import BytesFromOnnx, ModifyOutputs
+    except ImportError as error:
+        raise BackendError(f"finding a layer needs polygraphy ({error}); pip install polygraphy") from error
+    return BytesFromOnnx(ModifyOutputs(model, outputs=constants.MARK_ALL, copy=True))
+
+
+def _onnxruntime(
+    model: onnx.ModelProto, inputs: Mapping[str, Array], provider: str, settings: dict[str, str]
+) -> dict[str, Array]:
+    marked = _marked(make_portable(model))
+    from polygraphy.backend.onnxrt import OnnxrtRunner, SessionFromOnnx
+
+    with OnnxrtRunner(SessionFromOnnx(marked, providers=[(provider, settings)])) as runner:
+        outputs: dict[str, Array] = runner.infer(dict(inputs))
+    return outputs
+
+
+def _tensorrt(model: onnx.ModelProto, inputs: Mapping[str, Array]) -> dict[str, Array]:
+    from zsm.engine.backends.tensorrt import bindings as library
+
+    library.plugin(model.SerializeToString())
+    stripped = onnx.ModelProto()
+    stripped.CopyFrom(model)
+    del stripped.functions[:]
+    marked = _marked(stripped)
+    from polygraphy.backend.trt import CreateConfig, EngineFromNetwork, NetworkFromOnnxBytes, Profile, TrtRunner
+
+    profile = Profile()
+    for name, array in inputs.items():
+        values = tuple(array) if array.dtype == np.int64 else array.shape
+        profile.add(name, min=values, opt=values, max=values)
+    network = NetworkFromOnnxBytes(marked, strongly_typed=True)
+    with TrtRunner(EngineFromNetwork(network, CreateConfig(tf32=False, profiles=[profile]))) as runner:
+        outputs = runner.infer(dict(inputs), copy_outputs_to_host=True)
+    return {name: np.asarray(value) for name, value in outputs.items()}

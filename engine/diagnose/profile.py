@@ -1,0 +1,108 @@
+"""Where the time goes within stages: every layer's share, as the inference library itself measures it."""
+
+import json
+import tempfile
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+from numpy.typing import NDArray
+
+from zsm.engine.backends import choose_backend
+from zsm.engine.bundle.manifest import Bundle
+from zsm.engine.bundle.shapes import Size, holds_size, input_shapes
+from zsm.engine.devices import Device
+from zsm.errors import BackendError
+from zsm.plugins import onnxruntime_library
+
+REPEATS = 10
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerTime:
+    """A layer of a stage, and how long one execution takes."""
+
+    stage: str
+    layer: str
+    operation: str
+    """As ONNX names it; empty where the library doesn't say, as TensorRT, which fuses layers."""
+    milliseconds: float
+
+
+def profile(bundle: Bundle, device: str, backend: str, size: Size) -> list[LayerTime]:
+    """Every layer of every stage on random inputs, the slowest of each stage first.
+
+    Raises BackendError for ONNX Runtime on a GPU, which measures how long launching takes, not executing.
+    """
+    where = Device.parse(device)
+    name, _ = choose_backend(where, backend)
+    if name == "tensorrt":
+        times = _tensorrt(bundle, where, size)
+    elif where.kind == "cuda":
+        raise BackendError(
+            "ONNX Runtime doesn't measure what a GPU executes; give --backend tensorrt, or trace with nsys "
+            "(docs/profiling.md)"
+        )
+    else:
+        times = _onnxruntime(bundle, size)
+    order = {stage: number for number, stage in enumerate(bundle.manifest.stages)}
+    return sorted(times, key=lambda each: (order[each.stage], -each.milliseconds))
+
+
+def _inputs(bundle: Bundle, stage: str, size: Size) -> dict[str, NDArray[Any]]:
+    chance = np.random.default_rng(0)
+    shapes = input_shapes(bundle.manifest, stage, size)
+    return {
+        tensor.name: np.array(shapes[tensor.name], np.int64)
+        if holds_size(tensor)
+        else chance.random(shapes[tensor.name], np.float32).astype(tensor.dtype)
+        for tensor in bundle.manifest.stages[stage].inputs
+    }
+
+
+def _onnxruntime(bundle: Bundle, size: Size) -> Iterator[LayerTime]:
+    from zsm.engine.backends.onnxruntime import CPU, open_session
+
+    for stage in bundle.manifest.stages:
+        with tempfile.TemporaryDirectory() as folder:
+            options = ort.SessionOptions()
+            options.enable_profiling = True
+            options.profile_file_prefix = str(Path(folder) / "profile")
+            session = open_session(bundle, stage, options, onnxruntime_library(), CPU)
+            inputs = _inputs(bundle, stage, size)
+            for _ in range(REPEATS):
+                session.run(None, inputs)
+            events = json.loads(Path(session.end_profiling()).read_text())
+        nodes = [event for event in events if event["name"].endswith("_kernel_time")]
+        spent: dict[tuple[str, str], float] = defaultdict(float)
+        for event in nodes:
+            layer = event["name"].removesuffix("_kernel_time")
+            spent[layer, event["args"]["op_name"]] += event["dur"] / 1000 / REPEATS
+        for (layer, operation), milliseconds in spent.items():
+            yield LayerTime(stage=stage, layer=layer, operation=operation, milliseconds=milliseconds)
+
+
+def _tensorrt(bundle: Bundle, device: Device, size: Size) -> Iterator[LayerTime]:
+    from zsm.engine.backends.gpu.backend import DeviceBackend
+    from zsm.engine.backends.gpu.cuda import Gpu
+    from zsm.engine.backends.tensorrt.backend import Engines
+
+    gpu = Gpu(device.index)
+    engines = Engines(bundle, gpu, build=True, recordable=False)
+    backend = DeviceBackend(bundle.manifest, gpu, gpu.stream(), engines)
+    for stage, executable in engines.load(size).items():
+        tensors = {name: backend.from_host(array) for name, array in _inputs(bundle, stage, size).items()}
+        backend.run(stage, tensors)
+        backend.synchronize()
+        spent: dict[str, float] = {}
+        executable.profile(spent)
+        for _ in range(REPEATS):
+            backend.run(stage, tensors)
+            backend.synchronize()
+        for layer, milliseconds in spent.items():
+            yield LayerTime(stage=stage, layer=layer, operation="", milliseconds=milliseconds / REPEATS)
+    backend.close()

@@ -1,0 +1,139 @@
+"""Does a device compute what ONNX Runtime computes on the CPU? Stage by stage, and a window as a whole."""
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from zsm.engine.backends import open_backend
+from zsm.engine.bundle.manifest import Bundle, Precision
+from zsm.engine.bundle.shapes import Size
+from zsm.engine.devices import Device, Place
+from zsm.runtime import Backend
+from zsm.runtime.backend import Tensor
+from zsm.runtime.stream import stream
+
+Array = NDArray[Any]
+
+Differing = Callable[[str, Mapping[str, Array], str], None]
+
+WINDOW = 4
+FRAMES = {"uint8": 1, "uint16": 1, "float32": WINDOW}
+"""Frames for each type of pixels: the integers are for the stages at both ends."""
+
+LIMITS: dict[Precision, float] = {"fp32": 1e-4, "fp16": 2e-2}
+"""The largest acceptable RMS error, as a part of the values' own RMS."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """A tensor from the device beside the same from the CPU, made from the same inputs."""
+
+    what: str
+    """A stage and its output, or the window."""
+    max_abs: float
+    relative: float
+    """RMS of the error, as a part of the reference's RMS."""
+    psnr: float
+    """In dB, for a peak of 1 (of integers: their largest value)."""
+    limit: float
+    """The largest acceptable relative error."""
+
+    @property
+    def works(self) -> bool:
+        """Whether the error is no more than another order of additions makes."""
+        return self.relative <= self.limit
+
+
+def verify(
+    bundle: Bundle, device: str, backend: str, size: Size, differing: Differing = lambda stage, inputs, backend: None
+) -> Iterator[Comparison]:
+    """Compare every output of every stage on random frames of a size, and then a window of four.
+
+    Engines that are missing are built. `differing` is called for each stage that differs, with its inputs and the
+    backend's name. Raises BackendError if the device doesn't work at all.
+    """
+    expected, _ = open_backend(bundle, "onnxruntime", Place(device=Device.parse("cpu")))
+    found, _ = open_backend(bundle, backend, Place(device=Device.parse(device), build=True))
+    limit = LIMITS[bundle.manifest.precision]
+    windows = []
+    for dtype, count in FRAMES.items():
+        frames = _frames(dtype, count, size)
+        recorder = Recorder(expected)
+        expected_frames = _outputs(recorder, bundle, frames)
+        for stage, (inputs, outputs) in recorder.calls.items():
+            if not stage.startswith(("ingest", "emit")) and dtype != "float32":
+                continue
+            result = _run(found, stage, inputs)
+            compared = [compare(f"{stage} {name}", value, result[name], limit) for name, value in outputs.items()]
+            yield from compared
+            if not all(each.works for each in compared):
+                differing(stage, inputs, found.describe()["backend"])
+        windows.append((dtype, expected_frames, _outputs(found, bundle, frames)))
+    for dtype, expected_frames, found_frames in windows:
+        yield compare(f"{len(expected_frames)} frames out, {dtype}", expected_frames, found_frames, limit)
+    found.close()
+    expected.close()
+
+
+def compare(what: str, expected: Array, found: Array, limit: float) -> Comparison:
+    """Measure the difference; what isn't a number differs infinitely."""
+    white = np.iinfo(expected.dtype).max if np.issubdtype(expected.dtype, np.integer) else 1
+    reference = expected.astype(np.float64) / white
+    error = found.astype(np.float64) / white - reference
+    rms = float(np.sqrt(np.mean(error**2)))
+    if not math.isfinite(rms):
+        rms = math.inf
+    scale = float(np.sqrt(np.mean(reference**2)))
+    if white > 1:
+        limit = max(limit, 0.51 / white / max(scale, 1e-9))  # rounding may go either way
+    return Comparison(
+        what=what,
+        max_abs=float(np.abs(error).max()),
+        relative=rms / scale if scale else rms,
+        psnr=-20 * math.log10(rms) if rms else math.inf,
+        limit=limit,
+    )
+
+
+class Recorder:
+    """Does what a backend does, and keeps the inputs and outputs of each stage's last call."""
+
+    def __init__(self, inner: Backend) -> None:
+        self._inner = inner
+        self.calls: dict[str, tuple[dict[str, Array], dict[str, Array]]] = {}
+
+    def run(self, stage: str, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Execute a stage, and keep what went in and came out."""
+        outputs = self._inner.run(stage, inputs)
+        self.calls[stage] = self._on_host(inputs), self._on_host(outputs)
+        return outputs
+
+    def _on_host(self, tensors: Mapping[str, Tensor]) -> dict[str, Array]:
+        return {name: self._inner.to_host(tensor)() for name, tensor in tensors.items()}
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+
+def _run(backend: Backend, stage: str, inputs: Mapping[str, Array]) -> dict[str, Array]:
+    outputs = backend.run(stage, {name: backend.from_host(np.ascontiguousarray(a)) for name, a in inputs.items()})
+    return {name: backend.to_host(tensor)() for name, tensor in outputs.items()}
+
+
+def _outputs(backend: Any, bundle: Bundle, frames: Array) -> Array:
+    directions = bundle.network.directions
+    return np.stack(list(stream(backend, frames, directions=directions, window=WINDOW, overlap=1)))
+
+
+def _frames(dtype: str, count: int, size: Size) -> Array:
+    """A smooth random picture that moves, as offsets expect it."""
+    chance = np.random.default_rng(0)
+    coarse = chance.random((size.height // 4 + 3, size.width // 4 + 3 + count, 3), np.float32)
+    fine = np.repeat(np.repeat(coarse, 4, 0), 4, 1)
+    clip = np.stack([fine[: size.height, 3 * i : 3 * i + size.width] for i in range(count)])
+    white = {"uint8": 255, "uint16": 65535, "float32": 1}[dtype]
+    return (clip * np.float32(white)).astype(dtype)

@@ -1,0 +1,81 @@
+"""Does a bundle compute what its network does?"""
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from zsm.engine.bundle.manifest import Bundle, Precision
+from zsm.engine.runtime import Runtime
+from zsm.export.model import Network
+from zsm.export.pixels import PIXEL_TYPES
+from zsm.runtime import GRID
+
+LIMIT_ABSOLUTE = 1e-4
+"""For fp32, outputs being of order 1."""
+LIMIT_PSNR = 55.0
+"""For fp16, in dB at peak 1."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Difference:
+    """How far a bundle's outputs are from the network's in float32."""
+
+    precision: Precision
+    max_abs: float
+    psnr: float
+
+    @property
+    def acceptable(self) -> bool:
+        """Whether the difference is no more than rounding makes."""
+        if self.precision == "fp32":
+            return self.max_abs <= LIMIT_ABSOLUTE
+        return self.psnr >= LIMIT_PSNR
+
+    def __str__(self) -> str:
+        limit = f"{LIMIT_ABSOLUTE:g}" if self.precision == "fp32" else f"{LIMIT_PSNR:g} dB"
+        return f"max. abs. error {self.max_abs:.2g}, PSNR {self.psnr:.1f} dB (limit {limit})"
+
+
+def reference(network: Network, clip: Tensor) -> Tensor:
+    """A clip (N,H,W,3) in [0, 1] through the network in PyTorch: (2N-1,4H,4W,3), not clipped."""
+    planes = clip.movedim(-1, 1)[None]
+    height, width = clip.shape[1:3]
+    missing = (0, -width % GRID, 0, -height % GRID)
+    if network.config.base == "bicubic":
+        padded = functional.pad(planes[0], missing, mode="replicate")[None]
+    else:
+        padded = functional.pad(planes, missing)
+    with torch.no_grad():
+        out: Tensor = network(padded)[0]
+    return out[..., : 4 * height, : 4 * width].movedim(1, -1)
+
+
+def compare(network: Network, folder: Path) -> Difference:
+    """Run a random clip through the bundle on ONNX Runtime, and through the network.
+
+    The clip is run as each type of pixels; of the integer types' error, what rounding makes is not counted.
+    """
+    bundle = Bundle(folder)
+    clip = torch.rand(3, 22, 27, 3, generator=torch.Generator().manual_seed(0))
+    worst, mse = 0.0, 0.0
+    with Runtime(bundle) as runtime:
+        for pixels, white in PIXEL_TYPES.items():
+            given = clip.numpy() if pixels == "float32" else np.rint(clip.numpy() * white).astype(pixels)
+            expected = reference(network, torch.from_numpy(given.astype(np.float32) / np.float32(white))).numpy()
+            found = runtime(given).astype(np.float64) / white
+            if pixels == "float32":
+                error = np.abs(found - expected)
+                mse = float(np.mean(error**2))
+            else:
+                error = np.abs(found - np.clip(expected, 0, 1)) - 0.5 / white
+            worst = max(worst, float(error.max()))
+    return Difference(
+        precision=bundle.manifest.precision,
+        max_abs=worst,
+        psnr=-10 * math.log10(mse) if mse else math.inf,
+    )

@@ -1,0 +1,66 @@
+"""The released checkpoint: fetched into the user's cache, and recognised by its git blob id."""
+
+import hashlib
+import http.client
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+
+from zsm.errors import DataError
+from zsm.files import cache_folder, write_atomically
+
+FILE = "xiang2020zooming.pth"
+BLOB = "96b6d2a9b0d54cb24ab698a871dc29277fcc7657"
+URL = f"https://github.com/Mukosame/Zooming-Slow-Mo-CVPR-2020/raw/master/experiments/pretrained_models/{FILE}"
+LICENCE = "GPL-3.0 (weights of github.com/Mukosame/Zooming-Slow-Mo-CVPR-2020)"
+
+Progress = Callable[[int, int | None], None]
+"""Told how many bytes have come, and of how many if the server says so."""
+
+
+def git_blob_id(content: bytes) -> str:
+    """The name that git gives a file's content."""
+    return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
+
+
+def is_released(content: bytes) -> bool:
+    """Whether a file's content is the released checkpoint."""
+    return git_blob_id(content) == BLOB
+
+
+def fetch(url: str = URL, blob: str = BLOB, progress: Progress = lambda done, total: None) -> Path:
+    """The path of the released checkpoint in the cache; it is downloaded if it isn't there.
+
+    Raises DataError when it can't be reached, or when what came isn't it; then nothing is kept.
+    """
+    target = cache_folder() / "weights" / FILE
+    try:
+        if target.is_file() and git_blob_id(target.read_bytes()) == blob:
+            return target
+        content = _download(url, progress)
+        found = git_blob_id(content)
+        if found != blob:
+            raise DataError(
+                f"{url} gave {len(content)} bytes with git blob id {found}, not the released checkpoint ({blob}); "
+                "nothing was kept: try again, or give another --url"
+            )
+        write_atomically(target, content)
+    except OSError as error:
+        raise DataError(f"{target} can't be read: {error}; set ZSM_CACHE to another folder") from error
+    return target
+
+
+def _download(url: str, progress: Progress) -> bytes:
+    try:
+        with urllib.request.urlopen(url, timeout=60) as response:
+            total = response.headers.get("Content-Length")
+            content = bytearray()
+            while chunk := response.read(1 << 20):
+                content += chunk
+                progress(len(content), int(total) if total else None)
+    except (OSError, ValueError, http.client.HTTPException, urllib.error.URLError) as error:
+        raise DataError(f"{url} can't be fetched: {error}; check the network, or give another --url") from error
+    if total and len(content) < int(total):
+        raise DataError(f"{url} broke off after {len(content)} of {total} bytes; try again")
+    return bytes(content)
