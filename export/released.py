@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from zsm.errors import DataError
-from zsm.files import cache_folder, write_atomically
+from zsm.files import cache_folder, write
 
 FILE = "xiang2020zooming.pth"
 BLOB = "96b6d2a9b0d54cb24ab698a871dc29277fcc7657"
@@ -45,7 +45,7 @@ def fetch(url: str = URL, blob: str = BLOB, progress: Progress = lambda done, to
                 f"{url} gave {len(content)} bytes with git blob id {found}, not the released checkpoint ({blob}); "
                 "nothing was kept: try again, or give another --url"
             )
-        write_atomically(target, content)
+        write(target, content)
     except OSError as error:
         raise DataError(f"{target} can't be read: {error}; set ZSM_CACHE to another folder") from error
     return target

@@ -13,7 +13,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from zsm.errors import CacheError
-from zsm.files import cache_folder, write_atomically
+from zsm.files import cache_folder, write as write_file
 
 log = logging.getLogger("zsm")
 
@@ -185,7 +185,7 @@ class EngineCache:
             "built": time.time(),
             "seconds": seconds,
         }
-        for unfinished in self.folder.glob(f"{key.digest}.*.part"):
+        for unfinished in self.folder.glob(f".{key.digest}.*.part"):
             unfinished.unlink(missing_ok=True)
         write(self._engine(key.digest), content)
         write(self.folder / f"{key.digest}.json", json.dumps(said, indent=1).encode())
@@ -208,7 +208,7 @@ class EngineCache:
 def write(file: Path, content: bytes) -> None:
     """Write a file of the cache atomically; raises CacheError."""
     try:
-        write_atomically(file, content)
+        write_file(file, content)
     except OSError as error:
         raise CacheError(f"{file} can't be written: {error}; free some space, or set ZSM_CACHE") from error
 
