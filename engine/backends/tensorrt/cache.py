@@ -13,7 +13,8 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from zsm.errors import CacheError
-from zsm.files import cache_folder, write as write_file
+from zsm.files import cache_folder
+from zsm.files import write as write_file
 
 log = logging.getLogger("zsm")
 
