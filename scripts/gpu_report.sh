@@ -29,7 +29,7 @@ step configure cmake --preset gpu "${headers[@]}"
 step build cmake --build --preset gpu
 step compiler "$python" scripts/kernel_report.py --json "$out/kernels.json"
 step native build/gpu/bin/cuda_test
-step tests env ZSM_REQUIRE_GPU=1 "$python" -m pytest -m gpu -ra
+step tests env ZSM_REQUIRE=gpu,nvcc,cuda-python "$python" -m pytest -m gpu -ra
 step benchmark "$python" benchmarks/deform_conv.py --device cuda --build build/gpu --out "$out/deform-conv-cuda.json"
 
 if ((${#failed[@]})); then

@@ -1,7 +1,6 @@
 """What many tests need: networks as bundles, and the reference network's data where it is there."""
 
 import json
-import os
 import runpy
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from tests.needs import missing, required
 
 from zsm.engine import NetworkConfig
 from zsm.engine.backends.gpu.cuda import Gpu
@@ -36,11 +36,15 @@ BICUBIC = NetworkConfig(
 )
 
 
-def beside(name: str, what: str) -> Path:
-    """A folder of what lies beside the checkout; skips the test where that is absent."""
+def pytest_configure() -> None:
+    required()  # a misspelt name ends the run
+
+
+def reference_data(name: str, what: str) -> Path:
+    """A folder beside the checkout, which not everybody has."""
     folder = SHARED / name
     if not folder.is_dir():
-        pytest.skip(f"{what} is not beside this checkout")
+        missing("reference-data", f"{what} not found beside this checkout")
     return folder
 
 
@@ -81,7 +85,7 @@ def bicubic_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def goldens() -> Path:
     """Inputs and outputs of the reference network."""
-    return beside("goldens", "the reference network's data")
+    return reference_data("goldens", "the reference network's outputs")
 
 
 @pytest.fixture(scope="session")
@@ -120,7 +124,7 @@ def full_bundle(tmp_path_factory: pytest.TempPathFactory, full_network: Network)
 @pytest.fixture(scope="session")
 def clips() -> Path:
     """Real footage."""
-    return beside("clips", "the footage")
+    return reference_data("clips", "the footage")
 
 
 @pytest.fixture
@@ -142,10 +146,7 @@ def edit_manifest(tiny_bundle: Path, tmp_path: Path) -> Callable[..., Path]:
 
 @pytest.fixture
 def gpu() -> Gpu:
-    """A GPU. Without one the test is skipped, or fails if ZSM_REQUIRE_GPU=1."""
     try:
         return Gpu(0)
     except BackendError as error:
-        if os.environ.get("ZSM_REQUIRE_GPU") == "1":
-            pytest.fail(f"ZSM_REQUIRE_GPU=1, but {error}")
-        pytest.skip(str(error))
+        missing("gpu", str(error))

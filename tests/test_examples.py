@@ -3,11 +3,13 @@
 import subprocess
 import sys
 from pathlib import Path
+from typing import Literal
 
 import cv2
 import numpy as np
 import pytest
 import torch
+from tests.needs import missing, module
 
 from zsm.engine.backends.gpu.cuda import Gpu
 
@@ -29,10 +31,13 @@ def test_embed(bicubic_bundle: Path, tmp_path: Path) -> None:
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("library", ["torch", "cupy", "pycuda"])
-def test_frames_of_other_libraries(library: str, gpu: Gpu, bicubic_bundle: Path, tmp_path: Path) -> None:
-    pytest.importorskip(library)
+def test_frames_of_other_libraries(
+    library: Literal["torch", "cupy", "pycuda"], gpu: Gpu, bicubic_bundle: Path, tmp_path: Path
+) -> None:
     if library == "torch" and not torch.cuda.is_available():
-        pytest.skip("torch is here without CUDA")
+        missing("torch-cuda", "torch has no CUDA")
+    elif library != "torch":
+        module(library, library, f"pip install {library}")
     for number, level in enumerate((0, 100, 200)):
         cv2.imwrite(str(tmp_path / f"{number}.png"), np.full((6, 8, 3), level, np.uint8))
     command = [sys.executable, *map(str, (EXAMPLES / f"gpu_{library}.py", bicubic_bundle, tmp_path))]

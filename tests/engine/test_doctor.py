@@ -4,6 +4,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from tests.needs import module
 
 from zsm import doctor
 from zsm.doctor import Check, examine
@@ -46,7 +47,7 @@ def test_a_folder_of_libraries_that_is_not_there(tmp_path: Path, monkeypatch: py
 
 
 def test_cuda_without_a_driver_says_so() -> None:
-    pytest.importorskip("cuda.bindings.runtime", reason="cuda-python is absent: pip install cuda-python")
+    module("cuda.bindings.runtime", "cuda-python", "pip install cuda-python")
     try:
         message = f"there is no cuda:{cuda.device_count()}"
     except BackendError:

@@ -18,6 +18,8 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 import pytest
+import torch
+from tests.needs import module
 
 from zsm.engine import Bundle, Runtime
 from zsm.engine.backends.gpu import cuda
@@ -378,8 +380,7 @@ def test_layers_are_measured(tiny_bundle: Path, tensorrt: Any, host_gpu: Any) ->
 @pytest.mark.gpu
 def test_on_the_gpu(gpu: cuda.Gpu, tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Plainly, recorded, and replayed; with two sizes of one engine; and with frames that are there already."""
-    pytest.importorskip("tensorrt")
-    torch = pytest.importorskip("torch")
+    module("tensorrt", "tensorrt", "pip install tensorrt")
     monkeypatch.setenv("ZSM_CACHE", str(tmp_path))
     sizes = SizeRange(min=Size(32, 32), opt=Size(45, 34), max=Size(64, 64))
     build_engines(Bundle(tiny_bundle), "cuda:0", BuildOptions(sizes=sizes), lambda progress: None)

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch.utils.dlpack
 from numpy.typing import NDArray
+from tests.needs import missing, module
 
 from zsm.engine import Runtime
 from zsm.engine.backends.gpu import cuda
@@ -225,7 +226,7 @@ def test_gaps_between_pixels_are_noticed() -> None:
 
 
 def test_what_is_called_of_cuda_python_exists() -> None:
-    runtime = pytest.importorskip("cuda.bindings.runtime", reason="cuda-python is absent: pip install cuda-python")
+    runtime = module("cuda.bindings.runtime", "cuda-python", "pip install cuda-python")
     source = Path(cuda.__file__).read_text()
     called = set(re.findall(r"\b(cuda[A-Z]\w+)", source)) - {"cudaErrorMemoryAllocation"}
     missing = [
@@ -241,7 +242,7 @@ def test_what_is_called_of_cuda_python_exists() -> None:
 
 
 def test_arrays_elsewhere_are_refused() -> None:
-    pytest.importorskip("cuda.core", reason="cuda-python is absent: pip install cuda-python")
+    module("cuda.core", "cuda-python", "pip install cuda-core")
     gpu = object.__new__(cuda.Gpu)
     gpu.index = 0
 
@@ -256,7 +257,7 @@ def test_arrays_elsewhere_are_refused() -> None:
 @pytest.mark.parametrize("callers", [False, True])
 def test_torch_s_frames_stay_on_the_gpu(callers: bool, gpu: cuda.Gpu, tiny_bundle: Path) -> None:
     if not torch.cuda.is_available():
-        pytest.skip("torch is here without CUDA")
+        missing("torch-cuda", "torch has no CUDA")
     clip = clip_of(6)
     stream = torch.cuda.Stream()
     handle = stream.cuda_stream if callers else None

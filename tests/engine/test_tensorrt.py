@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+from tests.needs import module
 
 from zsm.cli import main
 from zsm.engine import Bundle, Runtime
@@ -156,10 +157,8 @@ def test_zsm_build_says_what_is_wrong(
 @pytest.fixture
 def lean() -> Any:
     """TensorRT's lean runtime: the real bindings, without builder and parser."""
-    return pytest.importorskip(
-        "tensorrt_lean_bindings",
-        reason="TensorRT's lean runtime is absent: pip install tensorrt-lean-cu13-libs tensorrt-lean-cu13-bindings",
-    )
+    install = "pip install tensorrt-lean-cu13-libs tensorrt-lean-cu13-bindings"
+    return module("tensorrt_lean_bindings", "tensorrt-lean", install)
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import numpy as np
 import onnx
 import pytest
 from onnx import numpy_helper
+from tests.needs import module
 
 from zsm.cli import main
 from zsm.engine import Bundle
@@ -79,7 +80,7 @@ def test_a_stage_that_computes_something_else_is_named(tiny_bundle: Path, device
 
 
 def test_the_first_layer_that_differs_is_found(tiny_bundle: Path) -> None:
-    pytest.importorskip("polygraphy", reason="polygraphy is absent: pip install polygraphy")
+    module("polygraphy", "polygraphy", "pip install polygraphy")
     bundle = Bundle(tiny_bundle)
     planes = np.random.default_rng(0).random((1, 3, 8, 8), np.float32)
     assert locating.locate(bundle, "extract", {"planes": planes}, "cpu", "onnxruntime") is None

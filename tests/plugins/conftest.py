@@ -1,7 +1,7 @@
 """Builds the native code once for all tests, into build/test.
 
 TensorRT's and ONNX Runtime's headers come from ZSM_TENSORRT_INCLUDE_DIRS (folders separated by colons, one per
-TensorRT major) and ZSM_ONNXRUNTIME_INCLUDE_DIR. Tests of an adapter whose headers are absent skip.
+TensorRT major) and ZSM_ONNXRUNTIME_INCLUDE_DIR. Tests of an adapter that was built without its headers are skipped.
 """
 
 import fcntl
@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tests.needs import missing
 
 from zsm.plugins.native import Array, Attributes, Core
 
@@ -23,9 +24,9 @@ TOOLS = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
 
 
 def run_tool(*command: str | Path) -> str:
-    """Run a tool in the checkout; skips the test if it isn't installed, fails it with its output if it fails."""
+    """Run a tool in the checkout; a failure fails the test and shows the tool's output."""
     if not shutil.which(command[0], path=TOOLS):
-        pytest.skip(f"{command[0]} is not installed: native code not built")
+        missing("compiler", f"{command[0]} is not installed, so the native code isn't built")
     environment = os.environ | {"PATH": TOOLS}
     done = subprocess.run(
         command, cwd=ROOT, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
@@ -39,7 +40,7 @@ def build_preset(preset: str) -> Path:
     """Configure and build a preset; returns its folder. Quick if nothing changed."""
     for tool in ("c++", "ninja"):
         if not shutil.which(tool, path=TOOLS):
-            pytest.skip(f"{tool} is not installed: native code not built")
+            missing("compiler", f"{tool} is not installed, so the native code isn't built")
     folder = ROOT / "build" / preset
     folder.mkdir(parents=True, exist_ok=True)
     headers = {

@@ -1,6 +1,5 @@
-"""The CUDA kernels on a GPU, against the float64 reference. Without one: fails if ZSM_REQUIRE_GPU=1, else skips."""
+"""The CUDA kernels on a GPU, against the float64 reference."""
 
-import importlib
 import os
 import shutil
 import subprocess
@@ -8,10 +7,11 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from types import ModuleType
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 import pytest
+from tests.needs import missing, module
 
 from zsm.plugins.native import Array, Attributes, Core, Shape, Tensors
 
@@ -21,24 +21,15 @@ ZSM = Attributes(offset_group=8)
 TOLERANCE = {"float32": 1e-5, "float16": 2e-3}
 
 
-def unavailable(reason: str) -> NoReturn:
-    if os.environ.get("ZSM_REQUIRE_GPU") == "1":
-        pytest.fail(f"ZSM_REQUIRE_GPU=1, but {reason}")
-    pytest.skip(reason)
-
-
 @pytest.fixture(scope="module")
 def cuda() -> ModuleType:
     """CUDA's runtime, on a machine with a GPU."""
-    try:
-        runtime = importlib.import_module("cuda.bindings.runtime")
-    except ImportError:
-        unavailable("cuda-python is not installed; pip install cuda-python")
+    runtime: ModuleType = module("cuda.bindings.runtime", "cuda-python", "pip install cuda-python")
     error, count = runtime.cudaGetDeviceCount()
     if error != runtime.cudaError_t.cudaSuccess or not count:
-        unavailable("there is no NVIDIA GPU, or its driver is missing or too old")
+        missing("gpu", "there is no NVIDIA GPU, or its driver is missing or too old")
     if not shutil.which("nvcc"):
-        unavailable("nvcc is not installed; the kernels can't be built")
+        missing("nvcc", "nvcc is not installed, so the CUDA kernels aren't built")
     return runtime
 
 
@@ -179,7 +170,7 @@ def test_native_tests(gpu_build: Path) -> None:
 def test_tensorrt_adapter_on_device_memory(gpu_build: Path, major: int) -> None:
     program = gpu_build / "bin" / f"tensorrt{major}_test"
     if not program.exists():
-        pytest.skip(f"TensorRT {major} headers are absent; name them in ZSM_TENSORRT_INCLUDE_DIRS")
+        missing("tensorrt-headers", f"built without TensorRT {major}'s headers; set ZSM_TENSORRT_INCLUDE_DIRS")
     run_program(program)
 
 
@@ -188,7 +179,7 @@ def test_tensorrt_adapter_on_device_memory(gpu_build: Path, major: int) -> None:
 def test_compute_sanitizer(gpu_build: Path, tool: str) -> None:
     sanitizer = shutil.which("compute-sanitizer")
     if not sanitizer:
-        pytest.skip("compute-sanitizer is not installed; it comes with the CUDA toolkit")
+        missing("compute-sanitizer", "compute-sanitizer is not installed; it comes with the CUDA toolkit")
     run_program(sanitizer, "--tool", tool, "--error-exitcode", "1", gpu_build / "bin" / "cuda_test")
 
 
@@ -198,7 +189,7 @@ def test_bundles_through_onnxruntime_gpu(gpu_build: Path, tiny_bundle: Path, mon
     from zsm.engine import Runtime
 
     if "CUDAExecutionProvider" not in ort.get_available_providers():
-        pytest.skip("onnxruntime-gpu is not installed")
+        missing("onnxruntime-gpu", "ONNX Runtime has no CUDA provider: pip install onnxruntime-gpu")
     clip = np.random.default_rng(0).random((3, 24, 32, 3), np.float32)
     with Runtime(tiny_bundle) as rt:
         expected = rt(clip)

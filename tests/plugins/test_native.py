@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from tests.needs import Need, missing
 
 from zsm.plugins.native import Attributes, Core, Kernel, Shape
 
@@ -19,7 +20,7 @@ ADAPTERS = {
 def run_test(folder: Path, name: str) -> None:
     program = folder / "bin" / f"{name}_test"
     if not program.exists():
-        pytest.skip(f"{name}: not built; it needs nvcc, and TensorRT's headers in ZSM_TENSORRT_INCLUDE_DIRS")
+        missing("tensorrt-headers", f"{name}_test isn't built: it needs nvcc, and ZSM_TENSORRT_INCLUDE_DIRS")
     # CUDA reserves address space that AddressSanitizer guards unless told not to.
     environment = os.environ | {"ASAN_OPTIONS": "protect_shadow_gap=0"}
     done = subprocess.run([program], text=True, capture_output=True, env=environment)
@@ -42,7 +43,8 @@ def test_cpp_with_sanitizers(build: Callable[[str], Path], name: str) -> None:
 def test_libraries_export_their_interface_and_nothing_else(built: Path, name: str) -> None:
     library = built / "lib" / f"libzsm_{name}.so"
     if not library.exists():
-        pytest.skip(f"{library.name}: not built; its headers are absent")
+        need: Need = "onnxruntime-headers" if name == "onnxruntime" else "tensorrt-headers"
+        missing(need, f"{library.name} isn't built: its headers, or nvcc for TensorRT's, are absent")
     listing = subprocess.run(["nm", "-D", "--defined-only", library], text=True, capture_output=True, check=True)
     symbols = {line.split()[-1] for line in listing.stdout.splitlines()}
     assert {symbol for symbol in symbols if not symbol.startswith("zsm_")} == ADAPTERS[name]
@@ -51,7 +53,7 @@ def test_libraries_export_their_interface_and_nothing_else(built: Path, name: st
 
 def test_fused_kernels_take_the_networks_shape_in_fp16_channels_last(core: Core) -> None:
     if not core.cuda_architectures():
-        pytest.skip("built without CUDA: nvcc is not installed")
+        missing("nvcc", "nvcc is not installed, so the CUDA kernels aren't built")
     shape = Shape.of((1, 64, 270, 480), 64, Attributes(offset_group=8))
     assert Kernel.FUSED_128_STREAMED in core.cuda_kernels(shape, "float16", channels_last=True)
     assert core.cuda_kernels(shape, "float16", channels_last=False) == [Kernel.PLAIN]

@@ -10,6 +10,7 @@ import onnxruntime as ort
 import pytest
 from numpy.typing import NDArray
 from onnx import helper
+from tests.needs import missing
 
 from zsm.engine import Bundle, Runtime
 from zsm.plugins import onnxruntime_library
@@ -22,7 +23,7 @@ Array = NDArray[Any]
 def library(libraries: Path) -> Path:
     path = onnxruntime_library()
     if path is None:
-        pytest.skip("not built: ONNX Runtime's headers are absent; name their folder in ZSM_ONNXRUNTIME_INCLUDE_DIR")
+        missing("onnxruntime-headers", "built without ONNX Runtime's headers; set ZSM_ONNXRUNTIME_INCLUDE_DIR")
     return path
 
 

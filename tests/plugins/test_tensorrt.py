@@ -5,15 +5,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tests.needs import missing, module
 
 from zsm.errors import PluginError
 from zsm.plugins import load
-
-trt: Any = pytest.importorskip(
-    "tensorrt_lean_bindings",
-    reason="TensorRT's lean runtime is absent: pip install tensorrt-lean-cu13-libs tensorrt-lean-cu13-bindings",
-)
-MAJOR = trt.__version__.split(".")[0]
 
 FIELDS = {
     "kernel_shape": [3, 3],
@@ -25,15 +20,26 @@ FIELDS = {
 }
 
 
-def collection(fields: dict[str, list[int]]) -> Any:
+def major(trt: Any) -> str:
+    return str(trt.__version__).split(".")[0]
+
+
+def collection(trt: Any, fields: dict[str, list[int]]) -> Any:
     kind = trt.PluginFieldType.INT32
     return trt.PluginFieldCollection([trt.PluginField(n, np.array(v, np.int32), kind) for n, v in fields.items()])
 
 
+@pytest.fixture(scope="module")
+def trt() -> Any:
+    """TensorRT's lean runtime."""
+    install = "pip install tensorrt-lean-cu13-libs tensorrt-lean-cu13-bindings"
+    return module("tensorrt_lean_bindings", "tensorrt-lean", install)
+
+
 @pytest.fixture
-def creator(libraries: Path) -> Any:
-    if not (libraries / f"libzsm_tensorrt{MAJOR}.so").exists():
-        pytest.skip(f"not built: nvcc or TensorRT {MAJOR} headers are absent; name them in ZSM_TENSORRT_INCLUDE_DIRS")
+def creator(trt: Any, libraries: Path) -> Any:
+    if not (libraries / f"libzsm_tensorrt{major(trt)}.so").exists():
+        missing("tensorrt-headers", f"built without TensorRT {major(trt)}'s headers; set ZSM_TENSORRT_INCLUDE_DIRS")
     assert load(trt) == load(trt)  # a second time does nothing
     return trt.get_plugin_registry().get_creator("DeformConv2d", "1", "zsm")
 
@@ -43,8 +49,8 @@ def test_the_creator_lists_the_attributes(creator: Any) -> None:
 
 
 @pytest.mark.parametrize("phase", ["BUILD", "RUNTIME"])
-def test_it_makes_plugins(creator: Any, phase: str) -> None:
-    plugin = creator.create_plugin("node", collection(FIELDS), getattr(trt.TensorRTPhase, phase))
+def test_it_makes_plugins(trt: Any, creator: Any, phase: str) -> None:
+    plugin = creator.create_plugin("node", collection(trt, FIELDS), getattr(trt.TensorRTPhase, phase))
     core = plugin.get_capability_interface(trt.PluginCapabilityType.CORE)
     assert (core.plugin_name, core.plugin_version, core.plugin_namespace) == ("DeformConv2d", "1", "zsm")
 
@@ -58,14 +64,14 @@ def test_it_makes_plugins(creator: Any, phase: str) -> None:
     ],
 )
 def test_bad_fields_are_refused(
-    creator: Any, capfd: pytest.CaptureFixture[str], field: str, value: list[int], message: str
+    trt: Any, creator: Any, capfd: pytest.CaptureFixture[str], field: str, value: list[int], message: str
 ) -> None:
-    fields = collection(FIELDS | {field: value})
+    fields = collection(trt, FIELDS | {field: value})
     assert creator.create_plugin("node", fields, trt.TensorRTPhase.RUNTIME) is None
     assert message in capfd.readouterr().err
 
 
-def test_a_missing_library_is_one_clear_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_library_is_one_clear_error(trt: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ZSM_PLUGIN_DIR", str(tmp_path))
-    with pytest.raises(PluginError, match=rf"libzsm_tensorrt{MAJOR}\.so is not in {tmp_path}; build it"):
+    with pytest.raises(PluginError, match=rf"libzsm_tensorrt{major(trt)}\.so is not in {tmp_path}; build it"):
         load(trt)

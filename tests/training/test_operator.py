@@ -1,5 +1,6 @@
 import pytest
 import torch
+from tests.needs import module
 from torch import Tensor
 
 from zsm.export.model.deform_conv import TAPS, deform_conv2d_plain
@@ -26,7 +27,7 @@ def test_gradients_are_those_of_finite_differences(groups: int) -> None:
 
 @pytest.mark.parametrize("groups", [1, 2])
 def test_agrees_with_torchvision(groups: int) -> None:
-    ops = pytest.importorskip("torchvision.ops", reason="torchvision is not installed", exc_type=ImportError)
+    ops = module("torchvision.ops", "torchvision", "pip install torchvision")
     x, offset_mask, weight, bias = inputs(groups, torch.float64)
     offset, logit = offset_mask.split([2 * TAPS * groups, TAPS * groups], 1)
     theirs = ops.deform_conv2d(x, offset, weight, bias, padding=1, mask=logit.sigmoid())

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from tests.needs import missing
 
 Pixels = NDArray[Any]
 
@@ -18,7 +19,7 @@ Pixels = NDArray[Any]
 def ffmpeg() -> Callable[..., bytes]:
     """Run ffmpeg with arguments; what it writes to standard output."""
     if shutil.which("ffmpeg") is None or shutil.which("ffprobe") is None:
-        pytest.skip("ffmpeg and ffprobe, the independent writer and reader, are not installed")
+        missing("ffmpeg", "ffmpeg and ffprobe, which the tests make media with, are not installed")
 
     def run(*arguments: str | Path, stdin: bytes | None = None) -> bytes:
         command = ["ffmpeg", "-nostdin", "-v", "error", "-y", *map(str, arguments)]

@@ -1,0 +1,54 @@
+"""What some tests need and a machine may lack.
+
+A test whose need is missing is skipped. `ZSM_REQUIRE` lists needs, separated by commas, that make it fail instead, so
+that CI notices when a job has lost what it is there to test; `all` stands for every need.
+"""
+
+import importlib
+import os
+from typing import Any, Literal, NoReturn, get_args
+
+import pytest
+
+Need = Literal[
+    "compiler",
+    "compute-sanitizer",
+    "cuda-python",
+    "cupy",
+    "ffmpeg",
+    "gpu",
+    "nvcc",
+    "onnxruntime-gpu",
+    "onnxruntime-headers",
+    "polygraphy",
+    "pycuda",
+    "reference-data",
+    "tensorrt",
+    "tensorrt-headers",
+    "tensorrt-lean",
+    "torch-cuda",
+    "torchvision",
+]
+
+
+def required() -> set[str]:
+    """The needs that `ZSM_REQUIRE` lists. Raises pytest.UsageError if one is unknown."""
+    names = set(filter(None, os.environ.get("ZSM_REQUIRE", "").split(",")))
+    if unknown := names - {"all", *get_args(Need)}:
+        raise pytest.UsageError(f"ZSM_REQUIRE: unknown {', '.join(sorted(unknown))}; choose from {get_args(Need)}")
+    return set(get_args(Need)) if "all" in names else names
+
+
+def missing(need: Need, why: str) -> NoReturn:
+    """Skip the test, or fail it if `need` is required."""
+    if need in required():
+        pytest.fail(f"required by ZSM_REQUIRE, but {why}", pytrace=False)
+    pytest.skip(why)
+
+
+def module(name: str, need: Need, install: str) -> Any:
+    """Import an optional module; `install` is the command that installs it."""
+    try:
+        return importlib.import_module(name)
+    except ImportError:
+        missing(need, f"{name} is not installed: {install}")

@@ -1,0 +1,30 @@
+"""A missing need skips a test, and fails it where CI requires it."""
+
+import pytest
+from tests.needs import missing, module, required
+
+
+@pytest.mark.parametrize("value", ["", "ffmpeg,nvcc"])
+def test_a_need_that_is_not_required_is_skipped(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ZSM_REQUIRE", value)
+    with pytest.raises(pytest.skip.Exception, match="no GPU here"):
+        missing("gpu", "no GPU here")
+
+
+@pytest.mark.parametrize("value", ["gpu", "ffmpeg,gpu", "all"])
+def test_a_required_need_fails(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ZSM_REQUIRE", value)
+    with pytest.raises(pytest.fail.Exception, match="no GPU here"):
+        missing("gpu", "no GPU here")
+
+
+def test_a_module_that_is_not_installed_is_a_missing_need(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ZSM_REQUIRE", "cupy")
+    with pytest.raises(pytest.fail.Exception, match="no_such_module is not installed: pip install it"):
+        module("no_such_module", "cupy", "pip install it")
+
+
+def test_misspelt_needs_are_rejected(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ZSM_REQUIRE", "gpu,ffmpg")
+    with pytest.raises(pytest.UsageError, match="unknown ffmpg; choose from"):
+        required()
