@@ -1,39 +1,44 @@
-"""What a size of frames needs of a GPU's memory, before it is tried."""
+"""An estimate of the memory that frames of a size need, before it is tried."""
 
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import onnx
-from onnx.helper import tensor_dtype_to_np_dtype
+import numpy as np
 
 from zsm.engine.backends.gpu.graphs import LARGEST
 from zsm.engine.bundle.manifest import Bundle, Manifest, TensorSpec
 from zsm.engine.bundle.shapes import Size, batch, shape_of, symbols
 
+if TYPE_CHECKING:
+    import onnx
+
+RECORDED = ("extract", "interpolate", "propagate", "reconstruct")
+"""The stages of which CUDA graphs are made."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Memory:
-    """Bytes, by what needs them."""
+    """Bytes, by purpose."""
 
     weights: int
     window: int
     """Tensors that live as long as a window: features, hidden states and planes of its frames."""
     activations: int
-    """Within the stage that needs most, when each tensor is dropped after its last use."""
+    """The most that one stage needs, when each tensor is dropped after its last use."""
     stage: str
     """That stage."""
     graphs: int
-    """What CUDA graphs keep besides, with TensorRT; they are given up where memory is short."""
+    """What CUDA graphs keep; they are given up if memory is short."""
 
     @property
     def total(self) -> int:
-        """All of it but the graphs."""
-        return self.weights + self.window + self.activations
+        return self.weights + self.window + self.activations + self.graphs
 
 
-def estimate(bundle: Bundle, size: Size, window: int) -> Memory:
-    """The memory that frames of a size need, as the graphs have it.
+def estimate(bundle: Bundle, size: Size, window: int, *, cuda_graphs: bool = False) -> Memory:
+    """Estimate the memory that frames of a size need, from the tensors of the bundle's graphs.
 
     Libraries need less where they fuse layers, and more for workspaces, other layouts and themselves.
     """
@@ -45,12 +50,14 @@ def estimate(bundle: Bundle, size: Size, window: int) -> Memory:
         window=_window(manifest, size, window),
         activations=peaks[stage],
         stage=stage,
-        graphs=_graphs(manifest, size, window),
+        graphs=_graphs(manifest, size) if cuda_graphs else 0,
     )
 
 
 def _peak(bundle: Bundle, stage: str, size: Size) -> int:
     """The most bytes that live at once within a stage, its inputs and outputs included."""
+    import onnx
+
     graph = onnx.load_from_string(bundle.read(stage)).graph
     known = symbols(size, batch(bundle.manifest, stage))
     weights = {tensor.name for tensor in graph.initializer}
@@ -67,7 +74,9 @@ def _peak(bundle: Bundle, stage: str, size: Size) -> int:
     return peak
 
 
-def _bytes(value: onnx.ValueInfoProto, known: Mapping[str, int]) -> int:
+def _bytes(value: "onnx.ValueInfoProto", known: Mapping[str, int]) -> int:
+    from onnx.helper import tensor_dtype_to_np_dtype
+
     tensor = value.type.tensor_type
     extents = tuple(dim.dim_param or dim.dim_value for dim in tensor.shape.dim)
     dtype = tensor_dtype_to_np_dtype(tensor.elem_type)
@@ -75,33 +84,31 @@ def _bytes(value: onnx.ValueInfoProto, known: Mapping[str, int]) -> int:
 
 
 def _window(manifest: Manifest, size: Size, window: int) -> int:
-    """Frames' planes and levels, the features between them, hidden states, and the recurrence's own tensors."""
+    """Planes and levels of the frames, features between them, hidden states, and the recurrence's own tensors."""
     feature = _sum(manifest, "extract", size, "level1")
     directions = manifest.network.directions
-    frames = (window + 1) * (  # the next comes before the oldest goes
+    frames = (window + 1) * (  # the next frame comes before the oldest goes
         _sum(manifest, "ingest_float32", size) + _sum(manifest, "extract", size)
     )
     gaps = window * feature
     states = directions * (2 * window - 1) * feature
-    recurrence = 5 * directions * feature  # of one step: the feature, hidden state and cell before, those after
+    recurrence = 5 * directions * feature  # one step: feature, hidden state and cell, and the two new ones
     return frames + gaps + states + recurrence
 
 
-def _graphs(manifest: Manifest, size: Size, window: int) -> int:
-    """Inputs and outputs of all that is recorded, and the recurrence's tensors between its steps."""
-    feature = _sum(manifest, "extract", size, "level1")
-    directions = manifest.network.directions
-    planes = _sum(manifest, "ingest_float32", size)
-    levels = _sum(manifest, "extract", size)
-    base = 2 * planes if manifest.network.base == "bicubic" else 0
-    length = 2 * window - 1
-    steps = [  # what is read, what is kept
-        (planes, levels),
-        (2 * levels, feature),
-        (length * feature, directions * (length + 4) * feature) if directions else (0, 0),
-        (max(1, directions) * feature + base, _sum(manifest, "reconstruct", size)),
-    ]
-    return sum(read + kept for read, kept in steps if read <= LARGEST)
+def _graphs(manifest: Manifest, size: Size) -> int:
+    """Inputs and outputs of the stages that are recorded."""
+    total = 0
+    for name in set(RECORDED) & set(manifest.stages):
+        spec = manifest.stages[name]
+        known = symbols(size, batch(manifest, name))
+        read, written = (
+            sum(math.prod(shape_of(t, known)) * np.dtype(t.dtype).itemsize for t in tensors)
+            for tensors in (spec.inputs, spec.outputs)
+        )
+        if read <= LARGEST:
+            total += read + written
+    return total
 
 
 def _sum(manifest: Manifest, stage: str, size: Size, output: str | None = None) -> int:

@@ -2,24 +2,25 @@
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
-from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Literal, Self, overload
 
 import numpy as np
 
 from zsm.engine.backends import open_backend
+from zsm.engine.backends.gpu.frames import DeviceFrame
 from zsm.engine.backends.timed import StageTime, TimedBackend
 from zsm.engine.bundle.manifest import Bundle
-from zsm.engine.devices import CLOSED, Device, Place
+from zsm.engine.devices import CLOSED, Device, OpenOptions
 from zsm.engine.tiling import chooser
-from zsm.errors import BackendError, FrameError
+from zsm.errors import ArgumentError, ArgumentTypeError, BackendError, FrameError
 from zsm.runtime import SCALE, Backend, Cuts, Pixels, To, tiles, windows
+from zsm.runtime.arguments import whole_number
 from zsm.runtime.stream import stream
 
 AHEAD = 2
-"""Outputs that may be on their way from a GPU while further frames are read: the GPU never waits for the host."""
+"""Outputs on their way from a GPU while further frames are read, so that the GPU never waits for the host."""
 
 
 class Runtime:
@@ -30,11 +31,13 @@ class Runtime:
             for frame in rt.stream(frames):     # the same, frame by frame
                 ...
 
-    Frames are RGB: uint8, uint16, or float32 in [0, 1]; outputs have the inputs' type (float32 is not
-    clipped) and belong to the caller. With a GPU, frames may be in its memory already: whatever offers DLPack or
-    `__cuda_array_interface__` is read where it is, and such outputs are `DeviceFrame`s. Any size from 1x1 up. A Runtime
-    belongs to one thread at a time; several may exist. Close it, or use `with`: what it holds of a GPU's memory isn't
-    given back otherwise. What bundles, frames and machines can be wrong about raises a `zsm.Error` with what to do.
+    Frames are RGB arrays (H,W,3) of any size: uint8, uint16, or float32 in [0, 1]. Besides NumPy arrays, any arrays on
+    the host are read that offer DLPack or `__array__`, such as torch's. With a GPU, arrays in its memory that offer
+    DLPack or `__cuda_array_interface__` are read there, and their outputs are `DeviceFrame`s. Outputs have the inputs'
+    dtype (float32 is not clipped) and belong to the caller.
+
+    A Runtime belongs to one thread at a time; several may exist. Close it, or use `with`: a GPU's memory isn't released
+    otherwise. Raises a `zsm.Error` subclass, whose message says how to fix it, for an invalid bundle, frame or device.
     """
 
     def __init__(
@@ -49,30 +52,39 @@ class Runtime:
         build: bool = False,
         tile: str | None = None,
         cuda_stream: int | None = None,
+        cuda_graphs: bool = False,
     ) -> None:
-        """Open a bundle.
+        """Open a bundle: a folder, or the name of one in the box.
 
-        `device`: `cpu` or `cuda:N`. `backend`: `onnxruntime`, `tensorrt`, or `auto`: TensorRT for a GPU if it
-        is installed, else ONNX Runtime; `describe` tells the choice. Never is another device, backend or precision
-        taken instead. `window`: input frames processed together; `overlap`: how many of them neighbouring windows
-        share. `threads`: CPU threads, all cores by default. `build`: build TensorRT engines that are missing when
-        the first frame of a size comes, which takes minutes; otherwise that is an error that names the command.
-        `tile`: `WxH`, to process larger frames in tiles, or `auto`, for the fewest that free memory holds.
-        `cuda_stream`: the handle of a CUDA stream of the caller's to compute on, as in torch's `Stream.cuda_stream`;
-        frames made and outputs used on that stream need no waiting.
+        `device`: `cpu` or `cuda:N`. `backend`: `onnxruntime`, `tensorrt`, or `auto`: on a GPU TensorRT if it is
+        installed, else ONNX Runtime; `describe` tells which. Never falls back to another device, backend or precision.
+        `window`: input frames processed together; `overlap`: how many of them neighbouring windows share. `threads`:
+        CPU threads, all cores by default. `build`: build missing TensorRT engines when the first frame of a size comes,
+        which takes minutes; otherwise that is an error that names the command. `tile`: `WxH`, to process larger frames
+        in tiles, or `auto`, for the fewest that fit in free memory. `cuda_stream`: the handle of a CUDA stream to
+        compute on, such as torch's `Stream.cuda_stream`; frames made and outputs used on that stream need no waiting.
+        `cuda_graphs`: record each stage once per frame size, and launch it as a CUDA graph (TensorRT only).
 
-        Raises BundleError, BackendError, WindowError, TileError or SizeError.
+        Raises ArgumentTypeError, ArgumentError, WindowError, TileError or SizeError for an invalid argument,
+        BundleError for an invalid bundle, and BackendError, PluginError or OutOfMemoryError if the backend can't be
+        opened on the device.
         """
-        windows.check(window, overlap)
+        self._window, self._overlap = windows.check(window, overlap)
+        options = OpenOptions(
+            device=Device.parse(device),
+            threads=None if threads is None else whole_number("threads", threads),
+            build=build,
+            cuda_stream=None if cuda_stream is None else whole_number("cuda_stream", cuda_stream),
+            cuda_graphs=cuda_graphs,
+        )
+        if not isinstance(bundle, (str, Path, Bundle)):
+            raise ArgumentTypeError(f"bundle is {bundle!r}; give a folder, or the name of a bundle in the box")
         self.bundle = bundle if isinstance(bundle, Bundle) else Bundle(bundle)
-        self._window = window
-        self._overlap = overlap
         self._tile = tile
-        self._tile_of = chooser(tile, self.bundle, device, window) if tile else None
-        where = Place(device=Device.parse(device), threads=threads, build=build, cuda_stream=cuda_stream)
-        self._ahead = AHEAD if where.device.kind == "cuda" else 0
+        self._tile_of = None if tile is None else chooser(tile, self.bundle, device, self._window)
+        self._device = options.device
         self._backend: Backend | None
-        self._backend, self._reason = open_backend(self.bundle, backend, where)
+        self._backend, self._reason = open_backend(self.bundle, backend, options)
 
     @property
     def scale(self) -> int:
@@ -81,65 +93,123 @@ class Runtime:
 
     @property
     def latency(self) -> int:
-        """How many further input frames `stream` reads, at most, before it yields an output.
+        """The most input frames that `stream` reads after an output's own before it yields the output.
 
-        With a GPU it reads one more, unless it is told that the frames come live.
+        On a GPU it reads one more, unless the frames are `live`.
         """
         return windows.latency(self._window)
 
-    def __call__(self, clip: Pixels, *, cuts: Cuts = None) -> Pixels:
-        """Process a whole clip (N,H,W,3) into (2N-1,4H,4W,3); raises FrameError for another shape or type."""
-        if not isinstance(clip, np.ndarray) or clip.ndim != 4 or not len(clip):
-            found = f"of shape {clip.shape}" if isinstance(clip, np.ndarray) else f"a {type(clip).__name__}"
-            raise FrameError(f"the clip is {found}; give a NumPy array (frames, height, width, 3)")
+    def __call__(self, clip: Any, *, cuts: Cuts = None) -> Pixels:
+        """Process a whole clip, an array (N,H,W,3) or a list of N frames, into an array (2N-1,4H,4W,3).
+
+        `cuts` as for `stream`. Raises FrameError for an invalid clip or frame, WindowError or ArgumentTypeError for
+        invalid cuts, BackendError or OutOfMemoryError if computing fails.
+        """
+        count = _length(clip)
         if isinstance(cuts, Iterator):
             cuts = list(cuts)
-        outputs = self.stream(clip, cuts=cuts)
+        outputs = self.stream(clip, cuts=cuts, to="host")
         if cuts is not None and not callable(cuts):
-            windows.plan(len(clip), self._window, self._overlap, cuts)  # raises for a cut beyond the clip
+            windows.plan(count, self._window, self._overlap, cuts)  # raises for a cut beyond the clip
         first = next(outputs)
-        result = np.empty((2 * len(clip) - 1, *first.shape), first.dtype)
+        result: Pixels = np.empty((2 * count - 1, *first.shape), first.dtype)
         result[0] = first
         for i, frame in enumerate(outputs, start=1):
             result[i] = frame
         return result
 
+    @overload
     def stream(
-        self, frames: Iterable[Any], *, cuts: Cuts = None, live: bool = False, to: To | None = None
+        self,
+        frames: Iterable[Any],
+        *,
+        cuts: Cuts = None,
+        live: bool = False,
+        to: Literal["host"],
+        first: int = 0,
+        every: int = 1,
+    ) -> Iterator[Pixels]: ...
+    @overload
+    def stream(
+        self,
+        frames: Iterable[Any],
+        *,
+        cuts: Cuts = None,
+        live: bool = False,
+        to: Literal["device"],
+        first: int = 0,
+        every: int = 1,
+    ) -> Iterator[DeviceFrame]: ...
+    @overload
+    def stream(
+        self,
+        frames: Iterable[Pixels],
+        *,
+        cuts: Cuts = None,
+        live: bool = False,
+        to: None = None,
+        first: int = 0,
+        every: int = 1,
+    ) -> Iterator[Pixels]: ...
+    @overload
+    def stream(
+        self,
+        frames: Iterable[Any],
+        *,
+        cuts: Cuts = None,
+        live: bool = False,
+        to: To | None = None,
+        first: int = 0,
+        every: int = 1,
+    ) -> Iterator[Pixels | DeviceFrame]: ...
+    def stream(
+        self,
+        frames: Iterable[Any],
+        *,
+        cuts: Cuts = None,
+        live: bool = False,
+        to: To | None = None,
+        first: int = 0,
+        every: int = 1,
     ) -> Iterator[Any]:
         """Process frames (H,W,3) as they come; yield each output (4H,4W,3) as soon as it is final.
 
-        N frames give 2N-1; memory doesn't grow with N. `cuts` are the numbers of frames that begin a new
-        scene, or a function of two neighbouring frames that tells whether the second one does (frames on a GPU
-        need memory of their own then). Nothing is mixed across a cut: the missing frame there repeats the one
-        before it. `live`: wait for the outputs that are final before the next frame is read, which it may take long
-        to come; otherwise a GPU is given more work first. `to`: `host`, outputs as NumPy arrays, or `device`, as
-        `DeviceFrame`s in the GPU's memory; by default they are where the frames were.
+        N frames give 2N-1 outputs; memory doesn't grow with N. An iterator may yield one NumPy array again and again.
+        `cuts`: the numbers of frames that begin a new scene, or a function of two neighbouring frames that returns
+        whether the second one does (frames other than NumPy arrays need memory of their own then). Nothing is mixed
+        across a cut: the missing frame there repeats the one before it. `live`: yield the outputs that are final before
+        the next frame is read; otherwise a GPU is given more work first. `to`: `host` for NumPy arrays, `device` for
+        `DeviceFrame`s in the GPU's memory; by default outputs are where the frames were. `first`, `every`: yield only
+        the outputs numbered first, first + every, ...; the others aren't reconstructed (`every=2` gives the original
+        frames, enlarged).
 
-        Raises FrameError for a frame of another shape or type, or unlike the frames before it.
+        Raises WindowError, ArgumentError or ArgumentTypeError for an invalid argument, FrameError for an invalid frame
+        or one that differs from those before it, and BackendError or OutOfMemoryError if computing fails.
         """
-        if to not in (None, "host", "device"):
-            raise FrameError(f"outputs can't go to {to!r}; choose host or device")
-        if self._tile_of is None:
-            return self._stream(frames, cuts, live=live, to=to)
-        if to == "device":
-            raise FrameError("tiles are joined on the host; leave out to='device', or tile")
-        return tiles.stream(partial(self._stream, live=live), frames, self._tile_of, cuts)
+        backend = self._open()
 
-    def _stream(self, frames: Iterable[Any], cuts: Cuts, *, live: bool = False, to: To | None = None) -> Iterator[Any]:
-        return stream(
-            self._open(),
-            frames,
-            directions=self.bundle.network.directions,
-            window=self._window,
-            overlap=self._overlap,
-            cuts=cuts,
-            ahead=0 if live else self._ahead,
-            to=to,
-        )
+        def process(frames: Iterable[Any], cuts: Cuts) -> Iterator[Any]:
+            return stream(
+                backend,
+                frames,
+                network=self.bundle.network,
+                window=self._window,
+                overlap=self._overlap,
+                cuts=cuts,
+                ahead=0 if live or self._device.kind == "cpu" else AHEAD,
+                to=to,
+                first=first,
+                every=every,
+            )
+
+        if self._tile_of is None:
+            return process(frames, cuts)
+        if to == "device":
+            raise ArgumentError("tiles are joined on the host; leave out to='device', or tile")
+        return tiles.stream(process, frames, self._tile_of, cuts)
 
     def describe(self) -> dict[str, Any]:
-        """What runs where, in plain values."""
+        """Report what runs where, in plain values; raises BackendError once the Runtime is closed."""
         manifest = self.bundle.manifest
         return {
             "bundle": str(self.bundle.path),
@@ -155,7 +225,7 @@ class Runtime:
 
     @contextmanager
     def timing(self) -> Iterator[dict[str, StageTime]]:
-        """Count each stage's calls, and add up the seconds they take, while the context lasts."""
+        """Measure the streams begun within the context: count each stage's calls, and add up their seconds."""
         inner = self._open()
         times: dict[str, StageTime] = {}
         self._backend = TimedBackend(inner, times)
@@ -166,7 +236,11 @@ class Runtime:
                 self._backend = inner
 
     def close(self) -> None:
-        """Give back what the backend holds. The Runtime can't be used afterwards; its frames on a GPU can."""
+        """Release what the backend holds. The Runtime can't be used afterwards; its `DeviceFrame`s can.
+
+        A `DeviceFrame` that is dropped later is freed at once, for which the GPU finishes its work first.
+        Raises BackendError if work on the GPU failed.
+        """
         backend, self._backend = self._backend, None
         if backend is not None:
             backend.close()
@@ -176,12 +250,27 @@ class Runtime:
             raise BackendError(CLOSED)
         return self._backend
 
+    def __repr__(self) -> str:
+        state = "" if self._backend is not None else ", closed"
+        return f"<Runtime of {self.bundle.path} on {self._device}, window {self._window}{state}>"
+
     def __enter__(self) -> Self:
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        # After a failure closing may fail too; the first one is told.
+        # After a failure closing may fail too; the first failure is the one to report.
         with suppress(BackendError) if error is not None else nullcontext():
             self.close()
+
+
+def _length(clip: Any) -> int:
+    """The number of a clip's frames; raises FrameError unless it is an array (N,H,W,3), a list or a tuple."""
+    shape = getattr(clip, "shape", None)
+    if isinstance(clip, (list, tuple)) or (shape is not None and len(shape) == 4):
+        if len(clip):
+            return len(clip)
+        raise FrameError("the clip has no frames")
+    found = f"a {type(clip).__name__}" if shape is None else f"an array of shape {tuple(shape)}"
+    raise FrameError(f"the clip is {found}; give an array (frames, height, width, 3), a list of frames, or use stream")

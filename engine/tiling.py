@@ -1,4 +1,4 @@
-"""The size of tiles: given, or the largest that the device's memory holds."""
+"""The size of tiles: given, or the largest that fits in the device's memory."""
 
 from collections.abc import Callable
 from itertools import product
@@ -9,21 +9,26 @@ from zsm.engine.bundle.manifest import Bundle
 from zsm.engine.bundle.shapes import Size
 from zsm.engine.devices import Device
 from zsm.engine.memory import estimate
-from zsm.errors import BackendError
+from zsm.errors import ArgumentTypeError, OutOfMemoryError
 from zsm.runtime import GRID, tiles
 
 RESERVE = 1.5
-"""How much more than the estimate has to be free: libraries add workspaces and copies in other layouts."""
+"""Free memory required, as a multiple of the estimate: libraries add workspaces and copies in other layouts."""
 
 MOST = 32
-"""Tiles along an axis."""
+"""The most tiles along an axis."""
 
 TileOf = Callable[[int, int], tuple[int, int]]
-"""From a frame's width and height to a tile's."""
+"""A frame's width and height to a tile's."""
 
 
 def chooser(text: str, bundle: Bundle, device: str, window: int) -> TileOf:
-    """How tiles are chosen: `text` is `auto` or `WxH`. Raises SizeError or TileError for what is neither."""
+    """Parse a tile size: `WxH`, or `auto` for the fewest tiles that fit in free memory.
+
+    Raises SizeError, TileError, or ArgumentTypeError unless it is a string.
+    """
+    if not isinstance(text, str):
+        raise ArgumentTypeError(f"tile is {text!r}; give a string such as '640x544', or 'auto'")
     if text != "auto":
         size = Size.parse(text)
         for extent in (size.width, size.height):
@@ -38,7 +43,7 @@ def chooser(text: str, bundle: Bundle, device: str, window: int) -> TileOf:
 
 
 def largest(bundle: Bundle, size: Size, window: int, memory: int) -> Size:
-    """The fewest tiles of a frame that memory of so many bytes holds; raises BackendError if none fits."""
+    """The size of the fewest tiles that fit in `memory` bytes; raises OutOfMemoryError if none fit."""
     whole = estimate(bundle, size, window)
     counts = sorted(product(range(1, MOST + 1), repeat=2), key=lambda count: count[0] * count[1])
     for columns, rows in counts:
@@ -48,15 +53,15 @@ def largest(bundle: Bundle, size: Size, window: int, memory: int) -> Size:
         fits = RESERVE * (whole.weights + part * (columns * rows * whole.window + whole.activations)) <= memory
         if fits and _possible(size.width, tile.width) and _possible(size.height, tile.height):
             return tile
-    raise BackendError(
-        f"{memory / 2**20:,.0f} MiB of free memory don't hold {size}, in tiles either: a window alone needs "
-        f"{RESERVE * whole.window / 2**20:,.0f}; take an fp16 bundle, a smaller window or network, smaller frames, or "
-        "end what else uses the memory"
+    raise OutOfMemoryError(
+        f"frames of {size} don't fit in {memory / 2**20:,.0f} MiB of free memory, even in tiles: a window alone needs "
+        f"{RESERVE * whole.window / 2**20:,.0f} MiB; use an fp16 bundle, a smaller window or network, or smaller "
+        "frames, or close other programs that use the memory"
     )
 
 
 def _part(extent: int, count: int) -> int:
-    """The least multiple of 4 of which so many, overlapping, cover an axis."""
+    """Smallest tile length (a multiple of 4) with which `count` overlapping tiles cover `extent`."""
     covered = extent + (count - 1) * tiles.OVERLAP
     return -(-covered // (count * GRID)) * GRID
 
@@ -66,7 +71,7 @@ def _possible(extent: int, tile: int) -> bool:
 
 
 def available(device: Device) -> int:
-    """Bytes of memory that are free on a device."""
+    """Free memory on a device, in bytes."""
     if device.kind == "cuda":
         return Gpu(device.index).memory()[0]
     lines = Path("/proc/meminfo").read_text().splitlines()

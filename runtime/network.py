@@ -1,12 +1,12 @@
 """The network's arithmetic on one window, stage by stage (paper, section 3)."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
+from typing import Any, Protocol
 
 import numpy as np
 
-from zsm.runtime.backend import Backend, DevicePixels, Pixels, Tensor
+from zsm.runtime.backend import DevicePixels, Pixels, Session, Tensor
 
 SCALE = 4
 """Enlargement of height and width."""
@@ -15,80 +15,76 @@ GRID = 4
 """Stages run on planes whose height and width are multiples of this: the pyramid has three levels (section 3.2)."""
 
 
-@dataclass(frozen=True)
-class Frame:
-    """An input frame on the device: its planes and its feature's levels."""
+class Network(Protocol):
+    """The parts of a network's configuration that decide how its stages are connected."""
 
-    size: tuple[int, int]
-    dtype: str
+    @property
+    def directions(self) -> int:
+        """Directions of the recurrence: 2, 1, or 0 without a recurrence."""
+        ...
+
+    @property
+    def base(self) -> str:
+        """`bicubic` if the reconstruction also reads the input's planes, else `none`."""
+        ...
+
+
+@dataclass(frozen=True)
+class Features:
+    """An input frame's planes, and the levels of its feature."""
+
     planes: Tensor
     levels: dict[str, Tensor]
 
 
 @dataclass(frozen=True)
 class Hidden:
-    """All that an output frame is made from: hidden states, one a direction, and the inputs at or beside it."""
+    """What an output frame is reconstructed from: a hidden state per direction, and the inputs at or beside it."""
 
     states: tuple[Tensor, ...]
-    previous: Frame
-    following: Frame
+    previous: Features
+    following: Features
 
 
-def extract(backend: Backend, pixels: Pixels | DevicePixels) -> Frame:
-    """A frame (h,w,3) to its feature (section 3.1)."""
-    height, width = pixels.shape[:2]
-    dtype = pixels.dtype.name
-    batch = backend.from_host(np.ascontiguousarray(pixels)[None]) if isinstance(pixels, np.ndarray) else pixels.tensor
-    planes = backend.run(f"ingest_{dtype}", {"pixels": batch})["planes"]
-    levels = backend.run("extract", {"planes": planes})
-    return Frame((height, width), dtype, planes, levels)
+def extract(session: Session, frame: Pixels | DevicePixels) -> Features:
+    """A frame's feature (section 3.1)."""
+    planes = session.ingest(frame)
+    return Features(planes, session.run("extract", {"planes": planes}))
 
 
-def interpolate(backend: Backend, previous: Frame, following: Frame) -> Tensor:
-    """The feature of the frame missing between two (section 3.2)."""
+def interpolate(session: Session, previous: Features, following: Features) -> Tensor:
+    """The feature of the missing frame between two (section 3.2)."""
     inputs = {f"previous_{name}": level for name, level in previous.levels.items()}
     inputs |= {f"next_{name}": level for name, level in following.levels.items()}
-    return backend.run("interpolate", inputs)["feature"]
+    return session.run("interpolate", inputs)["feature"]
 
 
-def propagate(backend: Backend, features: Sequence[Tensor], directions: int) -> list[tuple[Tensor, ...]]:
-    """The features of consecutive frames to hidden states at each, one a direction (section 3.3).
+def propagate(session: Session, network: Network, features: Sequence[Tensor]) -> list[tuple[Tensor, ...]]:
+    """The hidden states of consecutive frames, one per direction (section 3.3).
 
-    Both directions share weights and run as one batch: forward at t beside backward at T-1-t. Without a
-    recurrence (no directions) the features stand for the states.
+    Both directions share weights and run as one batch: forward at t beside backward at T-1-t. Without a recurrence
+    the features stand for the states.
     """
-    if not directions:
+    if not network.directions:
         return [(feature,) for feature in features]
-    named = {f"feature {t}": feature for t, feature in enumerate(features)}
-    states = backend.repeat("recurrence", partial(_unroll, backend, directions), named)
-    return [tuple(states[_state(direction, t)] for direction in range(directions)) for t in range(len(features))]
-
-
-def _unroll(backend: Backend, directions: int, features: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    forward = list(features.values())
-    states: dict[str, Tensor] = {}
+    orders = (features, features[::-1])[: network.directions]
+    steps: list[list[Tensor]] = []
     hidden = cell = None
-    for t, step in enumerate(zip(*(forward, forward[::-1])[:directions], strict=True)):
-        feature = backend.concatenate(step) if directions > 1 else step[0]
+    for each in zip(*orders, strict=True):
+        feature = session.concatenate(each) if len(each) > 1 else each[0]
         if hidden is None:
-            hidden = cell = backend.zeros_like(feature)
-        out = backend.run("propagate", {"feature": feature, "hidden": hidden, "cell": cell})
+            hidden = cell = session.zeros_like(feature)
+        out = session.run("propagate", {"feature": feature, "hidden": hidden, "cell": cell})
         hidden, cell = out["next_hidden"], out["next_cell"]
-        parts = backend.split(hidden) if directions > 1 else [hidden]
-        states |= {_state(d, (t, len(forward) - 1 - t)[d]): part for d, part in enumerate(parts)}
-    return states
+        steps.append(session.split(hidden) if len(each) > 1 else [hidden])
+    if network.directions == 1:
+        return [(forward,) for (forward,) in steps]
+    return [(forward[0], backward[1]) for forward, backward in zip(steps, reversed(steps), strict=True)]
 
 
-def _state(direction: int, t: int) -> str:
-    return f"{('forward', 'backward')[direction]} {t}"
-
-
-def reconstruct(backend: Backend, hidden: Hidden) -> Tensor:
-    """An output frame's pixels (1,4h,4w,3), of the input's type (section 3.4)."""
+def reconstruct(session: Session, network: Network, hidden: Hidden, dtype: np.dtype[Any]) -> Tensor:
+    """An output frame's pixels (1,4h,4w,3) (section 3.4)."""
     inputs = dict(zip(("forward", "backward"), hidden.states, strict=False))
-    if "base_previous" in backend.inputs("reconstruct"):
+    if network.base == "bicubic":
         inputs |= {"base_previous": hidden.previous.planes, "base_next": hidden.following.planes}
-    planes = backend.run("reconstruct", inputs)["planes"]
-    frame = hidden.previous
-    size = np.array([SCALE * extent for extent in frame.size], np.int64)
-    return backend.run(f"emit_{frame.dtype}", {"planes": planes, "size": backend.from_host(size)})["pixels"]
+    return session.emit(session.run("reconstruct", inputs)["planes"], dtype)

@@ -1,7 +1,7 @@
-"""Frames too large for the memory there is, in overlapping tiles. Overlaps are discarded, not blended.
+"""Frames that don't fit in memory, processed in overlapping tiles. Overlaps are discarded, not blended.
 
-Tiles begin at multiples of 4 pixels, where the network's pyramid has its own grid. What lies outside a tile is missing
-to it, so that near a seam the result differs from that of whole frames, less the larger the overlap is.
+Tiles begin at multiples of 4 pixels, the grid of the network's pyramid. A tile doesn't see what lies outside it, so
+near a seam the result differs from that of whole frames; the larger the overlap, the smaller the difference.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -14,14 +14,18 @@ import numpy as np
 
 from zsm.errors import TileError
 from zsm.runtime.backend import Pixels
+from zsm.runtime.frames import Check, on_host
 from zsm.runtime.network import GRID, SCALE
-from zsm.runtime.stream import Cuts, check_frame
+from zsm.runtime.stream import Cuts, frame_numbers
 
 OVERLAP = 96
-"""LR pixels that neighbouring tiles share; docs/gpu.md says what that leaves of the seams."""
+"""LR pixels that neighbouring tiles share; docs/gpu.md has the error that remains at the seams."""
 
 Process = Callable[[Iterable[Pixels], Cuts], Iterator[Pixels]]
+"""Frames and cuts to outputs, as `stream` does."""
+
 TileOf = Callable[[int, int], tuple[int, int]]
+"""A frame's width and height to a tile's."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,34 +34,40 @@ class Span:
 
     read: range
     keep: range
-    """The pixels taken from this tile and no other; part of `read`."""
+    """The pixels taken from this tile alone; part of `read`."""
 
 
 def spans(extent: int, tile: int, overlap: int = OVERLAP) -> list[Span]:
-    """The tiles along an axis of `extent` pixels, `tile` long at most; raises TileError."""
+    """The tiles along an axis of `extent` pixels, each at most `tile` long; raises TileError."""
     if extent <= tile:
         return [Span(read=range(extent), keep=range(extent))]
     if tile % GRID or overlap % GRID or not 0 <= overlap < tile:
         raise TileError(
-            f"tiles of {tile} pixels that share {overlap} can't be; give multiples of {GRID}, larger than the overlap"
+            f"tiles can't be {tile} pixels long and share {overlap}; give a multiple of {GRID} larger than the overlap"
         )
     last = -(-(extent - tile) // GRID) * GRID
     starts = [*range(0, last, tile - overlap), last]
     reads = [range(start, min(start + tile, extent)) for start in starts]
-    # The middle of what two neighbours share.
+    # The middles of the shared spans.
     bounds = [0, *((left.stop + right.start) // 2 for left, right in pairwise(reads)), extent]
     return [Span(read=read, keep=range(*ends)) for read, ends in zip(reads, pairwise(bounds), strict=True)]
 
 
 def stream(
-    process: Process, frames: Iterable[Pixels], tile_of: TileOf, cuts: Cuts = None, overlap: int = OVERLAP
+    process: Process, frames: Iterable[Any], tile_of: TileOf, cuts: Cuts = None, overlap: int = OVERLAP
 ) -> Iterator[Pixels]:
-    """What `process` makes of whole frames, made of tiles; `tile_of` gives their (width, height) for a frame's.
+    """Yield the outputs of whole frames, put together from those of their tiles.
 
-    Every tile is a stream of its own, and all of them advance frame by frame.
+    Each tile is a stream of its own; all of them advance frame by frame. Raises WindowError or ArgumentTypeError
+    for invalid cuts, before the first frame is read, and FrameError or TileError when the frames come.
     """
-    scenes = _Scenes(cuts)
-    source = iter(scenes.read(frames))
+    return _joined(process, frames, tile_of, _Scenes(cuts), overlap)
+
+
+def _joined(
+    process: Process, frames: Iterable[Any], tile_of: TileOf, scenes: "_Scenes", overlap: int
+) -> Iterator[Pixels]:
+    source = scenes.read(frames)
     first = next(source, None)
     if first is None:
         return
@@ -90,24 +100,26 @@ def _scaled(span: range, origin: int) -> slice:
 
 
 class _Scenes:
-    """Where scenes begin, decided on whole frames and told to every tile alike."""
+    """Where scenes begin: decided on whole frames, the same for every tile."""
 
     def __init__(self, cuts: Cuts) -> None:
-        self._given = cuts if cuts is None or callable(cuts) else list(cuts)  # every tile reads them
+        self._given = cuts if cuts is None or callable(cuts) else frame_numbers(cuts)
         self._found: set[int] = set()
 
-    def read(self, frames: Iterable[Pixels]) -> Iterator[Pixels]:
-        """The frames, copied, as their giver may use one buffer for all of them."""
+    def read(self, frames: Iterable[Any]) -> Iterator[Pixels]:
+        """Copy the frames, as the caller may reuse one buffer for all of them."""
+        check = Check()
         previous: Pixels | None = None
-        for number, frame in enumerate(frames):
-            check_frame(frame, number, previous)
+        for number, given in enumerate(frames):
+            frame = on_host(given, number)
+            check(frame, number)
             if previous is not None and callable(self._given) and self._given(previous, frame):
                 self._found.add(number)
             previous = frame.copy()
             yield previous
 
     def cuts(self) -> Cuts:
-        """For one tile."""
+        """The cuts for one tile."""
         if not callable(self._given):
             return self._given
         numbers = iter(range(1, 2**62))

@@ -1,38 +1,42 @@
 """Which frames are processed together: pure functions of frame numbers.
 
-N input frames give 2N-1 outputs: output 2i is input i, output 2i+1 the missing frame after it. A window is a
-run of neighbouring inputs, neighbouring windows share `overlap` of them. Of the outputs within a shared span,
-those up to its middle come from the earlier window, the others from the later one.
+N input frames give 2N-1 outputs: output 2i is input i, output 2i+1 the missing frame after it. A window is a run of
+consecutive inputs; neighbouring windows share `overlap` of them. Of the outputs within a shared span, those up to its
+middle come from the earlier window, the others from the later one.
 """
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import SupportsIndex
 
 from zsm.errors import WindowError
+from zsm.runtime.arguments import whole_number
 
 
 @dataclass(frozen=True, kw_only=True)
 class Window:
-    """Input frames that are processed together, and the outputs that are taken from them."""
+    """Input frames that are processed together, and the outputs taken from them."""
 
     frames: range
     """The input frames that the window reads."""
     outputs: range
-    """The outputs that are kept, numbered over the whole clip."""
+    """The outputs kept, numbered over the whole clip."""
     repeats_last: bool = False
-    """A cut follows: the frame missing before it repeats the last output kept, and has the next number."""
+    """A cut follows: the missing frame before it repeats the last output kept, and has the next number."""
 
 
-def check(window: int, overlap: int) -> None:
-    """Raise WindowError unless a window of this many frames can share this many with the next."""
-    for name, value in (("window", window), ("overlap", overlap)):
-        if not isinstance(value, int):
-            raise WindowError(f"the {name} is {value!r}; give a whole number of frames")
+def check(window: SupportsIndex, overlap: SupportsIndex) -> tuple[int, int]:
+    """Convert a window and an overlap to int.
+
+    Raises WindowError for values that don't fit together, and ArgumentTypeError for anything but whole numbers.
+    """
+    window, overlap = whole_number("window", window), whole_number("overlap", overlap)
     if window < 2:
         raise WindowError(f"a window of {window} frames has no gap to fill; give at least 2 (networks learn 4)")
     if not 1 <= overlap < window:
         raise WindowError(f"an overlap of {overlap} doesn't fit a window of {window}; give 1 to {window - 1}")
+    return window, overlap
 
 
 def boundary(start: int, following: int, window: int) -> int:
@@ -42,29 +46,29 @@ def boundary(start: int, following: int, window: int) -> int:
 
 
 def starts(frames: int, window: int, overlap: int) -> list[int]:
-    """Where the windows of a scene begin; the last is slid back to full length, if the scene is that long."""
+    """Where the windows of a scene begin; the last one is slid back to full length if the scene is long enough."""
     last = max(0, frames - window)
     return [*range(0, last, window - overlap), last]
 
 
 def latency(window: int) -> int:
-    """How many further input frames have been read, at most, when an output is yielded."""
+    """The most input frames read after an output's own when it is yielded."""
     return window - 1
 
 
 def plan(frames: int, window: int = 4, overlap: int = 1, cuts: Iterable[int] = ()) -> list[Window]:
     """The windows of a clip of `frames` frames; `cuts` are the numbers of frames that begin a new scene.
 
-    No window crosses a cut, and the grid of windows starts anew there, so that any scene can be processed
-    alone with the same result. Raises WindowError for lengths and cuts that can't be.
+    No window crosses a cut, and the grid of windows restarts there, so that any scene can be processed alone with the
+    same result. Raises WindowError for invalid lengths and cuts, ArgumentTypeError for anything but whole numbers.
     """
-    check(window, overlap)
+    window, overlap = check(window, overlap)
     if frames < 0:
         raise WindowError(f"a clip can't have {frames} frames")
     cuts = set(cuts)
     outside = sorted(cut for cut in cuts if not 0 <= cut < max(frames, 1))
     if outside:
-        raise WindowError(f"there can be no cut at frame {outside[0]} of a clip of {frames} frames")
+        raise WindowError(f"there is no frame {outside[0]} to cut at in a clip of {frames} frames")
     scenes = pairwise(sorted({0, *cuts, frames}))
     return [w for first, end in scenes for w in _scene(first, end, window, overlap, cut_follows=end < frames)]
 

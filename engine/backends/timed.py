@@ -1,42 +1,70 @@
-"""A backend that measures another."""
+"""A backend that measures another one's stages."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
-from zsm.runtime import Backend
-from zsm.runtime.backend import Compute, Tensor
+import numpy as np
+
+from zsm.runtime import Backend, Pixels, Session
+from zsm.runtime.backend import DevicePixels, Tensor
+
+Result = TypeVar("Result")
 
 
 @dataclass
 class StageTime:
-    """How often a stage was called, and how long that took in all."""
+    """The number of a stage's calls, and the seconds they took in total."""
 
     calls: int = 0
     seconds: float = 0.0
 
 
 class TimedBackend:
-    """Does what another backend does, and adds up what each stage takes."""
+    """A backend whose sessions wait for each stage, and add up its time in `times`."""
 
     def __init__(self, inner: Backend, times: dict[str, StageTime]) -> None:
         self._inner = inner
         self._times = times
 
+    def open(self, height: int, width: int) -> "TimedSession":
+        return TimedSession(self._inner.open(height, width), self._times)
+
+    def adopt(self, frame: object) -> DevicePixels | None:
+        return self._inner.adopt(frame)
+
+    def describe(self) -> dict[str, Any]:
+        return self._inner.describe()
+
+    def close(self) -> None:
+        self._inner.close()
+
+
+class TimedSession:
+    """A session whose stages are measured."""
+
+    def __init__(self, inner: Session, times: dict[str, StageTime]) -> None:
+        self._inner = inner
+        self._times = times
+
+    def ingest(self, frame: Pixels | DevicePixels) -> Tensor:
+        return self._measured(f"ingest_{frame.dtype.name}", lambda: self._inner.ingest(frame))
+
     def run(self, stage: str, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Execute a stage, and measure it."""
+        return self._measured(stage, lambda: self._inner.run(stage, inputs))
+
+    def emit(self, planes: Tensor, dtype: np.dtype[Any]) -> Tensor:
+        return self._measured(f"emit_{dtype.name}", lambda: self._inner.emit(planes, dtype))
+
+    def _measured(self, stage: str, work: Callable[[], Result]) -> Result:
         begin = time.perf_counter()
-        outputs = self._inner.run(stage, inputs)
+        result = work()
         self._inner.synchronize()
         taken = self._times.setdefault(stage, StageTime())
         taken.calls += 1
         taken.seconds += time.perf_counter() - begin
-        return outputs
-
-    def repeat(self, name: str, compute: Compute, tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-        """Compute stage by stage: what is recorded as a whole can't be measured in parts."""
-        return compute(tensors)
+        return result
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._inner, name)

@@ -92,17 +92,22 @@ def _tensorrt(bundle: Bundle, device: Device, size: Size) -> Iterator[LayerTime]
     from zsm.engine.backends.tensorrt.backend import Engines
 
     gpu = Gpu(device.index)
-    engines = Engines(bundle, gpu, build=True, recordable=False)
-    backend = DeviceBackend(bundle.manifest, gpu, gpu.stream(), engines)
+    engines = Engines(bundle, gpu, build=True)
+    backend = DeviceBackend(gpu, gpu.stream(), engines)
+    session = backend.open(size.height, size.width)
     for stage, executable in engines.load(size).items():
-        tensors = {name: backend.from_host(array) for name, array in _inputs(bundle, stage, size).items()}
-        backend.run(stage, tensors)
-        backend.synchronize()
+        specs = {tensor.name: tensor for tensor in bundle.manifest.stages[stage].inputs}
+        tensors = {
+            name: session.output_size if holds_size(specs[name]) else session.from_host(array)
+            for name, array in _inputs(bundle, stage, size).items()
+        }
+        session.run(stage, tensors)
+        session.synchronize()
         spent: dict[str, float] = {}
         executable.profile(spent)
         for _ in range(REPEATS):
-            backend.run(stage, tensors)
-            backend.synchronize()
+            session.run(stage, tensors)
+            session.synchronize()
         for layer, milliseconds in spent.items():
             yield LayerTime(stage=stage, layer=layer, operation="", milliseconds=milliseconds / REPEATS)
     backend.close()

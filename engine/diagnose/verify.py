@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from zsm.engine.backends import open_backend
 from zsm.engine.bundle.manifest import Bundle, Precision
 from zsm.engine.bundle.shapes import Size
-from zsm.engine.devices import Device, Place
-from zsm.runtime import Backend
-from zsm.runtime.backend import Tensor
+from zsm.engine.devices import Device, OpenOptions
+from zsm.runtime import SCALE, Backend, Pixels, Session
+from zsm.runtime.backend import DevicePixels, Tensor
 from zsm.runtime.stream import stream
 
 Array = NDArray[Any]
@@ -56,22 +56,23 @@ def verify(
     Engines that are missing are built. `differing` is called for each stage that differs, with its inputs and the
     backend's name. Raises BackendError if the device doesn't work at all.
     """
-    expected, _ = open_backend(bundle, "onnxruntime", Place(device=Device.parse("cpu")))
-    found, _ = open_backend(bundle, backend, Place(device=Device.parse(device), build=True))
+    expected, _ = open_backend(bundle, "onnxruntime", OpenOptions(device=Device.parse("cpu")))
+    found, _ = open_backend(bundle, backend, OpenOptions(device=Device.parse(device), build=True))
     limit = LIMITS[bundle.manifest.precision]
     windows = []
     for dtype, count in FRAMES.items():
         frames = _frames(dtype, count, size)
         recorder = Recorder(expected)
         expected_frames = _outputs(recorder, bundle, frames)
-        for stage, (inputs, outputs) in recorder.calls.items():
-            if not stage.startswith(("ingest", "emit")) and dtype != "float32":
+        session = found.open(size.height, size.width)
+        for stage, call in recorder.calls.items():
+            if call.between and dtype != "float32":
                 continue
-            result = _run(found, stage, inputs)
-            compared = [compare(f"{stage} {name}", value, result[name], limit) for name, value in outputs.items()]
+            result = call.repeat(session)
+            compared = [compare(f"{stage} {name}", value, result[name], limit) for name, value in call.outputs.items()]
             yield from compared
             if not all(each.works for each in compared):
-                differing(stage, inputs, found.describe()["backend"])
+                differing(stage, call.inputs, found.describe()["backend"])
         windows.append((dtype, expected_frames, _outputs(found, bundle, frames)))
     for dtype, expected_frames, found_frames in windows:
         yield compare(f"{len(expected_frames)} frames out, {dtype}", expected_frames, found_frames, limit)
@@ -99,34 +100,82 @@ def compare(what: str, expected: Array, found: Array, limit: float) -> Compariso
     )
 
 
+@dataclass(frozen=True, kw_only=True)
+class Call:
+    """A stage's call: what went in and came out, on the host."""
+
+    inputs: dict[str, Array]
+    outputs: dict[str, Array]
+    repeat: Callable[[Session], dict[str, Array]]
+    """Do it again, in another session."""
+    between: bool = False
+    """Whether it is a stage from planes to planes, to which the pixels' dtype doesn't matter."""
+
+
 class Recorder:
-    """Does what a backend does, and keeps the inputs and outputs of each stage's last call."""
+    """A backend that keeps each stage's last call."""
 
     def __init__(self, inner: Backend) -> None:
         self._inner = inner
-        self.calls: dict[str, tuple[dict[str, Array], dict[str, Array]]] = {}
+        self.calls: dict[str, Call] = {}
 
-    def run(self, stage: str, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Execute a stage, and keep what went in and came out."""
-        outputs = self._inner.run(stage, inputs)
-        self.calls[stage] = self._on_host(inputs), self._on_host(outputs)
-        return outputs
-
-    def _on_host(self, tensors: Mapping[str, Tensor]) -> dict[str, Array]:
-        return {name: self._inner.to_host(tensor)() for name, tensor in tensors.items()}
+    def open(self, height: int, width: int) -> "RecordingSession":
+        return RecordingSession(self._inner.open(height, width), self.calls, (SCALE * height, SCALE * width))
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._inner, name)
 
 
-def _run(backend: Backend, stage: str, inputs: Mapping[str, Array]) -> dict[str, Array]:
-    outputs = backend.run(stage, {name: backend.from_host(np.ascontiguousarray(a)) for name, a in inputs.items()})
-    return {name: backend.to_host(tensor)() for name, tensor in outputs.items()}
+class RecordingSession:
+    """A session that keeps each stage's last call."""
+
+    def __init__(self, inner: Session, calls: dict[str, Call], output_size: tuple[int, int]) -> None:
+        self._inner = inner
+        self._calls = calls
+        self._output_size = np.array(output_size, np.int64)
+
+    def ingest(self, frame: Pixels | DevicePixels) -> Tensor:
+        assert isinstance(frame, np.ndarray)
+        planes = self._inner.ingest(frame)
+        self._calls[f"ingest_{frame.dtype.name}"] = Call(
+            inputs={"pixels": frame[None]},
+            outputs={"planes": self._inner.to_host(planes)()},
+            repeat=lambda session: {"planes": session.to_host(session.ingest(frame))()},
+        )
+        return planes
+
+    def run(self, stage: str, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        outputs = self._inner.run(stage, inputs)
+        given = {name: self._inner.to_host(tensor)() for name, tensor in inputs.items()}
+
+        def repeat(session: Session) -> dict[str, Array]:
+            again = session.run(stage, {name: session.from_host(array) for name, array in given.items()})
+            return {name: session.to_host(tensor)() for name, tensor in again.items()}
+
+        made = {name: self._inner.to_host(tensor)() for name, tensor in outputs.items()}
+        self._calls[stage] = Call(inputs=given, outputs=made, repeat=repeat, between=True)
+        return outputs
+
+    def emit(self, planes: Tensor, dtype: np.dtype[Any]) -> Tensor:
+        pixels = self._inner.emit(planes, dtype)
+        given = self._inner.to_host(planes)()
+
+        def repeat(session: Session) -> dict[str, Array]:
+            return {"pixels": session.to_host(session.emit(session.from_host(given), dtype))()}
+
+        self._calls[f"emit_{dtype.name}"] = Call(
+            inputs={"planes": given, "size": self._output_size},
+            outputs={"pixels": self._inner.to_host(pixels)()},
+            repeat=repeat,
+        )
+        return pixels
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
 
 
 def _outputs(backend: Any, bundle: Bundle, frames: Array) -> Array:
-    directions = bundle.network.directions
-    return np.stack(list(stream(backend, frames, directions=directions, window=WINDOW, overlap=1)))
+    return np.stack(list(stream(backend, frames, network=bundle.network, window=WINDOW, overlap=1)))
 
 
 def _frames(dtype: str, count: int, size: Size) -> Array:

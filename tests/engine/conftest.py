@@ -1,7 +1,7 @@
-"""A device that is the host, for tests of what runs on GPUs.
+"""A device that is the host, for tests of the code that runs on GPUs.
 
-On it, memory is counted, and streams do their work in a thread of their own, later, one slower than the other if
-asked. Stages are executed by ONNX Runtime on the addresses that they are given.
+It counts memory, and each of its streams works later, in a thread of its own; some can be made slower than others.
+ONNX Runtime executes the stages, on the addresses given.
 """
 
 import ctypes
@@ -22,12 +22,12 @@ import pytest
 from numpy.typing import DTypeLike, NDArray
 
 from zsm.engine import Bundle
-from zsm.engine.backends.gpu import device
+from zsm.engine.backends.gpu import cuda
 from zsm.engine.backends.gpu.backend import DeviceBackend
-from zsm.engine.backends.gpu.device import ALIGNMENT, Compiled, Stream, Tensor
+from zsm.engine.backends.gpu.tensor import ALIGNMENT, Tensor
 from zsm.engine.backends.tensorrt.build import engine_stages
 from zsm.engine.bundle.shapes import Size, input_shapes, output_shapes
-from zsm.errors import BackendError
+from zsm.errors import BackendError, OutOfMemoryError
 from zsm.plugins.operator import make_portable
 
 
@@ -37,8 +37,8 @@ def array_at(address: int, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[
     return np.ctypeslib.as_array(memory).view(dtype).reshape(shape)
 
 
-class HostEvent:
-    """Reached from the beginning, and not again before the work that it was last recorded after is done."""
+class HostEvent(cuda.Event):
+    """Reached from the beginning, and again when the work that it was last recorded after is done."""
 
     def __init__(self) -> None:
         self.handle: Any = threading.Event()
@@ -50,11 +50,11 @@ class HostEvent:
         if self.stream is not None:
             self.stream.check()
 
-    def close(self) -> None:
+    def __del__(self) -> None:
         pass
 
 
-class HostGraph:
+class HostGraph(cuda.Graph):
     def __init__(self, work: list[Callable[[], object]]) -> None:
         self.handle = work
 
@@ -62,8 +62,8 @@ class HostGraph:
         self.handle = []
 
 
-class HostStream:
-    """Work in order, in a thread, later: whoever doesn't wait reads what was there before."""
+class HostStream(cuda.Stream):
+    """Work in order, in a thread, later: code that doesn't wait reads old values."""
 
     def __init__(self, delay: float, errors: list[Exception]) -> None:
         self.handle = id(self)
@@ -90,7 +90,7 @@ class HostStream:
             self._errors.append(error)
 
     def later(self, work: Callable[[], object]) -> None:
-        assert not self.closed, "a stream that was given back gets work"
+        assert not self.closed, "a closed stream gets work"
         if self.recording is not None:
             self.recording.append(work)
         elif self.eager:
@@ -114,12 +114,12 @@ class HostStream:
     def zero(self, address: int, size: int) -> None:
         self.later(partial(ctypes.memset, address, 0, size))
 
-    def record(self, event: device.Event) -> None:
+    def record(self, event: cuda.Event) -> None:
         assert isinstance(event, HostEvent)
         event.handle, event.stream = threading.Event(), self
         self.later(event.handle.set)
 
-    def wait(self, event: device.Event) -> None:
+    def wait(self, event: cuda.Event) -> None:
         self.later(partial(event.handle.wait, 60))
 
     def begin_recording(self) -> None:
@@ -130,14 +130,14 @@ class HostStream:
         recorded, self.recording = self.recording, None
         return HostGraph(recorded)
 
-    def launch(self, graph: device.Graph) -> None:
+    def launch(self, graph: cuda.Graph) -> None:
         self.launches += 1
         for work in graph.handle:
             self.later(work)
 
     def synchronize(self) -> None:
         if self.recording is not None:
-            raise BackendError("nobody can wait while a graph is recorded")
+            raise BackendError("a stream can't be synchronized while a graph is recorded")
         done = threading.Event()
         self.later(done.set)
         assert done.wait(10)
@@ -151,10 +151,10 @@ class HostStream:
         self._thread.join(60)
 
 
-class HostGpu:
-    """Memory that is counted, limited, and full of nonsense when it is new and when it was given back.
+class HostGpu(cuda.Gpu):
+    """Memory that is counted, limited, and filled with garbage when it is new and when it is freed.
 
-    `delays`: seconds before each piece of work, by stream in the order of their making.
+    `delays`: seconds before each piece of work, by stream in the order of creation.
     """
 
     index = 0
@@ -166,7 +166,7 @@ class HostGpu:
         self.given_back: list[NDArray[np.uint8]] = []
         self.allocations = 0
         self.names: deque[str] = deque(maxlen=100)
-        self.errors: list[Exception] = []  # of all streams: on a GPU, what follows a failure fails
+        self.errors: list[Exception] = []  # of all streams: on a GPU, everything after a failure fails
         self.delays: list[float] = []
         self.streams: list[HostStream] = []
 
@@ -200,12 +200,12 @@ class HostGpu:
         if any(stream.recording is not None for stream in self.streams):
             raise BackendError("memory can't be allocated while a graph is recorded")
         if self.bytes + size > self.limit:
-            raise BackendError(f"too little memory for {size} bytes")
+            raise OutOfMemoryError(f"not enough memory for {size} bytes")
         return self._new(size, self.used)
 
     def free(self, address: int) -> None:
         if not self.errors:
-            self.synchronize()  # as cudaFree does
+            self._finish()  # as cudaFree does
         self._give_back(self.used.pop(address))
 
     def allocate_host(self, size: int) -> int:
@@ -214,14 +214,14 @@ class HostGpu:
     def free_host(self, address: int) -> None:
         self._give_back(self.locked.pop(address))
 
-    def view(self, array: object, stream: Stream) -> Tensor:
+    def view(self, array: object, stream: cuda.Stream) -> Tensor:
         interface = array.__cuda_array_interface__  # type: ignore[attr-defined]
         return Tensor(interface["data"][0], interface["shape"], np.dtype(interface["typestr"]), array)
 
     def dlpack(self, tensor: Tensor, owner: object, **options: Any) -> Any:
         return array_at(tensor.address, tensor.shape, tensor.dtype).__dlpack__()
 
-    def synchronize(self) -> None:
+    def _finish(self) -> None:
         assert not any(stream.recording for stream in self.streams)
         for stream in self.streams:
             if not stream.closed:
@@ -236,11 +236,11 @@ class HostGpu:
 
     def _give_back(self, memory: NDArray[np.uint8]) -> None:
         memory[:] = 0xFF
-        self.given_back.append(memory)  # work that comes too late finds nonsense there
+        self.given_back.append(memory)  # late work finds garbage there
 
 
 class HostStage:
-    """A stage in ONNX Runtime, executed when its turn comes on the stream."""
+    """A stage in ONNX Runtime, executed in its turn on the stream."""
 
     def __init__(self, bundle: Bundle, stage: str, size: Size) -> None:
         self._spec = bundle.manifest.stages[stage]
@@ -254,13 +254,14 @@ class HostStage:
     def bind(self, inputs: Mapping[str, Tensor]) -> dict[str, tuple[tuple[int, ...], DTypeLike]]:
         for tensor in self._spec.inputs:
             given = inputs[tensor.name]
-            assert tensor.dtype == "int64" or given.address % ALIGNMENT == 0, tensor.name
-            expected = (2,) if tensor.dtype == "int64" else self._shapes[0][tensor.name]
+            assert given.on_host == (tensor.dtype == "int64"), tensor.name
+            assert given.on_host or given.address % ALIGNMENT == 0, tensor.name
+            expected = (2,) if given.on_host else self._shapes[0][tensor.name]
             assert (given.shape, given.dtype.name) == (expected, tensor.dtype), tensor.name
         self._inputs = dict(inputs)
         return {tensor.name: (self._shapes[1][tensor.name], tensor.dtype) for tensor in self._spec.outputs}
 
-    def enqueue(self, outputs: Mapping[str, Tensor], stream: Stream) -> None:
+    def enqueue(self, outputs: Mapping[str, Tensor], stream: cuda.Stream) -> None:
         assert isinstance(stream, HostStream)
         sources = {name: array_at(t.address, t.shape, t.dtype) for name, t in self._inputs.items()}
         self._inputs = {}  # or their memory couldn't be used again
@@ -289,20 +290,20 @@ def host_backend() -> Callable[..., DeviceBackend]:
     return _open
 
 
-def _open(path: Path, gpu: HostGpu, *, recordable: bool = True, callers: int | None = None) -> DeviceBackend:
-    bundle = Bundle(path)
-    compiler = HostCompiler(bundle, recordable=recordable)
-    return DeviceBackend(bundle.manifest, gpu, gpu.stream(callers), compiler, callers=callers is not None)
+def _open(path: Path, gpu: HostGpu, *, cuda_graphs: bool = False, cuda_stream: int | None = None) -> DeviceBackend:
+    compiler = HostCompiler(Bundle(path))
+    borrowed = cuda_stream is not None
+    return DeviceBackend(gpu, gpu.stream(cuda_stream), compiler, borrowed=borrowed, cuda_graphs=cuda_graphs)
 
 
 class HostCompiler:
+    recordable = True
     uint16 = False
 
-    def __init__(self, bundle: Bundle, *, recordable: bool) -> None:
-        self.recordable = recordable
+    def __init__(self, bundle: Bundle) -> None:
         self._bundle = bundle
 
-    def load(self, size: Size) -> Compiled:
+    def load(self, size: Size) -> dict[str, HostStage]:
         return {stage: HostStage(self._bundle, stage, size) for stage in engine_stages(self._bundle.manifest)}
 
     def describe(self) -> dict[str, Any]:

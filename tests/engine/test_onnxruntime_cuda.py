@@ -1,4 +1,4 @@
-"""ONNX Runtime on memory and a stream of ours. All of it but the provider's name and settings also runs on the CPU."""
+"""ONNX Runtime on our memory and stream. All of it but the provider's name and settings also runs on the CPU."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +10,7 @@ import pytest
 from zsm.engine import Bundle, Runtime
 from zsm.engine.backends.gpu.backend import DeviceBackend
 from zsm.engine.backends.gpu.cuda import Gpu
-from zsm.engine.backends.gpu.onnxruntime import Sessions, _assigned_elsewhere
+from zsm.engine.backends.gpu.onnxruntime import OrtCompiler, _assigned_elsewhere
 from zsm.engine.devices import Device
 from zsm.errors import BackendError
 from zsm.runtime.stream import stream
@@ -18,34 +18,32 @@ from zsm.runtime.stream import stream
 Open = Callable[[Path], DeviceBackend]
 
 
-def sessions(bundle: Bundle) -> Sessions:
-    return Sessions(bundle, Device(kind="cpu"), 1, "CPUExecutionProvider", {})
+def compiler(bundle: Bundle) -> OrtCompiler:
+    return OrtCompiler(bundle, Device(kind="cpu"), 1, "CPUExecutionProvider", {})
 
 
 @pytest.fixture
 def open_backend(host_gpu: Any) -> Open:
-    """Opens a bundle on a device whose stream does everything at once, as the CPU provider does."""
+    """Opens a bundle on a device whose stream works synchronously, as the CPU provider does."""
 
     def opened(path: Path) -> DeviceBackend:
-        bundle = Bundle(path)
         compute = host_gpu.stream()
         compute.eager = True
-        return DeviceBackend(bundle.manifest, host_gpu, compute, sessions(bundle))
+        return DeviceBackend(host_gpu, compute, compiler(Bundle(path)))
 
     return opened
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32"])
 @pytest.mark.parametrize("fixture", ["tiny_bundle", "bicubic_bundle"])
-def test_it_gives_what_the_cpu_backend_gives(
+def test_outputs_equal_those_of_the_cpu_backend(
     fixture: str, dtype: str, open_backend: Open, host_gpu: Any, request: pytest.FixtureRequest
 ) -> None:
     bundle = request.getfixturevalue(fixture)
     white = {"float32": 1, "uint8": 255, "uint16": 65535}[dtype]
     clip = (np.random.default_rng(0).random((6, 6, 9, 3), np.float32) * white).astype(dtype)
     backend = open_backend(bundle)
-    directions = Bundle(bundle).network.directions
-    found = np.stack(list(stream(backend, clip, directions=directions, window=4, overlap=1)))
+    found = np.stack(list(stream(backend, clip, network=Bundle(bundle).network, window=4, overlap=1)))
     backend.close()
     with Runtime(bundle, threads=1) as rt:
         np.testing.assert_array_equal(found, rt(clip))
@@ -54,15 +52,16 @@ def test_it_gives_what_the_cpu_backend_gives(
 
 def test_a_failing_stage_is_named_with_its_shapes(tiny_bundle: Path, open_backend: Open) -> None:
     backend = open_backend(tiny_bundle)
-    planes = backend.from_host(np.zeros((1, 5, 4, 4), np.float32))
+    session = backend.open(4, 4)
+    planes = session.from_host(np.zeros((1, 5, 4, 4), np.float32))
     with pytest.raises(BackendError, match=r"stage extract failed on planes \(1, 5, 4, 4\)"):
-        backend.run("extract", {"planes": planes})
+        session.run("extract", {"planes": planes})
     del planes
     backend.close()
 
 
-def test_work_that_would_be_done_on_the_cpu_is_noticed(tiny_bundle: Path) -> None:
-    session = sessions(Bundle(tiny_bundle))._sessions["propagate"]
+def test_operations_assigned_to_the_cpu_are_noticed(tiny_bundle: Path) -> None:
+    session = compiler(Bundle(tiny_bundle))._sessions["propagate"]
     assert _assigned_elsewhere(session, "CPUExecutionProvider") == set()
     assert {"Conv", "DeformConv", "Resize"} <= _assigned_elsewhere(session, "CUDAExecutionProvider")
 
@@ -70,6 +69,11 @@ def test_work_that_would_be_done_on_the_cpu_is_noticed(tiny_bundle: Path) -> Non
 def test_without_the_provider_the_message_says_what_to_install(tiny_bundle: Path) -> None:
     with pytest.raises(BackendError, match=r"has no CUDAExecutionProvider.*cuda:0.*pip install 'zsm\[gpu\]'"):
         Runtime(tiny_bundle, device="cuda:0", backend="onnxruntime")
+
+
+def test_stages_that_cannot_be_recorded_are_no_silent_fallback(tiny_bundle: Path, host_gpu: Any) -> None:
+    with pytest.raises(BackendError, match="can't be recorded as CUDA graphs; leave out cuda_graphs"):
+        DeviceBackend(host_gpu, host_gpu.stream(), compiler(Bundle(tiny_bundle)), cuda_graphs=True)
 
 
 @pytest.mark.gpu

@@ -11,7 +11,7 @@ from zsm.engine.bundle.shapes import Size
 from zsm.engine.devices import Device
 from zsm.engine.memory import estimate
 from zsm.engine.tiling import RESERVE, available, largest
-from zsm.errors import BackendError, SizeError, TileError
+from zsm.errors import OutOfMemoryError, SizeError, TileError
 from zsm.runtime import tiles
 from zsm.runtime.stream import stream
 
@@ -23,7 +23,7 @@ def needs(bundle: Path, size: Size, tiles: int = 1) -> int:
     return int(RESERVE * (memory.weights + tiles * memory.window + memory.activations)) + 1
 
 
-def test_what_fits_is_not_divided(tiny_bundle: Path) -> None:
+def test_a_frame_that_fits_is_not_tiled(tiny_bundle: Path) -> None:
     whole = largest(Bundle(tiny_bundle), FRAME, 4, needs(tiny_bundle, FRAME))
     assert (whole.width >= 1000, whole.height >= 540) == (True, True)
 
@@ -38,14 +38,14 @@ def test_tiles_fit_and_cover_the_frame(part: float, tiny_bundle: Path) -> None:
 
 
 def test_all_tiles_hold_their_windows_at_once(tiny_bundle: Path, host_backend: Any, host_gpu: Any) -> None:
-    """What `largest` counts on, measured."""
-    backend = host_backend(tiny_bundle, host_gpu, recordable=False)
+    """The assumption of `largest`."""
+    backend = host_backend(tiny_bundle, host_gpu)
     clip = np.zeros((8, 24, 2 * tiles.OVERLAP, 3), np.uint8)
     tile = Size(tiles.OVERLAP + 32, 24)
     count = len(tiles.spans(clip.shape[2], tile.width))
 
     def process(frames: Any, cuts: Any) -> Any:
-        return stream(backend, frames, directions=2, window=4, overlap=1, cuts=cuts)
+        return stream(backend, frames, network=Bundle(tiny_bundle).network, window=4, overlap=1, cuts=cuts)
 
     for _ in tiles.stream(process, clip, lambda width, height: (tile.width, tile.height)):
         pass
@@ -57,12 +57,14 @@ def test_all_tiles_hold_their_windows_at_once(tiny_bundle: Path, host_backend: A
     backend.close()
 
 
-def test_memory_for_no_tile_at_all(tiny_bundle: Path) -> None:
-    with pytest.raises(BackendError, match=r"1 MiB of free memory don.t hold 1000x540, in tiles .* window .* \d+;"):
+def test_too_little_memory_for_any_tile(tiny_bundle: Path) -> None:
+    with pytest.raises(
+        OutOfMemoryError, match=r"1000x540 don.t fit in 1 MiB of free memory, even in tiles.* window .* \d+ MiB;"
+    ):
         largest(Bundle(tiny_bundle), FRAME, 4, 2**20)
 
 
-def test_there_is_memory_here() -> None:
+def test_free_memory_is_plausible() -> None:
     assert 2**20 < available(Device(kind="cpu")) < 2**50
 
 
@@ -80,7 +82,7 @@ def test_a_runtime_with_tiles(bicubic_bundle: Path) -> None:
         assert times["extract"].calls == 3
 
 
-def test_tiles_that_cannot_be(bicubic_bundle: Path) -> None:
+def test_invalid_tiles_are_rejected(bicubic_bundle: Path) -> None:
     with pytest.raises(SizeError, match="'large' is no size"):
         Runtime(bicubic_bundle, tile="large")
     with pytest.raises(TileError, match="larger than the overlap"):

@@ -1,21 +1,19 @@
-"""CUDA's runtime as far as it is used here: the one module that calls cuda-python.
+"""CUDA's runtime: the one module that calls cuda-python.
 
-`zsm.engine.backends.gpu.device` says what its callers rely on (`Gpu`, `Stream`, `Event`).
+Everything else in this package uses `Gpu`, `Stream`, `Event` and `Graph`; tests derive a device that is the host.
 """
 
 import importlib
 import importlib.util
 import math
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from functools import cache
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from zsm.engine.backends.gpu import device
-from zsm.engine.backends.gpu.device import Tensor
+from zsm.engine.backends.gpu.tensor import Array, Tensor
 from zsm.errors import BackendError, FrameError, OutOfMemoryError
 
 MIB = 2**20
@@ -33,15 +31,15 @@ def _runtime() -> Any:
 
 
 def _check(answer: tuple[Any, ...], doing: str) -> Any:
-    """The values of a call's answer, without the error code; raises BackendError if that tells of an error."""
+    """Return a call's values without its error code; raises BackendError if that is an error."""
     error, *values = answer
     if not int(error):
         return values[0] if len(values) == 1 else tuple(values)
     runtime = _runtime()
     if error == runtime.cudaError_t.cudaErrorMemoryAllocation:
-        raise OutOfMemoryError(f"the GPU has too little memory for {doing}")
+        raise OutOfMemoryError(f"the GPU ran out of memory while {doing}")
     text = runtime.cudaGetErrorString(error)[1].decode()
-    raise BackendError(f"CUDA failed at {doing}: {text} ({error.name})")
+    raise BackendError(f"CUDA failed while {doing}: {text} ({error.name})")
 
 
 @cache
@@ -54,7 +52,7 @@ def _version(number: int) -> str:
 
 
 def device_count() -> int:
-    """How many GPUs there are; raises BackendError that says what is missing if CUDA doesn't work at all."""
+    """Count the GPUs; raises BackendError, which says what is missing, if CUDA doesn't work at all."""
     runtime = _runtime()
     driver = _check(runtime.cudaDriverGetVersion(), "asking for the driver's version")
     if not driver:
@@ -68,8 +66,99 @@ def device_count() -> int:
     return int(_check((error, count), "counting GPUs"))
 
 
+class Event:
+    """A point in a stream's work; reached from the beginning until it is recorded."""
+
+    def __init__(self, event: Any) -> None:
+        self._cuda = _runtime()
+        self.handle = event
+
+    def synchronize(self) -> None:
+        """Wait until it is reached; raises BackendError if anything before it failed."""
+        _check(self._cuda.cudaEventSynchronize(self.handle), "executing")
+
+    def __del__(self) -> None:
+        # The event itself goes when it is reached; nothing waits for that here.
+        with suppress(Exception):
+            self._cuda.cudaEventDestroy(self.handle)
+
+
+class Graph:
+    """Recorded work, launched as one."""
+
+    def __init__(self, graph: Any) -> None:
+        self._cuda = _runtime()
+        try:
+            self.handle = _check(self._cuda.cudaGraphInstantiate(graph, 0), "preparing a graph")
+        finally:
+            _check(self._cuda.cudaGraphDestroy(graph), "freeing a graph's description")
+
+    def close(self) -> None:
+        """Free the graph; it must not be executing."""
+        _check(self._cuda.cudaGraphExecDestroy(self.handle), "freeing a graph")
+
+
+class Stream:
+    """Work that is done in order. Every method but `synchronize` returns before the work is done."""
+
+    def __init__(self, stream: Any, *, ours: bool = True) -> None:
+        self._cuda = _runtime()
+        self._stream = stream
+        self._ours = ours
+        self.handle = int(stream)
+
+    def copy_in(self, address: int, array: Array) -> None:
+        """Copy an array, which must not change until then, to the GPU."""
+        self._copy(address, array.ctypes.data, array.nbytes, self._cuda.cudaMemcpyKind.cudaMemcpyHostToDevice)
+
+    def copy_out(self, array: Array, address: int) -> None:
+        """Copy from the GPU to an array."""
+        self._copy(array.ctypes.data, address, array.nbytes, self._cuda.cudaMemcpyKind.cudaMemcpyDeviceToHost)
+
+    def copy(self, target: int, source: int, size: int) -> None:
+        """Copy within the GPU."""
+        self._copy(target, source, size, self._cuda.cudaMemcpyKind.cudaMemcpyDeviceToDevice)
+
+    def zero(self, address: int, size: int) -> None:
+        """Fill with zeros."""
+        _check(self._cuda.cudaMemsetAsync(address, 0, size, self._stream), "filling with zeros")
+
+    def record(self, event: Event) -> None:
+        """Put an event after the work so far."""
+        _check(self._cuda.cudaEventRecord(event.handle, self._stream), "recording an event")
+
+    def wait(self, event: Event) -> None:
+        """Let later work wait until another stream has reached an event, as recorded now."""
+        _check(self._cuda.cudaStreamWaitEvent(self._stream, event.handle, 0), "waiting for an event")
+
+    def begin_recording(self) -> None:
+        """Start capturing: later calls of this thread are recorded, not executed."""
+        mode = self._cuda.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal
+        _check(self._cuda.cudaStreamBeginCapture(self._stream, mode), "recording a graph")
+
+    def end_recording(self) -> Graph:
+        """Stop capturing; raises BackendError if some of the work can't be recorded."""
+        return Graph(_check(self._cuda.cudaStreamEndCapture(self._stream), "recording a graph"))
+
+    def launch(self, graph: Graph) -> None:
+        """Execute a graph."""
+        _check(self._cuda.cudaGraphLaunch(graph.handle, self._stream), "launching a graph")
+
+    def synchronize(self) -> None:
+        """Wait until the work so far is done; raises BackendError if any of it failed."""
+        _check(self._cuda.cudaStreamSynchronize(self._stream), "executing")
+
+    def close(self) -> None:
+        """Destroy the stream, unless it is the caller's."""
+        if self._ours:
+            _check(self._cuda.cudaStreamDestroy(self._stream), "destroying a stream")
+
+    def _copy(self, target: int, source: int, size: int, kind: Any) -> None:
+        _check(self._cuda.cudaMemcpyAsync(target, source, size, kind, self._stream), "copying")
+
+
 class Gpu:
-    """A GPU. Its methods are called in the thread that made it, or after `use` in another."""
+    """A GPU. Call its methods in the thread that made it, or after `use` in another."""
 
     def __init__(self, index: int) -> None:
         """Raises BackendError if there is no driver or no such GPU."""
@@ -92,7 +181,7 @@ class Gpu:
 
     @contextmanager
     def current(self) -> Iterator[None]:
-        """Make this the calling thread's GPU while the context lasts."""
+        """Make this the calling thread's GPU within the context."""
         before = _check(self._cuda.cudaGetDevice(), "asking for the current GPU")
         self.use()
         try:
@@ -101,30 +190,32 @@ class Gpu:
             _check(self._cuda.cudaSetDevice(before), f"choosing cuda:{before}")
 
     def named(self, name: str) -> AbstractContextManager[object]:
-        """A range of that name in the timelines of NVIDIA's tools, where nvtx is installed."""
+        """Give what is enqueued within the context a name in the timelines of NVIDIA's tools, if nvtx is installed."""
         nvtx = _nvtx()
         return nullcontext() if nvtx is None else nvtx.annotate(message=name, domain="zsm")
 
     def memory(self) -> tuple[int, int]:
-        """Bytes that are free, and all there are."""
+        """Free and total bytes."""
         free, total = _check(self._cuda.cudaMemGetInfo(), "asking for free memory")
         return int(free), int(total)
 
-    def stream(self, handle: int | None = None) -> "Stream":
-        """A new stream, which doesn't wait for the default one; or somebody else's."""
+    def stream(self, handle: int | None = None) -> Stream:
+        """Create a stream that doesn't wait for the default one; or wrap the caller's, given its handle."""
         if handle is not None:
             return Stream(self._cuda.cudaStream_t(handle), ours=False)
-        return Stream(_check(self._cuda.cudaStreamCreateWithFlags(self._cuda.cudaStreamNonBlocking), "a new stream"))
+        return Stream(
+            _check(self._cuda.cudaStreamCreateWithFlags(self._cuda.cudaStreamNonBlocking), "creating a stream")
+        )
 
-    def event(self) -> "Event":
-        """A new event, which takes no time."""
+    def event(self) -> Event:
+        """Create an event without timing."""
         flags = self._cuda.cudaEventDisableTiming
-        return Event(_check(self._cuda.cudaEventCreateWithFlags(flags), "a new event"))
+        return Event(_check(self._cuda.cudaEventCreateWithFlags(flags), "creating an event"))
 
     def allocate(self, size: int) -> int:
-        """The address of so many bytes; raises OutOfMemoryError that says how much is free."""
+        """Allocate `size` bytes; raises OutOfMemoryError, which says how much is free."""
         try:
-            return int(_check(self._cuda.cudaMalloc(size), f"{size / MIB:,.0f} MiB"))
+            return int(_check(self._cuda.cudaMalloc(size), f"allocating {size / MIB:,.0f} MiB"))
         except OutOfMemoryError as error:
             free, total = self.memory()
             raise OutOfMemoryError(
@@ -133,24 +224,22 @@ class Gpu:
             ) from error
 
     def free(self, address: int) -> None:
-        """Give memory back."""
-        _check(self._cuda.cudaFree(address), "giving memory back")
+        """Free memory; the GPU finishes its work first."""
+        _check(self._cuda.cudaFree(address), "freeing memory")
 
     def allocate_host(self, size: int) -> int:
-        """The address of so many page-locked bytes on the host."""
+        """Allocate `size` page-locked bytes on the host; raises OutOfMemoryError."""
         try:
-            return int(_check(self._cuda.cudaHostAlloc(size, self._cuda.cudaHostAllocDefault), "page-locked memory"))
+            return int(_check(self._cuda.cudaHostAlloc(size, self._cuda.cudaHostAllocDefault), "page-locking memory"))
         except OutOfMemoryError as error:
-            raise BackendError(
-                f"the host has no {size / MIB:,.0f} MiB of memory left that can be page-locked"
-            ) from error
+            raise OutOfMemoryError(f"the host can't page-lock {size / MIB:,.0f} MiB more of its memory") from error
 
     def free_host(self, address: int) -> None:
-        """Give page-locked memory back."""
-        _check(self._cuda.cudaFreeHost(address), "giving page-locked memory back")
+        """Free page-locked memory."""
+        _check(self._cuda.cudaFreeHost(address), "freeing page-locked memory")
 
-    def view(self, array: object, stream: device.Stream) -> Tensor:
-        """Somebody else's array here, for work on the stream from now on; raises FrameError if it lies elsewhere."""
+    def view(self, array: object, stream: Stream) -> Tensor:
+        """View a caller's array on this GPU, for later work on the stream; raises FrameError if it lies elsewhere."""
         memory = _module("cuda.core.utils").StridedMemoryView
         try:
             view = memory.from_any_interface(array, stream_ptr=stream.handle)
@@ -164,14 +253,10 @@ class Gpu:
         return tensor
 
     def dlpack(self, tensor: Tensor, owner: object, **options: Any) -> Any:
-        """A tensor as a DLPack capsule that keeps its owner."""
+        """Export a tensor as a DLPack capsule that keeps `owner` alive; `options` are those of `__dlpack__`."""
         buffer = _module("cuda.core").Buffer.from_handle(tensor.address, tensor.nbytes, owner=owner)
         view = _module("cuda.core.utils").StridedMemoryView.from_buffer(buffer, tensor.shape, dtype=tensor.dtype)
         return view.__dlpack__(**options)
-
-    def synchronize(self) -> None:
-        """Wait until the GPU has done all that anybody asked of it."""
-        _check(self._cuda.cudaDeviceSynchronize(), "executing")
 
 
 def _check_strides(shape: tuple[int, ...], strides: tuple[int, ...]) -> None:
@@ -182,93 +267,3 @@ def _check_strides(shape: tuple[int, ...], strides: tuple[int, ...]) -> None:
             f"a frame of shape {shape} has the strides {strides}; give (height, width, 3) without gaps "
             "(torch: frame.permute(1, 2, 0).contiguous(), CuPy: cupy.ascontiguousarray(frame))"
         )
-
-
-class Event:
-    """A place in a stream's work."""
-
-    def __init__(self, event: Any) -> None:
-        self._cuda = _runtime()
-        self.handle = event
-
-    def synchronize(self) -> None:
-        """Wait until it is reached; raises BackendError if anything before it failed."""
-        _check(self._cuda.cudaEventSynchronize(self.handle), "executing")
-
-    def close(self) -> None:
-        """Give the event back."""
-        _check(self._cuda.cudaEventDestroy(self.handle), "closing an event")
-
-
-class Graph:
-    """Recorded work."""
-
-    def __init__(self, graph: Any) -> None:
-        self._cuda = _runtime()
-        try:
-            self.handle = _check(self._cuda.cudaGraphInstantiate(graph, 0), "preparing a graph")
-        finally:
-            _check(self._cuda.cudaGraphDestroy(graph), "closing a graph's description")
-
-    def close(self) -> None:
-        """Give the graph back."""
-        _check(self._cuda.cudaGraphExecDestroy(self.handle), "closing a graph")
-
-
-class Stream:
-    """Work that is done in order. Every method but `synchronize` returns before the work is done."""
-
-    def __init__(self, stream: Any, *, ours: bool = True) -> None:
-        self._cuda = _runtime()
-        self._stream = stream
-        self._ours = ours
-        self.handle = int(stream)
-
-    def copy_in(self, address: int, array: NDArray[Any]) -> None:
-        """From an array, which must not change until then, to the GPU."""
-        self._copy(address, array.ctypes.data, array.nbytes, self._cuda.cudaMemcpyKind.cudaMemcpyHostToDevice)
-
-    def copy_out(self, array: NDArray[Any], address: int) -> None:
-        """From the GPU to an array."""
-        self._copy(array.ctypes.data, address, array.nbytes, self._cuda.cudaMemcpyKind.cudaMemcpyDeviceToHost)
-
-    def copy(self, target: int, source: int, size: int) -> None:
-        """Within the GPU."""
-        self._copy(target, source, size, self._cuda.cudaMemcpyKind.cudaMemcpyDeviceToDevice)
-
-    def zero(self, address: int, size: int) -> None:
-        """Fill with zeros."""
-        _check(self._cuda.cudaMemsetAsync(address, 0, size, self._stream), "filling with zeros")
-
-    def record(self, event: device.Event) -> None:
-        """Put an event after all work so far."""
-        _check(self._cuda.cudaEventRecord(event.handle, self._stream), "recording an event")
-
-    def wait(self, event: device.Event) -> None:
-        """Do further work when another stream has reached an event."""
-        _check(self._cuda.cudaStreamWaitEvent(self._stream, event.handle, 0), "waiting for an event")
-
-    def begin_recording(self) -> None:
-        """Record further work of this thread instead of doing it."""
-        mode = self._cuda.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal
-        _check(self._cuda.cudaStreamBeginCapture(self._stream, mode), "recording a graph")
-
-    def end_recording(self) -> Graph:
-        """What was recorded; raises BackendError if some of it can't be."""
-        return Graph(_check(self._cuda.cudaStreamEndCapture(self._stream), "recording a graph"))
-
-    def launch(self, graph: device.Graph) -> None:
-        """Do what was recorded."""
-        _check(self._cuda.cudaGraphLaunch(graph.handle, self._stream), "launching a graph")
-
-    def synchronize(self) -> None:
-        """Wait until all is done; raises BackendError if anything of it failed."""
-        _check(self._cuda.cudaStreamSynchronize(self._stream), "executing")
-
-    def close(self) -> None:
-        """Give the stream back, unless it is somebody else's."""
-        if self._ours:
-            _check(self._cuda.cudaStreamDestroy(self._stream), "closing a stream")
-
-    def _copy(self, target: int, source: int, size: int, kind: Any) -> None:
-        _check(self._cuda.cudaMemcpyAsync(target, source, size, kind, self._stream), "copying")

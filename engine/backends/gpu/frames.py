@@ -6,12 +6,13 @@ from typing import Any
 
 import numpy as np
 
-from zsm.engine.backends.gpu.device import Gpu, Stream, Tensor
-from zsm.engine.backends.gpu.graphs import recording
+from zsm.engine.backends.gpu.cuda import Gpu, Stream
+from zsm.engine.backends.gpu.pool import Buffer
+from zsm.engine.backends.gpu.tensor import Tensor
 from zsm.errors import BackendError
 
 LEGACY_STREAM = 1
-"""What consumers of DLPack mean by no stream."""
+"""DLPack's `stream=None`."""
 NO_WAITING = -1
 CUDA = 2
 """DLPack's number for CUDA devices."""
@@ -25,40 +26,51 @@ def on_a_gpu(array: object) -> bool:
 
 @dataclass(frozen=True)
 class AdoptedFrame:
-    """A frame (h,w,3) of somebody else's, in the memory that he gave it."""
+    """A caller-owned device frame (h,w,3); borrowed, not copied."""
 
     tensor: Tensor
-    """(1,h,w,3)."""
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Height, width, 3."""
-        return self.tensor.shape[1:]
+        return self.tensor.shape
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """The pixels' type."""
         return self.tensor.dtype
 
 
 class DeviceFrame:
-    """A frame (4h,4w,3) in the GPU's memory, which is the frame's until nothing refers to it.
+    """An output frame (4h,4w,3) in the GPU's memory, which it owns.
 
-    `torch.utils.dlpack.from_dlpack(frame)` and `cupy.from_dlpack(frame)` give an array in the same memory, and put
-    their stream after the frame's computation; so does whatever else reads DLPack, or heeds the stream that
-    `__cuda_array_interface__` names. Without a stream of the caller's, a frame that is dropped waits until the GPU
-    has finished reading it.
+    `torch.utils.dlpack.from_dlpack(frame)` and `cupy.from_dlpack(frame)` return an array in the same memory, for work
+    on the library's current stream. That stream waits until the frame is computed. When frame and array have been
+    dropped, the memory is reused, but only after the work put on that stream until then; the host waits for nothing.
+    Don't destroy that stream earlier, and drop what was read on a per-thread default stream in the same thread.
+
+    Readers of `__cuda_array_interface__` wait for the stream it names, and don't tell us theirs: keep the frame until
+    they are done with it, or read it on the stream named.
     """
 
-    def __init__(self, tensor: Tensor, gpu: Gpu, stream: Stream, *, waits: bool) -> None:
+    def __init__(self, tensor: Tensor, gpu: Gpu, cuda_stream: Stream) -> None:
+        assert isinstance(tensor.owner, Buffer)
+        self._readers: set[int] = set()
         self._tensor = tensor
+        self._buffer = tensor.owner
         self._gpu = gpu
-        self._stream: Stream | None = stream
-        self._waits = waits
+        self._handle = cuda_stream.handle
+        self._detached = False
         self._computed = gpu.event()
-        stream.record(self._computed)
-        self.shape = tensor.shape
-        self.dtype = tensor.dtype
+        cuda_stream.record(self._computed)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Height, width, 3."""
+        return self._tensor.shape
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The input frames' dtype."""
+        return self._tensor.dtype
 
     @property
     def __cuda_array_interface__(self) -> dict[str, Any]:
@@ -68,7 +80,7 @@ class DeviceFrame:
             "typestr": self.dtype.str,
             "data": (self._tensor.address, False),
             "strides": None,
-            "stream": None if self._stream is None else self._stream.handle,
+            "stream": None if self._detached else self._handle,
         }
 
     def __dlpack_device__(self) -> tuple[int, int]:
@@ -79,15 +91,25 @@ class DeviceFrame:
             raise BufferError(f"the frame stays on cuda:{self._gpu.index}; copy it from there")
         with self._gpu.current():
             if stream != NO_WAITING:
-                self._gpu.stream(LEGACY_STREAM if stream is None else stream).wait(self._computed)
+                reader = LEGACY_STREAM if stream is None else stream
+                self._gpu.stream(reader).wait(self._computed)
+                if reader != self._handle:  # on which the memory is reused
+                    self._readers.add(reader)
             return self._gpu.dlpack(self._tensor, self, stream=NO_WAITING, **options)
 
-    def computed(self) -> None:
-        """It is: nobody need wait for a stream that is about to be closed."""
-        self._stream = None
+    def detach(self) -> None:
+        """Forget the stream that computed the frame: the frame is done, and the stream about to be closed."""
+        self._detached = True
 
     def __del__(self) -> None:
-        with suppress(BackendError), self._gpu.current(), recording:
-            if self._waits:
-                self._gpu.synchronize()
-            self._computed.close()
+        if not self._readers:
+            return
+        with suppress(BackendError), self._gpu.current():
+            for handle in self._readers:
+                event = self._gpu.event()
+                self._gpu.stream(handle).record(event)
+                self._buffer.readers.append(event)
+
+    def __repr__(self) -> str:
+        height, width, _ = self.shape
+        return f"<DeviceFrame {width}x{height} {self.dtype} on cuda:{self._gpu.index}>"

@@ -1,102 +1,88 @@
-"""Work that is recorded once and then launched as one: a CUDA graph for each kind of work and shapes of tensors."""
+"""Stages recorded once and then launched as CUDA graphs."""
 
 import gc
 import logging
-import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 
-from zsm.engine.backends.gpu.device import Gpu, Graph, Stream, Tensor
+from zsm.engine.backends.gpu.cuda import Gpu, Graph, Stream
 from zsm.engine.backends.gpu.pool import DeviceMemory, Pool
+from zsm.engine.backends.gpu.tensor import Tensor
 from zsm.errors import BackendError
 
 log = logging.getLogger("zsm")
 
-recording = threading.RLock()
-"""Held while work is recorded; who waits for a whole device takes it too, as that would end the recording."""
-
 LARGEST = 2**28
-"""Bytes of inputs. Larger work keeps a GPU busy however it is launched, and has no memory to spare."""
+"""Bytes of inputs. A larger stage keeps the GPU busy however it is launched, and leaves no memory for a graph."""
 
 Tensors = Mapping[str, Tensor]
-Compute = Callable[[Tensors], Tensors]
+Execute = Callable[[Tensors], Tensors]
 
 
-class Recordings:
-    """What was recorded on one stream."""
+class Graphs:
+    """The graphs of one stream, one per stage and frame size."""
 
     def __init__(self, gpu: Gpu, stream: Stream, memory: DeviceMemory) -> None:
         self._gpu = gpu
         self._stream = stream
         self._memory = memory
-        self._known: dict[object, Recording | None] = {}
-        self._within = False
+        self._known: dict[Hashable, StageGraph | None] = {}
         self._given_up = False
         memory.when_short = self._give_up
 
-    def do(self, name: str, compute: Compute, tensors: Tensors) -> Tensors:
-        """`compute(tensors)`, recorded the first time and then replayed; as a part of other such work, neither.
+    def run(self, stage: str, key: Hashable, execute: Execute, inputs: Tensors) -> Tensors:
+        """Do `execute(inputs)`: without a graph the first time, when it is recorded, and from it afterwards.
 
-        What can't be recorded is done plainly from then on, and the log says why.
+        `key` stands for the stage and all shapes. A stage that can't be recorded is launched kernel by kernel from then
+        on, and the log says why.
         """
-        if self._within or self._given_up or sum(tensor.nbytes for tensor in tensors.values()) > LARGEST:
-            return compute(tensors)
-        key = (name, *((each, tensor.shape) for each, tensor in tensors.items()))
+        if self._given_up or sum(tensor.nbytes for tensor in inputs.values()) > LARGEST:
+            return execute(inputs)
         if key not in self._known:
-            with self._as_a_whole():
-                outputs = compute(tensors)  # what is prepared at first use can't be recorded
-                self._known[key] = None if self._given_up else self._record(name, compute, tensors)
+            outputs = execute(inputs)  # what is prepared at first use can't be recorded
+            self._known[key] = None if self._given_up else self._record(stage, execute, inputs)
             return outputs
-        known = self._known[key]
-        made = None if known is None else known.outputs()
-        if known is None or made is None:
-            return compute(tensors)
-        with self._gpu.named(name):
-            known.replay(tensors, made)
+        graph = self._known[key]
+        made = None if graph is None else graph.outputs()
+        if graph is None or made is None:
+            return execute(inputs)
+        with self._gpu.named(stage):
+            graph.replay(inputs, made)
         return made
 
     def clear(self) -> None:
-        """Forget all, as what stages use has moved."""
+        """Drop all graphs, once they have been executed."""
         try:
             self._stream.synchronize()
         finally:
-            for known in self._known.values():
-                if known is not None:
-                    known.close()
+            for graph in self._known.values():
+                if graph is not None:
+                    graph.close()
             self._known.clear()
 
     def _give_up(self) -> None:
         if not self._given_up:
             self._given_up = True
-            log.warning("memory is short: CUDA graphs are given up, what they did is launched kernel by kernel")
+            log.warning("memory is short: CUDA graphs are given up, stages are launched kernel by kernel")
             self.clear()
 
-    def _record(self, name: str, compute: Compute, tensors: Tensors) -> "Recording | None":
-        made = Recording(self._stream, self._memory, Pool(self._gpu.allocate, self._gpu.free))
+    def _record(self, stage: str, execute: Execute, inputs: Tensors) -> "StageGraph | None":
+        graph = StageGraph(self._stream, self._memory, Pool(self._stream, self._gpu.allocate, self._gpu.free))
         try:
-            made.record(compute, tensors)
+            graph.record(execute, inputs)
         except BackendError as error:
-            made.close()
-            said = str(error)  # the error itself would keep the memory that its traceback refers to
-            log.warning("%s is not recorded as a CUDA graph but launched kernel by kernel: %s", name, said)
+            graph.close()
+            reason = str(error)  # the error itself would keep the memory that its traceback refers to
+            log.warning("%s can't be recorded as a CUDA graph, and is launched kernel by kernel: %s", stage, reason)
             return None
-        self._memory.trim()  # what it took to do the work plainly
-        return made
-
-    @contextmanager
-    def _as_a_whole(self) -> Iterator[None]:
-        self._within = True
-        try:
-            yield
-        finally:
-            self._within = False
+        self._memory.trim()  # the buffers of the execution before
+        return graph
 
 
-class Recording:
-    """A graph, and the memory that it uses, which is its own: a graph's addresses are fixed.
+class StageGraph:
+    """A graph, and the memory it uses, which is its own: a graph's addresses are fixed.
 
-    What goes in is copied there and what comes out is copied from there, so that no replay overwrites what somebody
-    still holds of an earlier one.
+    Inputs are copied in and outputs copied out, so that no replay overwrites tensors of an earlier one.
     """
 
     def __init__(self, stream: Stream, memory: DeviceMemory, pool: Pool) -> None:
@@ -107,15 +93,15 @@ class Recording:
         self._outputs: Tensors = {}
         self._graph: Graph | None = None
 
-    def record(self, compute: Compute, tensors: Tensors) -> None:
-        """Record the work on tensors like these; raises BackendError if that can't be done."""
+    def record(self, execute: Execute, inputs: Tensors) -> None:
+        """Record the execution on tensors like these; raises BackendError if it can't be recorded."""
         with self._memory.taken_from(self._pool):
-            self._inputs = {name: self._memory.copy(tensor) for name, tensor in tensors.items()}
-            compute(self._inputs)  # fills the pool: memory can't be allocated during a recording
-            with _nothing_else():
+            self._inputs = {name: self._memory.copy(tensor) for name, tensor in inputs.items()}
+            execute(self._inputs)  # fills the pool: memory can't be allocated during the capture
+            with _no_garbage_collection():
                 self._stream.begin_recording()
                 try:
-                    self._outputs = compute(self._inputs)
+                    self._outputs = execute(self._inputs)
                 except BaseException:
                     with suppress(BackendError):
                         self._stream.end_recording().close()
@@ -123,21 +109,21 @@ class Recording:
                 self._graph = self._stream.end_recording()
 
     def outputs(self) -> Tensors | None:
-        """Tensors for what comes out; none if there was so little memory that the graph was given up."""
+        """Make tensors for the outputs; None if making them took so much memory that the graph was given up."""
         made = {name: self._memory.new(tensor.shape, tensor.dtype) for name, tensor in self._outputs.items()}
         return made if self._graph is not None else None
 
-    def replay(self, tensors: Tensors, outputs: Tensors) -> None:
-        """Do the work on other tensors."""
+    def replay(self, inputs: Tensors, outputs: Tensors) -> None:
+        """Execute on other tensors."""
         assert self._graph is not None
-        for name, tensor in tensors.items():
+        for name, tensor in inputs.items():
             self._stream.copy(self._inputs[name].address, tensor.address, tensor.nbytes)
         self._stream.launch(self._graph)
         for name, tensor in outputs.items():
             self._stream.copy(tensor.address, self._outputs[name].address, tensor.nbytes)
 
     def close(self) -> None:
-        """Give the graph and its memory back; nothing of it may be under way."""
+        """Free the graph and its memory; it must not be executing."""
         if self._graph is not None:
             self._graph.close()
             self._graph = None
@@ -146,13 +132,12 @@ class Recording:
 
 
 @contextmanager
-def _nothing_else() -> Iterator[None]:
-    """Keep what is dropped elsewhere, or by the garbage collector, from waiting or recording meanwhile."""
+def _no_garbage_collection() -> Iterator[None]:
+    # A buffer of a closed Runtime, collected now, would be freed, and cudaFree ends a capture in the same thread.
     enabled = gc.isenabled()
-    with recording:
-        gc.disable()
-        try:
-            yield
-        finally:
-            if enabled:
-                gc.enable()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()

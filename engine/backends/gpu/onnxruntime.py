@@ -1,20 +1,19 @@
-"""Stages on ONNX Runtime's CUDA provider, on memory and a stream of ours, without a host round trip."""
+"""Stages on ONNX Runtime's CUDA provider, on our memory and stream, without a round trip to the host."""
 
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import onnxruntime as ort
 from numpy.typing import DTypeLike
 
 from zsm.engine.backends.gpu.backend import DeviceBackend
-from zsm.engine.backends.gpu.cuda import Gpu
-from zsm.engine.backends.gpu.device import Stream, Tensor
+from zsm.engine.backends.gpu.cuda import Gpu, Stream
+from zsm.engine.backends.gpu.tensor import Tensor
 from zsm.engine.backends.onnxruntime import failure, open_session
 from zsm.engine.bundle.manifest import Bundle
 from zsm.engine.bundle.shapes import Size, output_shapes
-from zsm.engine.devices import Device, Place
+from zsm.engine.devices import Device, OpenOptions
 from zsm.errors import BackendError
 from zsm.plugins import onnxruntime_library
 from zsm.plugins.native import Core
@@ -22,32 +21,33 @@ from zsm.plugins.native import Core
 CUDA = "CUDAExecutionProvider"
 
 ON_CPU = {"Add", "Concat", "Constant", "Div", "Mul", "Shape", "Sub"}
-"""Operations on shapes: ONNX Runtime computes those on the CPU, and no frame passes through them."""
+"""Operations on shapes: ONNX Runtime computes them on the CPU; no pixel passes through them."""
 
 
-def open_bundle(bundle: Bundle, where: Place) -> DeviceBackend:
-    """Open a bundle's stages on a GPU; raises BackendError if this ONNX Runtime can't run there."""
+def open_bundle(bundle: Bundle, options: OpenOptions) -> DeviceBackend:
+    """Open a bundle on a GPU; raises BackendError if this ONNX Runtime can't use it."""
     if CUDA not in ort.get_available_providers():
         raise BackendError(
-            f"ONNX Runtime {ort.__version__} here has no {CUDA}, so it can't run on {where.device}: "
+            f"ONNX Runtime {ort.__version__} has no {CUDA}, so it can't run on {options.device}; "
             "pip uninstall onnxruntime, then pip install 'zsm[gpu]'"
         )
-    gpu = Gpu(where.device.index)
-    stream = gpu.stream(where.cuda_stream)
+    gpu = Gpu(options.device.index)
+    cuda_stream = gpu.stream(options.cuda_stream)
     settings = {
-        "device_id": str(where.device.index),
-        "user_compute_stream": str(stream.handle),
+        "device_id": str(options.device.index),
+        "user_compute_stream": str(cuda_stream.handle),
         "use_tf32": "0",  # else fp32 bundles would be computed with 10 bits of mantissa
         "arena_extend_strategy": "kSameAsRequested",
     }
-    sessions = Sessions(bundle, where.device, where.threads, CUDA, settings)
-    return DeviceBackend(bundle.manifest, gpu, stream, sessions, callers=where.cuda_stream is not None)
+    compiler = OrtCompiler(bundle, options.device, options.threads, CUDA, settings)
+    borrowed = options.cuda_stream is not None
+    return DeviceBackend(gpu, cuda_stream, compiler, borrowed=borrowed, cuda_graphs=options.cuda_graphs)
 
 
-class Sessions:
-    """One session a stage, for frames of any size."""
+class OrtCompiler:
+    """One `InferenceSession` per stage, for frames of any size."""
 
-    recordable = False  # sessions take memory while they run, which a recording would keep the address of
+    recordable = False  # ONNX Runtime allocates while it runs, and a graph would keep those addresses
     uint16 = True
 
     def __init__(
@@ -62,7 +62,7 @@ class Sessions:
         self._sessions = {name: self._open(name) for name in bundle.manifest.stages}
 
     def load(self, size: Size) -> "dict[str, OrtStage]":
-        """The stages for frames of a size."""
+        """Make the stages for frames of a size."""
         manifest = self._bundle.manifest
         return {
             name: OrtStage(name, session, output_shapes(manifest, name, size), self._device)
@@ -70,7 +70,7 @@ class Sessions:
         }
 
     def describe(self) -> dict[str, Any]:
-        """What executes where."""
+        """Report what executes where."""
         return {
             "backend": "onnxruntime",
             "version": ort.__version__,
@@ -81,7 +81,7 @@ class Sessions:
         }
 
     def close(self) -> None:
-        """Release the sessions."""
+        """Release the stages."""
         self._sessions.clear()
 
     def _open(self, stage: str) -> ort.InferenceSession:
@@ -100,7 +100,7 @@ class Sessions:
 
 
 class OrtStage:
-    """A stage's session, for frames of one size."""
+    """A stage for frames of one size."""
 
     def __init__(
         self, name: str, session: ort.InferenceSession, shapes: Mapping[str, tuple[int, ...]], device: Device
@@ -111,16 +111,16 @@ class OrtStage:
         self._inputs: Mapping[str, Tensor] = {}
         self._outputs = {output.name: (shapes[output.name], _dtype(output.type)) for output in session.get_outputs()}
         self._options = ort.RunOptions()
-        # What follows is put on the same stream, so that nobody need wait at a stage's end.
+        # Later work is put on the same stream, so there is no need to wait at a stage's end.
         self._options.add_run_config_entry("disable_synchronize_execution_providers", "1")
 
     def bind(self, inputs: Mapping[str, Tensor]) -> dict[str, tuple[tuple[int, ...], DTypeLike]]:
-        """Set the inputs; the outputs' shapes and types."""
+        """Set the inputs; returns the outputs' shapes and dtypes."""
         self._inputs = inputs
         return dict(self._outputs)
 
     def enqueue(self, outputs: Mapping[str, Tensor], stream: Stream) -> None:
-        """Execute on the stream that the session was made with."""
+        """Execute into the outputs, on the stream that the provider was set up with."""
         inputs, self._inputs = self._inputs, {}
         try:
             binding = self._session.io_binding()
@@ -129,28 +129,28 @@ class OrtStage:
             for name, tensor in outputs.items():
                 binding.bind_output(name, *self._place(tensor))
             self._session.run_with_iobinding(binding, self._options)
-        except Exception as error:  # ONNX Runtime's own have no common base
+        except Exception as error:  # ONNX Runtime's exceptions have no common base
             raise failure(self._name, {name: tensor.shape for name, tensor in inputs.items()}, error) from error
 
     def _place(self, tensor: Tensor) -> tuple[str, int, DTypeLike, tuple[int, ...], int]:
-        kind, index = ("cpu", 0) if tensor.dtype == np.int64 else (self._device.kind, self._device.index)
+        kind, index = ("cpu", 0) if tensor.on_host else (self._device.kind, self._device.index)
         return kind, index, tensor.dtype, tensor.shape, tensor.address
 
 
 def _dtype(name: str) -> str:
-    """ONNX Runtime's name of a tensor's type as NumPy has it."""
+    """Translate ONNX Runtime's name of a tensor's type to NumPy's."""
     element = name.removeprefix("tensor(").removesuffix(")")
     return {"float": "float32"}.get(element, element)
 
 
 def _operator_library() -> Path | None:
-    """The native operator, if it was built for GPUs: without that, it would run on the CPU."""
+    """The native operator, if it was built for GPUs; any other would run on the CPU."""
     library = onnxruntime_library()
     return library if library is not None and Core(library).cuda_architectures() else None
 
 
 def _assigned_elsewhere(session: ort.InferenceSession, provider: str) -> set[str]:
-    """The operations on data that ONNX Runtime has given to another provider, which it does without a word."""
+    """The operations on data that ONNX Runtime assigned to another provider, which it doesn't report."""
     nodes = [
         node.op_type
         for part in session.get_provider_graph_assignment_info()

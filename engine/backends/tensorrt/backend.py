@@ -1,4 +1,4 @@
-"""Stages on TensorRT: engines from the cache, one block of memory for the activations of all of them."""
+"""Stages on TensorRT: engines from the cache, which share one block of memory for activations."""
 
 import logging
 import time
@@ -8,15 +8,15 @@ from typing import Any
 from numpy.typing import DTypeLike
 
 from zsm.engine.backends.gpu.backend import DeviceBackend
-from zsm.engine.backends.gpu.cuda import Gpu
-from zsm.engine.backends.gpu.device import Stream, Tensor
+from zsm.engine.backends.gpu.cuda import Gpu, Stream
+from zsm.engine.backends.gpu.tensor import Tensor
 from zsm.engine.backends.tensorrt import bindings as library
 from zsm.engine.backends.tensorrt.build import BuildOptions, build_missing, engine_key, engine_stages
 from zsm.engine.backends.tensorrt.cache import EngineCache, EngineKey
 from zsm.engine.backends.tensorrt.progress import Progress
 from zsm.engine.bundle.manifest import Bundle
 from zsm.engine.bundle.shapes import Size, SizeRange
-from zsm.engine.devices import Place
+from zsm.engine.devices import OpenOptions
 from zsm.errors import BackendError
 
 log = logging.getLogger("zsm")
@@ -25,18 +25,18 @@ SAY_EVERY = 30.0
 """Seconds between messages while engines are built."""
 
 
-def open_bundle(bundle: Bundle, where: Place) -> DeviceBackend:
-    """Open a bundle on a GPU. Engines are loaded, or built, when the size of frames is known."""
+def open_bundle(bundle: Bundle, options: OpenOptions) -> DeviceBackend:
+    """Open a bundle on a GPU. Engines are loaded, or built, when the size of the frames is known."""
     library.tensorrt()
-    gpu = Gpu(where.device.index)
-    stream = gpu.stream(where.cuda_stream)
-    return DeviceBackend(
-        bundle.manifest, gpu, stream, Engines(bundle, gpu, where.build), callers=where.cuda_stream is not None
-    )
+    gpu = Gpu(options.device.index)
+    cuda_stream = gpu.stream(options.cuda_stream)
+    compiler = Engines(bundle, gpu, options.build)
+    borrowed = options.cuda_stream is not None
+    return DeviceBackend(gpu, cuda_stream, compiler, borrowed=borrowed, cuda_graphs=options.cuda_graphs)
 
 
 def best(keys: list[EngineKey], size: Size) -> EngineKey | None:
-    """Of engines, newest first, the one for frames of a size: that of the narrowest range, then the newest."""
+    """Choose the engine for a size: the narrowest range that includes it, then the first of `keys`."""
     ranges = [(SizeRange.from_dict(key.sizes), key) for key in keys]
     fitting = [(sizes.max.pixels - sizes.min.pixels, key) for sizes, key in ranges if size in sizes]
     return min(fitting, key=lambda each: each[0])[1] if fitting else None
@@ -45,11 +45,10 @@ def best(keys: list[EngineKey], size: Size) -> EngineKey | None:
 class Engines:
     """A bundle's engines on one GPU."""
 
+    recordable = True
     uint16 = False
 
-    def __init__(self, bundle: Bundle, gpu: Gpu, build: bool, *, recordable: bool = True) -> None:
-        """`recordable`: whether CUDA graphs are made of what stages do; a profiler sees no layers in them."""
-        self.recordable = recordable
+    def __init__(self, bundle: Bundle, gpu: Gpu, build: bool) -> None:
         self._bundle = bundle
         self._gpu = gpu
         self._build = build
@@ -61,11 +60,11 @@ class Engines:
         self._used: dict[str, dict[str, Any]] = {}
 
     def load(self, size: Size) -> "dict[str, TensorRtStage]":
-        """The stages for frames of a size; raises BackendError that names the command if engines are missing."""
+        """Load the stages for a size; raises BackendError, which names the command, if engines are missing."""
         found = self._find(size)
         if self._build and None in found.values():
             log.warning("building TensorRT engines for %s on %s: this takes minutes, once", size, self._gpu.name)
-            build_missing(self._bundle, self._gpu, BuildOptions(sizes=SizeRange.only(size)), _Saying())
+            build_missing(self._bundle, self._gpu, BuildOptions(sizes=SizeRange.only(size)), _ProgressLog())
             found = self._find(size)
         missing = [stage for stage, executable in found.items() if executable is None]
         if missing:
@@ -77,7 +76,7 @@ class Engines:
         return {stage: executable for stage, executable in found.items() if executable is not None}
 
     def describe(self) -> dict[str, Any]:
-        """What executes, and the sizes and options of the engines loaded last."""
+        """Report what executes, with the sizes and options of the engines loaded last."""
         return {
             "backend": "tensorrt",
             "version": library.tensorrt().__version__,
@@ -89,7 +88,7 @@ class Engines:
         }
 
     def close(self) -> None:
-        """Give the engines and their memory back."""
+        """Release the engines and their memory."""
         self._stages.clear()
         self._engines.clear()
         if self._memory[0]:
@@ -104,7 +103,7 @@ class Engines:
         return found
 
     def _open(self, key: EngineKey, size: Size) -> "TensorRtStage | None":
-        """The stage for one size: a graph may no longer be replayed when its context has seen another shape."""
+        """Make a stage with a context of its own: CUDA graphs need one that never sees another shape."""
         self._used[key.stage] = {"sizes": key.sizes, **key.options}
         if key.digest not in self._engines:
             content = self._cache.find(key)
@@ -119,7 +118,7 @@ class Engines:
         return self._stages[key.digest, size]
 
     def _share_memory(self) -> None:
-        """Give all stages the same memory for activations: they run one after the other."""
+        """Let all stages use the same memory for activations: they run one after the other."""
         address, size = self._memory
         needed = max(1, *(stage.memory for stage in self._stages.values()))
         if needed > size:
@@ -131,7 +130,7 @@ class Engines:
 
 
 class TensorRtStage:
-    """A stage's engine, ready to execute."""
+    """An engine with a context, for frames of one size."""
 
     def __init__(self, name: str, engine: Any) -> None:
         trt = library.tensorrt()
@@ -146,11 +145,11 @@ class TensorRtStage:
         self.memory = int(engine.device_memory_size_v2)
 
     def use_memory(self, address: int, size: int) -> None:
-        """Compute in this memory."""
+        """Set the memory for activations."""
         self._context.set_device_memory(address, size)
 
     def bind(self, inputs: Mapping[str, Tensor]) -> dict[str, tuple[tuple[int, ...], DTypeLike]]:
-        """Set the inputs; the outputs' shapes and types."""
+        """Set the inputs; returns the outputs' shapes and dtypes."""
         for name, tensor in inputs.items():
             shaped = self._context.set_input_shape(name, tensor.shape)
             if not (shaped and self._context.set_tensor_address(name, tensor.address)):
@@ -161,14 +160,14 @@ class TensorRtStage:
         return {name: (tuple(self._context.get_tensor_shape(name)), kind) for name, kind in self._types.items()}
 
     def enqueue(self, outputs: Mapping[str, Tensor], stream: Stream) -> None:
-        """Execute on the stream."""
+        """Execute into the outputs, on the stream."""
         for name, tensor in outputs.items():
             self._context.set_tensor_address(name, tensor.address)
         if not self._context.execute_async_v3(stream.handle):
             raise library.failure(f"stage {self._name} failed")
 
     def profile(self, spent: dict[str, float]) -> None:
-        """From now on, add up each layer's milliseconds; every execution takes longer."""
+        """Add up each layer's milliseconds from now on, which makes every execution slower."""
         trt = library.tensorrt()
 
         class Profiler(trt.IProfiler):  # type: ignore[misc, name-defined]
@@ -184,8 +183,8 @@ class TensorRtStage:
         self._context.profiler = self._profiler
 
 
-class _Saying:
-    """Tells of a build's progress in the log, now and then."""
+class _ProgressLog:
+    """Logs a build's progress every now and then."""
 
     def __init__(self) -> None:
         self._next = time.monotonic() + SAY_EVERY
@@ -195,4 +194,4 @@ class _Saying:
             return
         self._next = time.monotonic() + SAY_EVERY
         left = "" if progress.remaining is None else f", about {progress.remaining / 60:.0f} minutes to go"
-        log.warning("building stage %s, %.0f%% of all%s", progress.stage, 100 * progress.fraction, left)
+        log.warning("building stage %s, %.0f%% in total%s", progress.stage, 100 * progress.fraction, left)

@@ -57,7 +57,7 @@ class Built:
 
 
 def engine_stages(manifest: Manifest) -> list[str]:
-    """The stages that become engines: TensorRT has no 16-bit integers, `DeviceBackend` does without them."""
+    """The stages that become engines: TensorRT has no 16-bit integers, `DeviceBackend` converts them on the host."""
     return [stage for stage in manifest.stages if not stage.endswith("_uint16")]
 
 
