@@ -26,7 +26,7 @@ def on_host(frame: Any, number: int) -> Pixels:
     if not (exchanged or hasattr(frame, "__array__") or hasattr(frame, "__array_interface__")):
         raise FrameError(f"frame {number} is a {type(frame).__name__}; give arrays (height, width, 3)")
     try:
-        array: Pixels = np.from_dlpack(frame) if exchanged else np.asarray(frame)
+        array: Pixels = np.asarray(np.from_dlpack(frame) if exchanged else frame)
     except (BufferError, RuntimeError, TypeError, ValueError) as error:
         raise FrameError(f"frame {number}, a {type(frame).__name__}, can't be read: {error}") from error
     return array

@@ -9,8 +9,8 @@ import queue
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -177,8 +177,9 @@ class HostGpu(cuda.Gpu):
     def use(self) -> None:
         pass
 
-    def current(self) -> AbstractContextManager[None]:
-        return nullcontext()
+    @contextmanager
+    def current(self) -> Iterator[None]:
+        yield
 
     def named(self, name: str) -> AbstractContextManager[object]:
         self.names.append(name)

@@ -1,4 +1,4 @@
-"""Frames in the GPU's memory: read where they are, left where they are, in order, and kept until they are read."""
+"""Frames in the GPU's memory: read and left there, in order, and kept until they have been read."""
 
 import gc
 import re
@@ -13,18 +13,18 @@ import torch.utils.dlpack
 from numpy.typing import NDArray
 from tests.needs import missing, module
 
-from zsm.engine import Runtime
+from zsm.engine import NetworkConfig, Runtime
 from zsm.engine.backends.gpu import cuda
 from zsm.engine.backends.gpu.backend import DeviceBackend
 from zsm.engine.backends.gpu.frames import DeviceFrame
-from zsm.errors import BackendError, FrameError
+from zsm.errors import ArgumentError, FrameError
 from zsm.runtime.stream import stream
 
 Open = Callable[..., DeviceBackend]
 
 
 class GpuArray:
-    """A frame as CuPy, numba or pycuda have it, on the device that is the host."""
+    """A frame of CuPy, numba or pycuda, on the device that is the host."""
 
     def __init__(self, array: NDArray[Any]) -> None:
         self.array = array
@@ -44,25 +44,25 @@ def clip_of(frames: int, dtype: str = "uint8") -> NDArray[Any]:
 
 
 def restore(backend: DeviceBackend, frames: Any, **options: Any) -> list[Any]:
-    return list(stream(backend, frames, directions=2, window=4, overlap=1, **options))
+    return list(stream(backend, frames, network=NetworkConfig(), window=4, overlap=1, **options))
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "float32"])
-@pytest.mark.parametrize("callers", [False, True])
+@pytest.mark.parametrize("borrowed", [False, True])
 def test_frames_stay_on_the_device(
-    callers: bool, dtype: str, tiny_bundle: Path, host_backend: Open, host_gpu: Any
+    borrowed: bool, dtype: str, tiny_bundle: Path, host_backend: Open, host_gpu: Any
 ) -> None:
     clip = clip_of(6, dtype)
-    handle = host_gpu.stream().handle if callers else None
-    backend = host_backend(tiny_bundle, host_gpu, callers=handle)
+    handle = host_gpu.stream().handle if borrowed else None
+    backend = host_backend(tiny_bundle, host_gpu, cuda_stream=handle)
     found = restore(backend, map(GpuArray, clip))
     assert all(isinstance(frame, DeviceFrame) for frame in found)
-    backend.synchronize()  # NumPy has no streams
+    host_gpu.streams[0].synchronize()  # NumPy has no streams
     with Runtime(tiny_bundle, threads=1) as rt:
-        np.testing.assert_array_equal([np.from_dlpack(host(frame)) for frame in found], rt(clip))
+        np.testing.assert_array_equal([np.from_dlpack(OnHost(frame)) for frame in found], rt(clip))
     assert found[0].__dlpack_device__() == (2, 0)
     assert found[0].__cuda_array_interface__["stream"] == host_gpu.streams[0].handle
-    # Not one frame crossed the bus.
+    # No frame crossed the bus.
     assert host_gpu.locked == {}
     del found
     backend.close()
@@ -70,8 +70,8 @@ def test_frames_stay_on_the_device(
     assert host_gpu.used == {}
 
 
-class host:  # noqa: N801
-    """A frame as a consumer sees it for whom the device is the CPU."""
+class OnHost:
+    """A frame as NumPy and torch without CUDA see it: as memory of the CPU."""
 
     def __init__(self, frame: DeviceFrame) -> None:
         self._frame = frame
@@ -86,8 +86,8 @@ class host:  # noqa: N801
 def test_torch_reads_a_frame_where_it_is(tiny_bundle: Path, host_backend: Open, host_gpu: Any) -> None:
     backend = host_backend(tiny_bundle, host_gpu)
     (frame,) = restore(backend, [clip_of(1)[0]], to="device")
-    backend.synchronize()
-    tensor = torch.utils.dlpack.from_dlpack(host(frame))
+    host_gpu.streams[0].synchronize()
+    tensor = torch.utils.dlpack.from_dlpack(OnHost(frame))
     assert tensor.data_ptr() == frame.__cuda_array_interface__["data"][0]
     assert (tuple(tensor.shape), tensor.dtype) == (frame.shape, torch.uint8)
 
@@ -102,7 +102,7 @@ def test_outputs_go_where_they_are_asked_to(
     backend.close()
 
 
-def test_a_reader_s_stream_waits_for_the_frame(tiny_bundle: Path, host_backend: Open, host_gpu: Any) -> None:
+def test_the_reader_s_stream_waits_for_the_frame(tiny_bundle: Path, host_backend: Open, host_gpu: Any) -> None:
     host_gpu.delays = [0.02]
     backend = host_backend(tiny_bundle, host_gpu)
     (frame,) = restore(backend, [clip_of(1)[0]], to="device")
@@ -116,7 +116,7 @@ def test_a_reader_s_stream_waits_for_the_frame(tiny_bundle: Path, host_backend: 
     backend.close()
 
 
-def test_without_a_stream_of_the_caller_s_its_frames_are_read_before_more_are_asked_for(
+def test_adopted_frames_may_be_overwritten_when_the_next_one_is_asked_for(
     tiny_bundle: Path, host_backend: Open, host_gpu: Any
 ) -> None:
     host_gpu.delays = [0.002]
@@ -126,7 +126,7 @@ def test_without_a_stream_of_the_caller_s_its_frames_are_read_before_more_are_as
 
     def decoder() -> Any:
         for frame in clip:
-            buffer[:] = frame  # at once: nobody waits for the stream
+            buffer[:] = frame  # at once, without waiting for the stream
             yield GpuArray(buffer)
 
     found = restore(backend, decoder(), to="host")
@@ -135,28 +135,68 @@ def test_without_a_stream_of_the_caller_s_its_frames_are_read_before_more_are_as
     backend.close()
 
 
-def test_a_frame_that_is_dropped_waits_for_its_readers(tiny_bundle: Path, host_backend: Open, host_gpu: Any) -> None:
+def test_a_dropped_frame_s_memory_is_reused_after_its_readers(
+    tiny_bundle: Path, host_backend: Open, host_gpu: Any
+) -> None:
     backend = host_backend(tiny_bundle, host_gpu)
-    (frame,) = restore(backend, [clip_of(1)[0]], to="device")
-    reader = host_gpu.stream()
-    frame.__dlpack__(stream=reader.handle)
-    reader.delay = 0.05
-    seen = np.zeros(frame.shape, frame.dtype)
-    reader.copy_out(seen, frame.__cuda_array_interface__["data"][0])
-    del frame
-    restore(backend, clip_of(3))  # takes the frame's memory
-    reader.synchronize()
     with Runtime(tiny_bundle, threads=1) as rt:
-        np.testing.assert_array_equal(seen, rt(clip_of(1))[0])
+        expected = rt(clip_of(1))[0]
+    for ordered in (True, False):
+        (frame,) = restore(backend, [clip_of(1)[0]], to="device")
+        reader = host_gpu.stream()
+        frame.__dlpack__(stream=reader.handle)
+        reader.delay = 0.1
+        seen = np.zeros(frame.shape, frame.dtype)
+        reader.copy_out(seen, frame.__cuda_array_interface__["data"][0])
+        if not ordered:
+            frame._readers.clear()
+        del frame
+        restore(backend, np.full((3, 6, 9, 3), 9, np.uint8))  # reuses the frame's memory
+        reader.synchronize()
+        assert np.array_equal(seen, expected) == ordered
     backend.close()
 
 
-def test_a_stream_of_the_caller_s_is_computed_on_and_left_open(
-    tiny_bundle: Path, host_backend: Open, host_gpu: Any
+@pytest.mark.parametrize("cuda_graphs", [False, True])
+def test_neither_dropped_nor_adopted_frames_synchronize(
+    cuda_graphs: bool, tiny_bundle: Path, host_backend: Open, host_gpu: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    clip = clip_of(6)
+    backend = host_backend(tiny_bundle, host_gpu, cuda_graphs=cuda_graphs)
+    restore(backend, map(GpuArray, clip))  # allocates, and frees what is idle
+    reader = host_gpu.stream()
+    stalled: list[object] = []
+    with monkeypatch.context() as patch:
+        patch.setattr(type(reader), "synchronize", stalled.append)
+        for frame in stream(backend, map(GpuArray, clip), network=NetworkConfig(), window=4, overlap=1):
+            frame.__dlpack__(stream=reader.handle)
+            del frame
+        gc.collect()
+    assert stalled == []
+    assert not hasattr(cuda.Gpu, "synchronize")
+    backend.close()
+    gc.collect()
+    assert host_gpu.used == {}
+
+
+def test_a_frame_outlives_its_runtime(tiny_bundle: Path, host_backend: Open, host_gpu: Any) -> None:
+    backend = host_backend(tiny_bundle, host_gpu)
+    (frame,) = restore(backend, clip_of(1), to="device")
+    backend.close()
+    assert frame.__cuda_array_interface__["stream"] is None
+    with Runtime(tiny_bundle, threads=1) as rt:
+        np.testing.assert_array_equal(np.from_dlpack(OnHost(frame)), rt(clip_of(1))[0])
+    assert repr(frame) == "<DeviceFrame 36x24 uint8 on cuda:0>"
+    assert len(host_gpu.used) == 1
+    del frame
+    gc.collect()
+    assert host_gpu.used == {}
+
+
+def test_the_caller_s_stream_is_computed_on_and_left_open(tiny_bundle: Path, host_backend: Open, host_gpu: Any) -> None:
     own = host_gpu.stream()
     clip = np.zeros((3, 6, 9, 3), np.uint8)
-    backend = host_backend(tiny_bundle, host_gpu, callers=own.handle)
+    backend = host_backend(tiny_bundle, host_gpu, cuda_stream=own.handle)
     own.delay = 0.002
     for frame in clip:
         own.copy_in(frame.ctypes.data, np.full(frame.shape, 90, np.uint8))
@@ -167,7 +207,7 @@ def test_a_stream_of_the_caller_s_is_computed_on_and_left_open(
     own.synchronize()  # it still works
 
 
-def test_cuts_are_asked_of_the_caller_s_own_frames(tiny_bundle: Path, host_backend: Open, host_gpu: Any) -> None:
+def test_the_cut_function_gets_the_caller_s_own_frames(tiny_bundle: Path, host_backend: Open, host_gpu: Any) -> None:
     backend = host_backend(tiny_bundle, host_gpu)
     clip = clip_of(5)
     asked = []
@@ -191,10 +231,10 @@ def test_cuts_are_asked_of_the_caller_s_own_frames(tiny_bundle: Path, host_backe
         (clip_of(1, "uint16"), "device", "leaves no 16-bit integers in the GPU"),
         ([GpuArray(clip_of(1)[0, 0])], None, r"frame 0 has the shape \(9, 3\)"),
         ([GpuArray(clip_of(1)[0]), GpuArray(clip_of(1)[0][:5])], None, "frame 1 is 9x5 uint8, the frames before"),
-        ([torch.zeros(6, 9, 3, dtype=torch.uint8)], None, "frame 0 is a Tensor; give NumPy arrays"),
+        ([b"frame"], None, r"frame 0 is a bytes; give arrays \(height, width, 3\)"),
     ],
 )
-def test_frames_that_can_t_be(
+def test_invalid_frames_are_rejected(
     frames: Any, to: Any, message: str, tiny_bundle: Path, host_backend: Open, host_gpu: Any
 ) -> None:
     backend = host_backend(tiny_bundle, host_gpu)
@@ -203,29 +243,35 @@ def test_frames_that_can_t_be(
     backend.close()
 
 
-def test_what_the_cpu_can_t_do(tiny_bundle: Path) -> None:
+def test_a_runtime_on_the_cpu_refuses_what_needs_a_gpu(tiny_bundle: Path) -> None:
     with Runtime(tiny_bundle, threads=1) as rt:
-        with pytest.raises(FrameError, match=r"the cpu has no memory of its own.*leave out to='device'"):
+        with pytest.raises(FrameError, match=r"this Runtime is on the CPU; leave out to='device'"):
             list(rt.stream(clip_of(2), to="device"))
-        with pytest.raises(FrameError, match="can't go to 'gpu'; choose host or device"):
-            rt.stream(clip_of(2), to="gpu")  # type: ignore[arg-type]
+        with pytest.raises(ArgumentError, match="can't go to 'gpu'; choose host or device"):
+            rt.stream(clip_of(2), to="gpu")  # type: ignore[call-overload]
+        with pytest.raises(FrameError, match=r"frame 0 is in GPU memory.*bring it to the host"):
+            list(rt.stream([OnGpu()]))
         np.testing.assert_array_equal(np.stack(list(rt.stream(clip_of(3), live=True, to="host"))), rt(clip_of(3)))
-    with pytest.raises(BackendError, match="a CUDA stream is given, but the device is the cpu"):
-        Runtime(tiny_bundle, cuda_stream=7)
-    with pytest.raises(BackendError, match="the CUDA stream is 0, the default one"):
-        Runtime(tiny_bundle, device="cuda:0", cuda_stream=0)
-    with Runtime(tiny_bundle, threads=1, tile="100x100") as rt, pytest.raises(FrameError, match="joined on the host"):
+    with (
+        Runtime(tiny_bundle, threads=1, tile="100x100") as rt,
+        pytest.raises(ArgumentError, match="joined on the host"),
+    ):
         rt.stream(clip_of(2), to="device")
 
 
-def test_gaps_between_pixels_are_noticed() -> None:
+class OnGpu:
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return (2, 0)
+
+
+def test_frames_with_gaps_are_rejected() -> None:
     cuda._check_strides((6, 9, 3), (27, 3, 1))
     cuda._check_strides((1, 9, 3), (999, 3, 1))
     with pytest.raises(FrameError, match=r"shape \(6, 9, 3\) has the strides \(9, 1, 54\).*permute"):
         cuda._check_strides((6, 9, 3), (9, 1, 54))
 
 
-def test_what_is_called_of_cuda_python_exists() -> None:
+def test_the_functions_of_cuda_python_that_are_called_exist() -> None:
     runtime = module("cuda.bindings.runtime", "cuda-python", "pip install cuda-python")
     source = Path(cuda.__file__).read_text()
     called = set(re.findall(r"\b(cuda[A-Z]\w+)", source)) - {"cudaErrorMemoryAllocation"}
@@ -241,26 +287,25 @@ def test_what_is_called_of_cuda_python_exists() -> None:
     assert int(runtime.cudaStream_t(77)) == 77
 
 
-def test_arrays_elsewhere_are_refused() -> None:
+def test_arrays_on_another_device_are_rejected() -> None:
     module("cuda.core", "cuda-python", "pip install cuda-core")
     gpu = object.__new__(cuda.Gpu)
     gpu.index = 0
 
-    class NoStream:
-        handle = -1
-
+    no_stream = object.__new__(cuda.Stream)
+    no_stream.handle = -1
     with pytest.raises(FrameError, match="bring it to cuda:0"):
-        gpu.view(np.zeros((2, 2, 3), np.uint8), NoStream())  # type: ignore[arg-type]
+        gpu.view(np.zeros((2, 2, 3), np.uint8), no_stream)
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize("callers", [False, True])
-def test_torch_s_frames_stay_on_the_gpu(callers: bool, gpu: cuda.Gpu, tiny_bundle: Path) -> None:
+@pytest.mark.parametrize("borrowed", [False, True])
+def test_torch_s_frames_stay_on_the_gpu(borrowed: bool, gpu: cuda.Gpu, tiny_bundle: Path) -> None:
     if not torch.cuda.is_available():
         missing("torch-cuda", "torch has no CUDA")
     clip = clip_of(6)
     stream = torch.cuda.Stream()
-    handle = stream.cuda_stream if callers else None
+    handle = stream.cuda_stream if borrowed else None
     with (
         Runtime(tiny_bundle) as cpu,
         Runtime(tiny_bundle, device="cuda:0", backend="onnxruntime", cuda_stream=handle) as rt,
@@ -268,6 +313,7 @@ def test_torch_s_frames_stay_on_the_gpu(callers: bool, gpu: cuda.Gpu, tiny_bundl
     ):
         frames = list(rt.stream(torch.from_numpy(frame).cuda() for frame in clip))
         tensors = [torch.utils.dlpack.from_dlpack(frame) for frame in frames]
+        assert isinstance(frames[0], DeviceFrame)
         assert tensors[0].data_ptr() == frames[0].__cuda_array_interface__["data"][0]
         found = np.stack([tensor.cpu().numpy() for tensor in tensors])
         np.testing.assert_allclose(found.astype(int), cpu(clip).astype(int), atol=1)

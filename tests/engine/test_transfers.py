@@ -1,4 +1,4 @@
-"""Frames on their way: order, waits, back-pressure, failures, and none of it growing."""
+"""Frames on their way: order, waits, back-pressure, failures, constant memory."""
 
 import gc
 import os
@@ -13,9 +13,9 @@ from numpy.typing import DTypeLike, NDArray
 
 from zsm.engine import Bundle, Runtime
 from zsm.engine.backends.gpu.backend import DeviceBackend
-from zsm.engine.backends.gpu.cuda import Gpu
-from zsm.engine.backends.gpu.device import Compiled, Stream, Tensor
+from zsm.engine.backends.gpu.cuda import Gpu, Stream
 from zsm.engine.backends.gpu.pool import DeviceMemory
+from zsm.engine.backends.gpu.tensor import Tensor
 from zsm.engine.backends.gpu.transfers import RING, Downloads, Uploads
 from zsm.errors import BackendError
 from zsm.runtime.stream import stream
@@ -24,7 +24,7 @@ from zsm.runtime.video import pipeline
 Open = Callable[..., DeviceBackend]
 
 COMPUTE, UPLOADS, DOWNLOADS = range(3)
-"""Streams in the order of their making."""
+"""Streams in the order of creation."""
 
 
 def clip_of(frames: int) -> NDArray[np.uint8]:
@@ -46,15 +46,15 @@ def test_whichever_stream_is_slow_the_frames_are_the_same(
             buffer[:] = frame
             yield buffer
 
-    found = list(stream(backend, one_buffer_for_all(), directions=2, window=4, overlap=1, ahead=ahead))
+    found = list(
+        stream(backend, one_buffer_for_all(), network=Bundle(tiny_bundle).network, window=4, overlap=1, ahead=ahead)
+    )
     backend.close()
     with Runtime(tiny_bundle, threads=1) as rt:
         np.testing.assert_array_equal(np.stack(found), rt(clip))
 
 
-def test_outputs_come_while_up_to_so_many_others_are_under_way(
-    tiny_bundle: Path, host_backend: Open, host_gpu: Any
-) -> None:
+def test_outputs_come_while_later_ones_are_under_way(tiny_bundle: Path, host_backend: Open, host_gpu: Any) -> None:
     clip = clip_of(12)
     read: dict[int, list[int]] = {}
     for ahead in (0, 2):
@@ -68,7 +68,7 @@ def test_outputs_come_while_up_to_so_many_others_are_under_way(
                 yield frame
 
         backend = host_backend(tiny_bundle, host_gpu)
-        for _ in stream(backend, frames(), directions=2, window=4, overlap=1, ahead=ahead):
+        for _ in stream(backend, frames(), network=Bundle(tiny_bundle).network, window=4, overlap=1, ahead=ahead):
             read[ahead].append(given)
         backend.close()
     # With two outputs under way, each comes when the second one after it would have come.
@@ -76,7 +76,7 @@ def test_outputs_come_while_up_to_so_many_others_are_under_way(
 
 
 class Bytes:
-    """A device, and frames that go there and back through nothing else."""
+    """Frames to a device and back, without stages."""
 
     def __init__(self, gpu: Any) -> None:
         self.gpu = gpu
@@ -86,13 +86,13 @@ class Bytes:
         self.downloads = Downloads(gpu, self.compute)
 
     def through(self, frame: NDArray[Any]) -> Callable[[], NDArray[Any]]:
-        sent = self.uploads.begin(frame)
         address = self.gpu.allocate(frame.nbytes)
-        self.compute.copy(address, sent.address, frame.nbytes)
+        with self.uploads.send(frame) as sent:
+            self.compute.copy(address, sent.address, frame.nbytes)
         return self.downloads.begin(Tensor(address, frame.shape, frame.dtype, None))
 
     def close(self) -> None:
-        self.gpu.synchronize()
+        self.compute.synchronize()
         self.uploads.close()
         self.downloads.close()
 
@@ -100,7 +100,7 @@ class Bytes:
 FRAMES = [np.full((64,), number, np.uint8) for number in range(12)]
 
 WAITS = [
-    # who doesn't wait, for what, and which stream is slow then
+    # the missing wait, the stream that is slow then, and what doesn't wait
     ("the host, for its buffer to be copied", UPLOADS, "Slot.copied"),
     ("the copy, for its target to be read", COMPUTE, UPLOADS),
     ("computing, for the copy", UPLOADS, COMPUTE),
@@ -132,15 +132,19 @@ def test_every_wait_is_needed(
     assert not np.array_equal(send(), FRAMES)
 
 
-def test_a_download_that_nobody_wants_any_more_keeps_its_memory_until_it_is_copied(host_gpu: Any) -> None:
+def test_an_abandoned_download_keeps_its_memory_until_it_is_copied(host_gpu: Any) -> None:
     device = Bytes(host_gpu)
     host_gpu.streams[DOWNLOADS].delay = 0.05
-    address = host_gpu.allocate(64)
-    host_gpu.used[address][:] = 7
-    slot = device.downloads.begin(Tensor(address, (64,), np.dtype(np.uint8), None)).slot
-    device.compute.zero(address, 64)  # whoever takes the memory next writes to it on this stream
+    tensor = device.memory.new((64,), np.uint8)
+    device.compute.copy_in(tensor.address, np.full(64, 7, np.uint8))
+    download = device.downloads.begin(tensor)
+    copied = download._host
+    del tensor, download
+    reused = device.memory.new((64,), np.uint8)
+    device.compute.zero(reused.address, 64)
     device.compute.synchronize()
-    assert set(slot.array((64,), np.dtype(np.uint8))) == {7}
+    host_gpu.streams[DOWNLOADS].synchronize()
+    assert set(copied) == {7}
     device.close()
 
 
@@ -153,7 +157,8 @@ def test_the_host_gets_no_further_ahead_than_the_ring(host_gpu: Any) -> None:
     def send() -> None:
         for number, frame in enumerate(FRAMES):
             begun.append(number)
-            device.uploads.begin(frame)
+            with device.uploads.send(frame):
+                pass
 
     sender = threading.Thread(target=send)
     sender.start()
@@ -169,7 +174,7 @@ def test_the_host_gets_no_further_ahead_than_the_ring(host_gpu: Any) -> None:
     assert host_gpu.locked == {}
 
 
-def test_slots_grow_to_the_largest_frame_and_no_further(host_gpu: Any) -> None:
+def test_slots_grow_to_the_largest_frame(host_gpu: Any) -> None:
     device = Bytes(host_gpu)
     for size in (10, 500, 20, 300, 500, 7) * 5:
         frame = np.full(size, size % 251, np.uint8)
@@ -194,7 +199,7 @@ def test_the_first_failure_ends_the_stream_once(
             given.append(number)
             yield frame
 
-    outputs = stream(backend, frames(), directions=2, window=4, overlap=1, ahead=ahead)
+    outputs = stream(backend, frames(), network=Bundle(tiny_bundle).network, window=4, overlap=1, ahead=ahead)
     with pytest.raises(ZeroDivisionError):
         for _ in outputs:
             pass
@@ -207,15 +212,17 @@ def test_the_first_failure_ends_the_stream_once(
     assert host_gpu.used == host_gpu.locked == {}
 
 
-def test_a_stream_that_is_abandoned_disturbs_no_other(tiny_bundle: Path, host_backend: Open, host_gpu: Any) -> None:
+def test_an_abandoned_stream_disturbs_no_other(tiny_bundle: Path, host_backend: Open, host_gpu: Any) -> None:
     host_gpu.delays = [0, 0, 0.005]
     backend = host_backend(tiny_bundle, host_gpu)
     with Runtime(tiny_bundle, threads=1) as rt:
         for _ in range(4):
-            abandoned = stream(backend, clip_of(12)[::-1], directions=2, window=4, overlap=1, ahead=3)
+            abandoned = stream(
+                backend, clip_of(12)[::-1], network=Bundle(tiny_bundle).network, window=4, overlap=1, ahead=3
+            )
             next(abandoned)
             del abandoned  # three outputs are on their way
-            found = list(stream(backend, clip_of(5), directions=2, window=4, overlap=1, ahead=3))
+            found = list(stream(backend, clip_of(5), network=Bundle(tiny_bundle).network, window=4, overlap=1, ahead=3))
             np.testing.assert_array_equal(np.stack(found), rt(clip_of(5)))
     backend.close()
     gc.collect()
@@ -223,12 +230,12 @@ def test_a_stream_that_is_abandoned_disturbs_no_other(tiny_bundle: Path, host_ba
 
 
 @pytest.mark.parametrize("taken", range(1, 8))
-@pytest.mark.parametrize("recordable", [False, True])
-def test_nothing_goes_on_when_the_runtime_is_closed(
-    recordable: bool, taken: int, tiny_bundle: Path, host_backend: Open, host_gpu: Any
+@pytest.mark.parametrize("cuda_graphs", [False, True])
+def test_a_stream_ends_when_the_runtime_is_closed(
+    cuda_graphs: bool, taken: int, tiny_bundle: Path, host_backend: Open, host_gpu: Any
 ) -> None:
-    backend = host_backend(tiny_bundle, host_gpu, recordable=recordable)
-    outputs = stream(backend, clip_of(8), directions=2, window=4, overlap=1, ahead=2)
+    backend = host_backend(tiny_bundle, host_gpu, cuda_graphs=cuda_graphs)
+    outputs = stream(backend, clip_of(8), network=Bundle(tiny_bundle).network, window=4, overlap=1, ahead=2)
     for _ in range(taken):
         next(outputs)
     backend.close()
@@ -269,7 +276,7 @@ class TrivialCompiler:
     recordable = True
     uint16 = False
 
-    def load(self, size: Any) -> Compiled:
+    def load(self, size: Any) -> dict[str, Trivial]:
         map4 = ((1, 1, 4, 4), "float32")
         pixels = ((1, 16, 16, 3), "uint8")
         return {
@@ -289,10 +296,10 @@ class TrivialCompiler:
 
 
 @pytest.mark.slow
-def test_a_hundred_thousand_frames_need_what_the_first_ones_needed(tiny_bundle: Path, host_gpu: Any) -> None:
+def test_a_hundred_thousand_frames_need_no_more_memory_than_the_first_ones(tiny_bundle: Path, host_gpu: Any) -> None:
     count = 100_000
     compute = host_gpu.stream()
-    backend = DeviceBackend(Bundle(tiny_bundle).manifest, host_gpu, compute, TrivialCompiler())
+    backend = DeviceBackend(host_gpu, compute, TrivialCompiler(), cuda_graphs=True)
     for each in host_gpu.streams:
         each.eager = True
     frame = np.zeros((4, 4, 3), np.uint8)
@@ -310,7 +317,7 @@ def test_a_hundred_thousand_frames_need_what_the_first_ones_needed(tiny_bundle: 
 
     pipeline.run(
         (frame for _ in range(count)),
-        lambda frames: stream(backend, frames, directions=2, window=2, overlap=1, ahead=2),
+        lambda frames: stream(backend, frames, network=Bundle(tiny_bundle).network, window=2, overlap=1, ahead=2),
         write,
         pipeline.Meter(),
     )
