@@ -1,9 +1,11 @@
-# `make demo` and `make test` set up all they need, in .venv; the rest is for developers.
+# `make demo` and `make test` set up .venv with all the Python packages they need; the rest is for developers.
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/pip --disable-pip-version-check --quiet
+# More processes than this only repeat each other's preparations.
+PYTEST := $(BIN)/pytest -n auto --maxprocesses 4 --dist worksteal
 
-.PHONY: help demo test check format test-gpu bench clean
+.PHONY: help demo test check format coverage test-gpu docs dist bench clean
 .DEFAULT_GOAL := help
 
 help:
@@ -11,7 +13,10 @@ help:
 	@echo "make test      lint, types, and all tests"
 	@echo "make check     lint, format and types only"
 	@echo "make format    format everything"
-	@echo "make test-gpu  the tests that need an NVIDIA GPU; fails without one"
+	@echo "make coverage  all tests, and the lines they don't reach; HTML in build/coverage/"
+	@echo "make test-gpu  the tests that need an NVIDIA GPU; fails if anything they need is missing"
+	@echo "make docs      the API reference, in build/docs/"
+	@echo "make dist      sdist and pure wheel in dist/, checked and run"
 	@echo "make bench     measure speed here, against the peers; JSON in benchmarks/results/"
 
 $(BIN)/pip:
@@ -44,10 +49,21 @@ format: .venv/dev.done
 
 test: check
 	scripts/system_packages.sh ffmpeg g++
-	$(BIN)/pytest
+	$(PYTEST)
 
+coverage: .venv/dev.done
+	scripts/system_packages.sh ffmpeg g++
+	$(PYTEST) --cov --cov-report=term:skip-covered --cov-report=html --cov-report=xml
+
+# All on one GPU, hence one process. ZSM_REQUIRE=gpu,nvcc asks for less.
 test-gpu: .venv/dev.done
-	ZSM_REQUIRE_GPU=1 $(BIN)/pytest -m gpu
+	ZSM_REQUIRE=$${ZSM_REQUIRE-all} $(BIN)/pytest -m gpu
+
+docs: .venv/dev.done
+	$(BIN)/python scripts/api_reference.py build/docs
+
+dist:
+	PYTHON=$(PYTHON) scripts/dist.sh
 
 bench: .venv/dev.done
 	$(BIN)/python benchmarks/network.py

@@ -1,5 +1,6 @@
 #!/bin/sh
-# Install the named Debian packages whose commands are missing, where that can be done without asking.
+# Check that commands are installed, named as their Debian packages are. Root and CI install the missing ones;
+# anyone else is told how to.
 set -eu
 
 missing=""
@@ -8,11 +9,11 @@ for command in "$@"; do
 done
 [ -n "$missing" ] || exit 0
 
-root=""
-[ "$(id -u)" = 0 ] || root="sudo -n"
-if command -v apt-get >/dev/null && $root true 2>/dev/null; then
-    $root apt-get update -qq
-    DEBIAN_FRONTEND=noninteractive $root apt-get install -qq -y $missing >/dev/null
+sudo=sudo
+[ "$(id -u)" != 0 ] || sudo=""
+if command -v apt-get >/dev/null && { [ -z "$sudo" ] || [ "${CI:-}" = true ]; }; then
+    $sudo apt-get update -qq
+    $sudo env DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends $missing >/dev/null
 else
-    echo "not installed:$missing; the tests that need them will be skipped" >&2
+    echo "Not installed:$missing. The tests that need them are skipped. To install them: sudo apt-get install$missing" >&2
 fi
