@@ -1,8 +1,11 @@
 """The command line: `zsm COMMAND ...`, and `zsm-export`, which is `zsm export`.
 
-One module a command. Each has `SUMMARY` (a line for `zsm --help`), `configure(parser)`, which adds its
-arguments, and `execute(args)`, which does the work through the library and returns the exit status.
-A module imports the library only inside `execute`, so that `zsm --help` stays fast.
+Each command is a module with `SUMMARY` (a line for `zsm --help`), `configure(parser)`, which adds its arguments, and
+`execute(args)`, which does the work through the library and returns the exit status. A module imports the library only
+inside `execute`, so that `zsm --help` stays fast.
+
+Results go to standard output, progress and messages to standard error. Exit status: 0, 1 for a failure, 2 for wrong
+usage, 3 if `zsm verify` finds a difference, 130 after Ctrl-C, 141 if the reader of a pipe goes away.
 """
 
 import argparse
@@ -12,9 +15,12 @@ from collections.abc import Sequence
 from types import ModuleType
 
 from zsm import __version__
-from zsm.errors import Error
+from zsm.errors import ArgumentError, ArgumentTypeError, Error, FrameError
 
 COMMANDS = ("run", "info", "build", "verify", "bench", "eval", "export", "weights", "train", "cache", "doctor")
+
+FAILED, MISUSED, DIFFERS, INTERRUPTED, CLOSED = 1, 2, 3, 130, 141
+"""Exit statuses."""
 
 EXTRAS = {
     "onnxruntime": "cpu",
@@ -29,36 +35,8 @@ EXTRAS = {
 """Optional packages by the extra that installs them."""
 
 
-def _module(command: str) -> ModuleType:
-    return importlib.import_module(f"zsm.cli.{command}")
-
-
-def _run(prog: str, command: str, args: argparse.Namespace) -> int:
-    try:
-        status: int = _module(command).execute(args) or 0
-    except Error as error:
-        print(f"{prog}: {error}", file=sys.stderr)
-        return 1
-    except ModuleNotFoundError as error:
-        if error.name not in EXTRAS:
-            raise
-        print(f"{prog}: {error.name} isn't installed: pip install 'zsm[{EXTRAS[error.name]}]'", file=sys.stderr)
-        return 1
-    except MemoryError as error:
-        print(f"{prog}: not enough memory: {error or 'the system refused'}; try smaller frames", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print(f"{prog}: interrupted", file=sys.stderr)
-        return 130
-    except BrokenPipeError:
-        # The reader of our output went away (as with `| head`); nobody is left to tell.
-        sys.stderr.close()
-        return 141
-    return status
-
-
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run `zsm`; the exit status is 0, 1 for an error that was explained, 2 for wrong usage."""
+    """Run `zsm` and return the exit status; argparse exits by itself on wrong usage."""
     parser = argparse.ArgumentParser(
         prog="zsm",
         description="Space-time video super-resolution: 4x the resolution, 2x the frame rate.",
@@ -67,14 +45,53 @@ def main(argv: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True, title="commands")
     for command in COMMANDS:
         module = _module(command)
-        module.configure(commands.add_parser(command, help=module.SUMMARY, description=module.__doc__))
+        _configure(module, commands.add_parser(command, help=module.SUMMARY, description=module.__doc__))
     args = parser.parse_args(argv)
-    return _run(f"zsm {args.command}", args.command, args)
+    return _run(args.command, args)
 
 
 def export_main(argv: Sequence[str] | None = None) -> int:
-    """Run `zsm-export`, that is `zsm export`."""
+    """Run `zsm-export`, which is `zsm export`."""
     module = _module("export")
     parser = argparse.ArgumentParser(prog="zsm-export", description=module.__doc__)
+    _configure(module, parser)
+    return _run("export", parser.parse_args(argv))
+
+
+def _module(command: str) -> ModuleType:
+    return importlib.import_module(f"zsm.cli.{command}")
+
+
+def _configure(module: ModuleType, parser: argparse.ArgumentParser) -> None:
     module.configure(parser)
-    return _run("zsm-export", "export", parser.parse_args(argv))
+    parser.set_defaults(parser=parser)
+
+
+def _run(command: str, args: argparse.Namespace) -> int:
+    prog = args.parser.prog
+    try:
+        status: int = _module(command).execute(args) or 0
+    except FrameError as error:  # an ArgumentError that comes from the input, not from the command line
+        return _explain(prog, error, FAILED)
+    except (ArgumentError, ArgumentTypeError) as error:
+        return _explain(prog, error, MISUSED)
+    except Error as error:
+        return _explain(prog, error, FAILED)
+    except ModuleNotFoundError as error:
+        if error.name not in EXTRAS:
+            raise
+        return _explain(prog, f"{error.name} isn't installed: pip install 'zsm[{EXTRAS[error.name]}]'", FAILED)
+    except MemoryError as error:
+        return _explain(prog, f"not enough memory: {error or 'the system refused'}; try smaller frames", FAILED)
+    except KeyboardInterrupt:
+        return _explain(prog, "interrupted", INTERRUPTED)
+    except BrokenPipeError:
+        # The reader of our output is gone (as with `| head`). Closing avoids a second error at exit.
+        sys.stderr.close()
+        return CLOSED
+    return status
+
+
+def _explain(prog: str, message: object, status: int) -> int:
+    print(f"{prog}: {message}", file=sys.stderr)
+    return status

@@ -1,52 +1,55 @@
-"""Measure how fast a bundle is on this machine: seconds for each output frame, by stage, and memory."""
+"""Measure how fast a bundle is on this machine: seconds per output frame, by stage, latency, and memory."""
 
 import argparse
-from pathlib import Path
+from typing import Any
 
-from zsm.cli.options import add_runtime_options, runtime_options
+from zsm.cli import options
 
 SUMMARY = "measure a bundle's speed"
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments."""
-    parser.add_argument("bundle", type=Path, help="the bundle's folder")
-    parser.add_argument("--size", default="112x64", help="LR size (default: %(default)s)")
-    parser.add_argument("--frames", type=int, default=4, help="input frames (default: %(default)s)")
-    parser.add_argument("--repeats", type=int, default=5, help="how often (default: %(default)s)")
-    parser.add_argument("--profile", action="store_true", help="measure every layer instead (stages one by one)")
-    parser.add_argument("--json", action="store_true", help="print JSON")
-    add_runtime_options(parser)
+    options.add_bundle(parser)
+    options.add_size(parser)
+    parser.add_argument(
+        "--length", type=options.positive, default=4, metavar="N", help="input frames per run (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--repeats", type=options.positive, default=5, metavar="N", help="measured runs (default: %(default)s)"
+    )
+    parser.add_argument("--profile", action="store_true", help="measure every layer instead, stage by stage")
+    parser.add_argument("--cuda-graphs", action="store_true", help="replay each stage as a CUDA graph (TensorRT)")
+    options.add_json(parser)
+    options.add_runtime_options(parser)
 
 
 def execute(args: argparse.Namespace) -> int:
-    """Measure and print."""
     import json
 
     from zsm.engine import Runtime
-    from zsm.engine.bundle.shapes import Size
     from zsm.engine.diagnose.bench import measure
 
     if args.profile:
         return _profile(args)
-    with Runtime(args.bundle, **runtime_options(args)) as runtime:
-        result = measure(runtime, Size.parse(args.size), args.frames, args.repeats)
-    if args.json:
-        print(json.dumps(result, indent=1))
-        return 0
-    seconds = result["seconds_per_output"]
-    print(f"{result['size']}, {result['frames']} frames in, {result['outputs']} out, {result['repeats']} times")
-    print(f"{seconds['median']:.4f} s per output frame (from {seconds['min']:.4f} to {seconds['max']:.4f})")
-    for stage, taken in result["stages"].items():
-        print(f"  {stage:16} {taken:.4f} s")
-    latency = result["latency"]
-    spent = latency["milliseconds"]
-    print(
-        f"live, an output waits for up to {latency['frames']} further frames, "
-        f"then {spent['median']:.1f} ms (at most {spent['max']:.1f})"
-    )
-    print(f"peak memory {result['peak_rss_mib']:.0f} MiB")
+    with Runtime(args.bundle, cuda_graphs=args.cuda_graphs, **options.runtime_options(args)) as runtime:
+        result = measure(runtime, args.size, args.length, args.repeats)
+    print(json.dumps(result, indent=1) if args.json else _text(result))
     return 0
+
+
+def _text(result: dict[str, Any]) -> str:
+    seconds, latency = result["seconds_per_output"], result["latency"]
+    waits = latency["milliseconds"]
+    return "\n".join(
+        [
+            f"{result['size']}, {result['frames']} frames in, {result['outputs']} out, {result['repeats']} times",
+            f"{seconds['median']:.4f} s per output frame (from {seconds['min']:.4f} to {seconds['max']:.4f})",
+            *(f"  {stage:16} {taken:.4f} s" for stage, taken in result["stages"].items()),
+            f"live, an output waits for up to {latency['frames']} further frames, "
+            f"then {waits['median']:.1f} ms (at most {waits['max']:.1f})",
+            f"peak memory {result['peak_rss_mib']:.0f} MiB",
+        ]
+    )
 
 
 def _profile(args: argparse.Namespace) -> int:
@@ -55,10 +58,11 @@ def _profile(args: argparse.Namespace) -> int:
     from itertools import groupby
 
     from zsm.engine import Bundle
-    from zsm.engine.bundle.shapes import Size
     from zsm.engine.diagnose.profile import profile
 
-    times = profile(Bundle(args.bundle), args.device, args.backend, Size.parse(args.size))
+    unused = ("length", "repeats", "cuda_graphs", "window", "overlap", "tile", "threads")
+    options.refuse(args, "--profile runs each stage by itself and doesn't use it", *unused)
+    times = profile(Bundle(args.bundle), args.device, args.backend, args.size)
     if args.json:
         print(json.dumps([asdict(time) for time in times], indent=1))
         return 0

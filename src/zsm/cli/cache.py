@@ -1,21 +1,20 @@
-"""List or delete the engines that were built for this machine's GPUs."""
+"""List or delete the TensorRT engines that were built on this machine."""
 
 import argparse
+
+from zsm.cli import options
 
 SUMMARY = "list or delete built engines"
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments."""
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
-    listing = actions.add_parser("list", help="say which engines there are")
-    listing.add_argument("--json", action="store_true", help="print JSON")
-    actions.add_parser("clear", help="delete all engines and TensorRT's timing caches")
+    options.add_json(actions.add_parser("list", help="list the engines"))
+    options.add_json(actions.add_parser("clear", help="delete all engines and TensorRT's timing caches"))
 
 
 def execute(args: argparse.Namespace) -> int:
-    """List or clear."""
-    return _list(as_json=args.json) if args.action == "list" else _clear()
+    return _list(as_json=args.json) if args.action == "list" else _clear(as_json=args.json)
 
 
 def _list(*, as_json: bool) -> int:
@@ -46,17 +45,23 @@ def _list(*, as_json: bool) -> int:
             *(str(key.get(name, "?")) for name in ("gpu", "tensorrt")),
             time.strftime("%Y-%m-%d %H:%M", time.localtime(entry.built)),
             f"{entry.bytes / 2**20:.1f}",
-            "" if entry.sound else "[red]damaged: will be built again[/]",
+            "" if entry.sound else "[red]damaged: will be rebuilt[/]",
         )
     Console().print(table)
     return 0
 
 
-def _clear() -> int:
+def _clear(*, as_json: bool) -> int:
+    import json
+    from dataclasses import asdict
+
     from zsm.engine.backends.tensorrt.cache import EngineCache
 
     cleared = EngineCache().clear()
+    if as_json:
+        print(json.dumps(asdict(cleared), indent=1))
+        return 0
     print(f"deleted {cleared.files} engines, {cleared.bytes / 2**20:.1f} MiB with the timing caches")
     for digest in cleared.in_use:
-        print(f"kept {digest}: it is being built just now")
+        print(f"kept {digest}: it is being built at the moment")
     return 0

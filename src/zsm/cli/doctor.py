@@ -1,21 +1,18 @@
-"""Say what of zsm works on this machine, and how to get the rest to work.
-
-The exit status is 0 if `zsm run` on the CPU works.
-"""
+"""Check what works on this machine, and say how to fix the rest. The exit status is 0 if `zsm run` works on the CPU."""
 
 import argparse
 from dataclasses import asdict
 
-SUMMARY = "say what works on this machine, and how to fix the rest"
+from zsm.cli import FAILED, options
+
+SUMMARY = "check what works on this machine, and say how to fix the rest"
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments."""
-    parser.add_argument("--json", action="store_true", help="print JSON")
+    options.add_json(parser)
 
 
 def execute(args: argparse.Namespace) -> int:
-    """Look, and print."""
     import json
 
     from rich.console import Console
@@ -26,12 +23,11 @@ def execute(args: argparse.Namespace) -> int:
 
     checks = examine()
     failed = [check for check in checks if check.needed and not check.works]
+    status = FAILED if failed else 0
     if args.json:
         print(json.dumps([asdict(check) for check in checks], indent=1))
-        return bool(failed)
-    table = Table(box=None)
-    for column in ("", "", ""):
-        table.add_column(column, overflow="fold")
+        return status
+    table = Table(box=None, show_header=False)
     for check in checks:
         mark = "[green]works[/]" if check.works else "[red]broken[/]" if check.needed else "[yellow]absent[/]"
         text = check.found + (f"\n{check.fix}" if check.fix and not check.works else "")
@@ -39,4 +35,4 @@ def execute(args: argparse.Namespace) -> int:
     console = Console()
     console.print(table)
     console.print("zsm run on the CPU " + ("doesn't work yet: see above." if failed else "works."))
-    return bool(failed)
+    return status

@@ -1,8 +1,8 @@
 """Score a bundle, or another system's frames, on clips whose true frames are known.
 
-HR clips are shrunk 4x by bicubic and every other frame is dropped; what comes back is compared with the
-truth: PSNR and SSIM on luma, original and interpolated frames apart, temporal consistency, beside the
-baseline (bicubic enlargement and frame averaging).
+HR clips are shrunk 4x by bicubic and every other frame is dropped. What comes back is compared with the truth: PSNR and
+SSIM on luma, original and interpolated frames apart, temporal consistency, beside the baseline (bicubic enlargement and
+frame averaging).
 """
 
 import argparse
@@ -10,26 +10,26 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from zsm.cli.options import add_runtime_options, runtime_options
-from zsm.errors import DataError
+from zsm.cli import options
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from zsm.evaluation import scoring
+    from zsm.evaluation.degradations import Degradation
 
 SUMMARY = "score a bundle or another system's frames: PSNR, SSIM, temporal consistency"
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments."""
-    parser.add_argument("bundle", nargs="?", type=Path, metavar="BUNDLE", help="the bundle to score")
+    options.add_bundle(parser, nargs="?")
     parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="the data set's folder")
     parser.add_argument(
         "--layout",
         choices=("vid4", "vimeo", "clips"),
         default="clips",
-        help="clips: videos or folders of images; vid4: a folder of PNGs a clip; vimeo: septuplets and lists",
+        help="clips: videos or folders of images; vid4: a folder of PNGs per clip; vimeo: septuplets and lists "
+        "(default: %(default)s)",
     )
     parser.add_argument(
         "--predictions",
@@ -39,16 +39,17 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="score another system's frames, DIR/CLIP/*.png; may be repeated",
     )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write every figure, down to each frame")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="write every figure, down to each frame, as JSON")
     parser.add_argument("--html", type=Path, metavar="FILE", help="write one page with pictures")
     parser.add_argument("--pictures", type=int, default=8, metavar="N", help="clips shown (default: %(default)s)")
+    options.add_json(parser)
     _configure_protocol(parser)
-    add_runtime_options(parser)
+    options.add_runtime_options(parser)
 
 
 def _configure_protocol(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("what is scored")
-    group.add_argument("--frames", type=int, metavar="N", help="take at most N frames of each clip")
+    options.add_frame_limit(group)
     group.add_argument(
         "--whole-windows",
         action="store_true",
@@ -56,21 +57,31 @@ def _configure_protocol(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--degradation",
+        type=_degradation,
         metavar="KIND",
         help="degrade the input: noise, noise:SIGMA (8-bit levels) or jpeg:QUALITY",
     )
     group.add_argument("--seed", type=int, default=0, help="seed of the degradation (default: %(default)s)")
 
 
+def _degradation(text: str) -> "Degradation":
+    from zsm.evaluation import degradations
+
+    return options.parsed(degradations.parse)(text)
+
+
 def execute(args: argparse.Namespace) -> int:
-    """Score, print the table, write the files."""
+    import json
+
     from rich.console import Console
 
     from zsm.evaluation import layouts, page, report, scoring
 
-    for path in filter(None, (args.json, args.html)):
+    for path in filter(None, (args.out, args.html)):
         report.check(path)
-    protocol = _protocol(args)
+    protocol = scoring.Protocol(
+        frames=args.frames, whole_windows=args.whole_windows, degradation=args.degradation, seed=args.seed
+    )
     clips = layouts.find(args.data, args.layout)
     scores: list[scoring.ClipScores] = []
     shown: list[page.Picture] = []
@@ -82,39 +93,31 @@ def execute(args: argparse.Namespace) -> int:
                 shown.append(page.picture(scored))
     facts = {name: system.facts for name, system in systems.items()}
     result = report.Report(data=args.data.resolve().name, protocol=protocol, systems=facts, clips=scores)
-    Console().print(report.table(result))
     if args.json:
-        report.write(args.json, report.to_json(result))
+        print(json.dumps(report.to_json(result), indent=1))
+    else:
+        Console().print(report.table(result))
+    if args.out:
+        report.write(args.out, report.to_json(result))
     if args.html:
         report.write(args.html, page.render(result, shown))
     return 0
-
-
-def _protocol(args: argparse.Namespace) -> "scoring.Protocol":
-    from zsm.evaluation import degradations, scoring
-
-    return scoring.Protocol(
-        frames=args.frames,
-        whole_windows=args.whole_windows,
-        degradation=degradations.parse(args.degradation) if args.degradation else None,
-        seed=args.seed,
-    )
 
 
 def _systems(args: argparse.Namespace, stack: ExitStack) -> dict[str, "scoring.System"]:
     from zsm.evaluation import systems
 
     if args.bundle is None and not args.predictions:
-        raise DataError("nothing to score: give a BUNDLE, or --predictions DIR")
+        args.parser.error("nothing to score: give a BUNDLE, or --predictions DIR")
     found = {systems.BASELINE: systems.baseline()}
     found |= {path.resolve().name: systems.predictions(path) for path in args.predictions}
     if args.bundle is not None:
         from zsm import engine
 
-        runtime = engine.Runtime(args.bundle, **runtime_options(args))
+        runtime = engine.Runtime(args.bundle, **options.runtime_options(args))
         found[args.bundle.resolve().name] = systems.bundle(stack.enter_context(runtime))
     if len(found) != 1 + len(args.predictions) + (args.bundle is not None):
-        raise DataError("two systems have the same name: rename a folder of predictions")
+        args.parser.error("two systems have the same name: rename a folder of predictions")
     return found
 
 

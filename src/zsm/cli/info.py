@@ -1,81 +1,97 @@
-"""Say what a bundle is: network, precision, stages, where its weights come from."""
+"""Describe a bundle: network, precision, stages, where its weights come from, and what it needs at a frame size."""
 
 import argparse
-from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from zsm.cli import options
 
 if TYPE_CHECKING:
     from zsm.engine import Bundle
-    from zsm.engine.bundle.shapes import Size
+    from zsm.engine.memory import Memory
 
-SUMMARY = "say what a bundle is"
+SUMMARY = "describe a bundle"
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments."""
-    parser.add_argument("bundle", type=Path, help="the bundle's folder")
-    parser.add_argument("--json", action="store_true", help="the manifest as JSON")
-    parser.add_argument("--size", default="480x270", help="LR size for GFLOP and all below (default: %(default)s)")
-    parser.add_argument(
-        "--memory", action="store_true", help="estimate what frames of that size need of a GPU's memory"
-    )
-    parser.add_argument("--window", type=int, default=4, help="input frames processed together (default: %(default)s)")
-    parser.add_argument("--trtexec", action="store_true", help="print trtexec's command for each stage at that size")
+    options.add_bundle(parser)
+    options.add_size(parser)
+    options.add_window(parser)
+    parser.add_argument("--memory", action="store_true", help="estimate the memory that frames of that size need")
+    parser.add_argument("--trtexec", action="store_true", help="print the trtexec command for each stage at that size")
+    options.add_json(parser)
 
 
 def execute(args: argparse.Namespace) -> int:
-    """Print."""
-    from rich.console import Console
+    import json
 
-    from zsm.cli.tables import stage_table
     from zsm.engine import Bundle
-    from zsm.engine.bundle.shapes import Size
 
-    size = Size.parse(args.size)
     bundle = Bundle(args.bundle)
-    manifest = bundle.manifest
-    if args.trtexec:
-        return _print_trtexec(bundle, size)
-    if args.memory:
-        return _print_memory(bundle, size, args.window)
+    memory = _memory(bundle, args) if args.memory else None
+    commands = _commands(bundle, args) if args.trtexec else None
     if args.json:
-        print(manifest.to_json(), end="")
+        print(json.dumps(_as_json(bundle, memory, commands), indent=1))
         return 0
-    console = Console(markup=False, highlight=False)
-    network = manifest.network
-    console.print(f"{args.bundle}: {manifest.precision}, format {manifest.format_version}, opset {manifest.opset}")
-    console.print(f"network: {', '.join(f'{name} {value}' for name, value in network.to_dict().items())}")
-    console.print(f"weights: {'trained' if manifest.trained else 'untrained'}, licence {manifest.licence}")
-    if manifest.weights_sha256:
-        console.print(f"weights sha256: {manifest.weights_sha256}", soft_wrap=True)
-    console.print(f"opens in any ONNX Runtime: {'yes' if manifest.portable else 'no (export with --portable)'}")
-    console.print(stage_table(manifest, size))
-    return 0
-
-
-def _print_trtexec(bundle: "Bundle", size: "Size") -> int:
-    from zsm.engine.backends.tensorrt.trtexec import commands
-    from zsm.engine.bundle.shapes import SizeRange
-
-    for command in commands(bundle, SizeRange.only(size)).values():
+    if memory is None and commands is None:
+        _print_description(bundle, args)
+    if memory is not None:
+        _print_memory(bundle, memory, args)
+    for command in (commands or {}).values():
         print(command)
     return 0
 
 
-def _print_memory(bundle: "Bundle", size: "Size", window: int) -> int:
+def _memory(bundle: "Bundle", args: argparse.Namespace) -> "Memory":
     from zsm.engine.memory import estimate
     from zsm.runtime import windows
 
-    windows.check(window, 1)
-    memory = estimate(bundle, size, window)
+    windows.check(args.window, 1)
+    return estimate(bundle, args.size, args.window, cuda_graphs=True)
+
+
+def _commands(bundle: "Bundle", args: argparse.Namespace) -> dict[str, str]:
+    from zsm.engine.backends.tensorrt.trtexec import commands
+    from zsm.engine.bundle.shapes import SizeRange
+
+    return commands(bundle, SizeRange.only(args.size))
+
+
+def _as_json(bundle: "Bundle", memory: "Memory | None", commands: dict[str, str] | None) -> dict[str, Any]:
+    import json
+    from dataclasses import asdict
+
+    result: dict[str, Any] = {"path": str(bundle.path), **json.loads(bundle.manifest.to_json())}
+    if memory is not None:
+        result["memory"] = asdict(memory)
+    if commands is not None:
+        result["trtexec"] = commands
+    return result
+
+
+def _print_description(bundle: "Bundle", args: argparse.Namespace) -> None:
+    from rich.console import Console
+
+    from zsm.cli.tables import stage_table
+
+    manifest = bundle.manifest
+    console = Console(markup=False, highlight=False)
+    console.print(f"{args.bundle}: {manifest.precision}, format {manifest.format_version}, opset {manifest.opset}")
+    console.print(f"network: {', '.join(f'{name} {value}' for name, value in manifest.network.to_dict().items())}")
+    console.print(f"weights: {'trained' if manifest.trained else 'untrained'}, licence {manifest.licence}")
+    if manifest.weights_sha256:
+        console.print(f"weights sha256: {manifest.weights_sha256}", soft_wrap=True)
+    console.print(f"opens in any ONNX Runtime: {'yes' if manifest.portable else 'no (export with --portable)'}")
+    console.print(stage_table(manifest, args.size))
+
+
+def _print_memory(bundle: "Bundle", memory: "Memory", args: argparse.Namespace) -> None:
     rows = (
         ("weights", memory.weights),
-        (f"a window of {window} frames", memory.window),
+        (f"a window of {args.window} frames", memory.window),
         (f"within {memory.stage}", memory.activations),
-        ("all", memory.total),
-        ("CUDA graphs, if they fit", memory.graphs),
+        ("total", memory.total - memory.graphs),
+        ("with CUDA graphs", memory.total),
     )
-    print(f"estimate for {size} ({bundle.manifest.precision}), without what libraries take for themselves")
-    for name, size_in_bytes in rows:
-        print(f"{name:24} {size_in_bytes / 2**20:10,.0f} MiB")
-    return 0
+    print(f"estimate for {args.size} ({bundle.manifest.precision}), without the libraries' own memory")
+    for name, size in rows:
+        print(f"{name:24} {size / 2**20:10,.0f} MiB")

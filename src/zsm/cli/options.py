@@ -1,21 +1,140 @@
-"""Arguments that several commands share: how a bundle is run."""
+"""The arguments that commands share. An option that means the same has the same name, default and help everywhere."""
 
 import argparse
-from typing import Any
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+if TYPE_CHECKING:
+    from zsm.engine.bundle.shapes import Size
+
+T = TypeVar("T")
+
+SIZE = "112x64"
+
+Parser = argparse.ArgumentParser | argparse._ArgumentGroup
+
+
+def parsed(parse: Callable[[str], T]) -> Callable[[str], T]:
+    """Turn a function that raises ValueError into an argparse type that reports the error's own message."""
+
+    def convert(text: str) -> T:
+        try:
+            return parse(text)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(str(error)) from error
+
+    return convert
+
+
+def positive(text: str) -> int:
+    """A whole number of at least 1."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"invalid number {text!r}; give a whole number of at least 1")
+    return int(text)
+
+
+def size(text: str) -> "Size":
+    """A frame size such as 480x270."""
+    from zsm.engine.bundle.shapes import Size
+
+    return parsed(Size.parse)(text)
+
+
+def device(text: str) -> str:
+    """A device name such as cpu or cuda:0."""
+    from zsm.engine.devices import Device
+    from zsm.errors import BackendError
+
+    try:
+        Device.parse(text)
+    except BackendError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+    return text
+
+
+def tile(text: str) -> str:
+    """`auto`, or a tile size that the runtime accepts."""
+    from zsm.engine.bundle.shapes import Size
+    from zsm.runtime import tiles
+
+    def check(text: str) -> str:
+        chosen = Size.parse(text)
+        for extent in (chosen.width, chosen.height):
+            tiles.spans(2 * extent, extent)
+        return text
+
+    return text if text == "auto" else parsed(check)(text)
+
+
+def add_bundle(parser: Parser, **options: Any) -> None:
+    parser.add_argument(
+        "bundle", type=Path, metavar="BUNDLE", help="a folder, or the name of one in the box", **options
+    )
+
+
+def add_json(parser: Parser) -> None:
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def add_size(parser: Parser) -> None:
+    parser.add_argument("--size", type=size, default=SIZE, metavar="WxH", help="LR frame size (default: %(default)s)")
+
+
+def add_device(parser: Parser) -> None:
+    parser.add_argument(
+        "--device", type=device, default="cpu", metavar="NAME", help="cpu or cuda:N (default: %(default)s)"
+    )
+
+
+def add_gpu(parser: Parser) -> None:
+    """`--device` for commands that are about a GPU."""
+    parser.add_argument("--device", type=device, default="cuda:0", metavar="NAME", help="cuda:N (default: %(default)s)")
+
+
+def add_backend(parser: Parser) -> None:
+    parser.add_argument(
+        "--backend", choices=("auto", "onnxruntime", "tensorrt"), default="auto", help="(default: %(default)s)"
+    )
+
+
+def add_window(parser: Parser) -> None:
+    parser.add_argument(
+        "--window", type=int, default=4, metavar="N", help="input frames processed together (default: %(default)s)"
+    )
+
+
+def add_threads(parser: Parser) -> None:
+    parser.add_argument("--threads", type=positive, metavar="N", help="CPU threads (default: all cores)")
+
+
+def add_frame_limit(parser: Parser) -> None:
+    parser.add_argument("--frames", type=positive, metavar="N", help="take at most N frames of each input")
 
 
 def add_runtime_options(parser: argparse.ArgumentParser) -> None:
-    """Add what `engine.Runtime` takes."""
+    """Add what `zsm.Runtime` takes."""
     group = parser.add_argument_group("how it runs")
-    group.add_argument("--device", default="cpu", help="cpu or cuda:N (default: %(default)s)")
-    group.add_argument("--backend", default="auto", help="auto, onnxruntime or tensorrt (default: %(default)s)")
-    group.add_argument("--window", type=int, default=4, help="input frames processed together (default: %(default)s)")
-    group.add_argument("--overlap", type=int, default=1, help="frames that windows share (default: %(default)s)")
-    group.add_argument("--tile", metavar="auto|WxH", help="process frames in tiles; auto: the fewest that memory holds")
-    group.add_argument("--threads", type=int, help="CPU threads (default: all cores)")
+    add_device(group)
+    add_backend(group)
+    add_window(group)
+    group.add_argument(
+        "--overlap", type=int, default=1, metavar="N", help="input frames that windows share (default: %(default)s)"
+    )
+    group.add_argument(
+        "--tile", type=tile, metavar="auto|WxH", help="process frames in tiles; auto: the fewest that memory holds"
+    )
+    add_threads(group)
 
 
 def runtime_options(args: argparse.Namespace) -> dict[str, Any]:
-    """Keyword arguments for `engine.Runtime`; engines that are missing are built."""
+    """Keyword arguments for `zsm.Runtime`; missing TensorRT engines are built."""
     names = ("device", "backend", "window", "overlap", "threads", "tile")
     return {name: getattr(args, name) for name in names} | {"build": True}
+
+
+def refuse(args: argparse.Namespace, reason: str, *names: str) -> None:
+    """Exit with a usage error if any of these options was given, because the command wouldn't use it."""
+    given = [f"--{name.replace('_', '-')}" for name in names if getattr(args, name) != args.parser.get_default(name)]
+    if given:
+        args.parser.error(f"{', '.join(given)}: {reason}")

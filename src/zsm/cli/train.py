@@ -1,4 +1,4 @@
-"""Train a network from a configuration file; run it again with the same folder to go on after a stop.
+"""Train a network from a configuration file. Run the same command again to continue after a stop.
 
 On N GPUs: torchrun --no-python --nproc-per-node=N zsm train --device cuda ...
 """
@@ -6,27 +6,23 @@ On N GPUs: torchrun --no-python --nproc-per-node=N zsm train --device cuda ...
 import argparse
 from pathlib import Path
 
+from zsm.cli import options
+
 SUMMARY = "train a network"
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    """Add the command's arguments."""
-    parser.add_argument("config", type=Path, metavar="CONFIG", help="the configuration, a TOML file")
+    parser.add_argument("config", type=Path, metavar="CONFIG", help="a TOML file")
     parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="the data set's folder")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="the run's folder")
-    parser.add_argument("--cache", type=Path, metavar="DIR", help="where prepared footage is kept (OUT/footage)")
-    parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N (cpu)")
-    parser.add_argument("--threads", type=_positive, metavar="N", help="CPU threads (all cores)")
-
-
-def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number above 0")
-    return int(text)
+    parser.add_argument("--cache", type=Path, metavar="DIR", help="prepared footage (default: OUT/footage)")
+    options.add_device(parser)
+    options.add_threads(parser)
+    options.add_json(parser)
 
 
 def execute(args: argparse.Namespace) -> int:
-    """Load the configuration, prepare the data, train."""
+    import json
     import logging
 
     import torch
@@ -41,9 +37,11 @@ def execute(args: argparse.Namespace) -> int:
     cache = args.cache or args.out / "footage"
     with distributed.join(args.device) as processes:
         if not processes.first:
-            processes.wait()  # until the first has prepared what all then read
+            processes.wait()  # the first process prepares what all of them read
         found = sources.find(settings.data, args.data, cache, settings.run.validation_septuplets)
         if processes.first:
             processes.wait()
         Trainer(settings, found, args.out, processes).run()
+    if args.json and processes.first:
+        print(json.dumps({"weights": str(args.out / "latest.safetensors")}, indent=1))
     return 0

@@ -1,37 +1,41 @@
-"""Get the released checkpoint.
+"""Fetch the released checkpoint.
 
-`zsm weights fetch` downloads it into the cache (once), checks that it is what was released, and prints its
-path, so that `zsm-export --weights "$(zsm weights fetch)" --out bundle` works.
+`zsm weights fetch` downloads it into the cache once, verifies it, and prints its path:
+zsm-export --weights "$(zsm weights fetch)" --out bundle
 """
 
 import argparse
 import sys
 
+from zsm.cli import options
+
 SUMMARY = "fetch the released weights"
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments."""
     parser.add_argument("action", choices=["fetch"], help="what to do")
-    parser.add_argument(
-        "--url", help="fetch from here instead of the project's own place; the content must be the same"
-    )
+    parser.add_argument("--url", help="fetch the same file from another place")
+    options.add_json(parser)
 
 
 def execute(args: argparse.Namespace) -> int:
-    """Fetch; the path goes to standard output, everything else to standard error."""
+    import json
+
     from rich.console import Console
     from rich.progress import DownloadColumn, Progress, TimeRemainingColumn
 
-    from zsm.export import released as weights
+    from zsm.export import released
 
     console = Console(stderr=True)
     with Progress(*Progress.get_default_columns()[:2], DownloadColumn(), TimeRemainingColumn(), console=console) as bar:
-        task = bar.add_task(weights.FILE, total=None)
-        path = weights.fetch(
-            weights.URL if args.url is None else args.url,
+        task = bar.add_task(released.FILE, total=None)
+        path = released.fetch(
+            released.URL if args.url is None else args.url,
             progress=lambda done, total: bar.update(task, completed=done, total=total),
         )
-    print(f"licence of these weights: {weights.LICENCE}", file=sys.stderr)
+    if args.json:
+        print(json.dumps({"path": str(path), "licence": released.LICENCE}, indent=1))
+        return 0
+    print(f"licence of these weights: {released.LICENCE}", file=sys.stderr)
     print(path)
     return 0

@@ -1,0 +1,177 @@
+"""One grammar for every command: the same option means the same everywhere, and so does an exit status."""
+
+import argparse
+import contextlib
+import io
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from zsm import cli
+from zsm.cli import COMMANDS, main
+
+
+def parsers() -> dict[str, argparse.ArgumentParser]:
+    """The parser of every command, and of every action of a command."""
+    found: dict[str, argparse.ArgumentParser] = {}
+    for command in COMMANDS:
+        parser = argparse.ArgumentParser(prog=f"zsm {command}")
+        cli._module(command).configure(parser)
+        subcommands = [a for a in parser._actions if isinstance(a, argparse._SubParsersAction)]
+        found |= {f"{command} {name}": each for a in subcommands for name, each in a.choices.items()} or {
+            command: parser
+        }
+    return found
+
+
+PARSERS = parsers()
+
+ELSEWHERE = {
+    ("--device", "build"),  # a GPU, not any device
+    ("--device", "verify"),
+    ("--size", "build"),  # without a default
+    ("--out", "eval"),  # a file, not a folder
+}
+"""Options that mean something else in a command."""
+
+
+def options() -> Iterator[tuple[str, str, argparse.Action]]:
+    for command, parser in PARSERS.items():
+        for action in parser._actions:
+            for name in action.option_strings:
+                if name.startswith("--") and name != "--help":
+                    yield name, command, action
+
+
+NAMES = sorted({name for name, _, _ in options()})
+
+
+@pytest.mark.parametrize(
+    "name", ["--backend", "--device", "--frames", "--json", "--overlap", "--size", "--threads", "--tile", "--window"]
+)
+def test_an_option_is_the_same_in_every_command(name: str) -> None:
+    found = {
+        command: (action.default, action.help, action.metavar, action.choices)
+        for each, command, action in options()
+        if each == name and (name, command) not in ELSEWHERE
+    }
+    assert len(set(found.values())) == 1, found
+
+
+@pytest.mark.parametrize("command", PARSERS)
+def test_every_command_prints_json(command: str) -> None:
+    flag = next(a for a in PARSERS[command]._actions if "--json" in a.option_strings)
+    assert flag.nargs == 0, "--json is a flag; files are asked for by --out"
+
+
+@pytest.mark.parametrize("command", PARSERS)
+def test_every_argument_has_a_help_text(command: str) -> None:
+    assert all(action.help for action in PARSERS[command]._actions)
+
+
+@pytest.mark.parametrize(
+    "command", [name for name, parser in PARSERS.items() if any(a.dest == "bundle" for a in parser._actions)]
+)
+def test_bundles_are_named_alike(command: str) -> None:
+    bundle = next(a for a in PARSERS[command]._actions if a.dest == "bundle")
+    assert (bundle.metavar, bundle.help) == ("BUNDLE", "a folder, or the name of one in the box")
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_prints_every_option(command: str) -> None:
+    text = io.StringIO()
+    with contextlib.redirect_stdout(text), pytest.raises(SystemExit) as stopped:
+        main([command, "--help"])
+    assert stopped.value.code == 0
+    shown = set(re.findall(r"--[a-z0-9-]+", text.getvalue()))
+    if command in PARSERS:
+        assert shown >= {name for name, each, _ in options() if each == command}
+
+
+WRONG = [
+    ["info"],
+    ["info", "compact", "--size", "big"],
+    ["info", "compact", "--size", "0x4"],
+    ["info", "compact", "--window", "1", "--memory"],
+    ["bench", "compact", "--threads", "0"],
+    ["bench", "compact", "--threads", "2.0"],
+    ["bench", "compact", "--length", "0"],
+    ["bench", "compact", "--device", "tpu"],
+    ["bench", "compact", "--backend", "nosuch"],
+    ["bench", "compact", "--tile", "nonsense"],
+    ["bench", "compact", "--tile", "5x7"],
+    ["bench", "compact", "--window", "1"],
+    ["bench", "compact", "--overlap", "4"],
+    ["bench", "compact", "--profile", "--threads", "2"],
+    ["bench", "compact", "--profile", "--length", "8"],
+    ["build", "compact"],
+    ["build", "compact", "--min", "8x8"],
+    ["build", "compact", "--size", "64x64", "--workspace", "0"],
+    ["eval", "--data", "."],
+    ["eval", "compact", "--data", ".", "--frames", "0"],
+    ["eval", "compact", "--data", ".", "--degradation", "snow"],
+    ["train", "config.toml", "--data", ".", "--out", "out", "--threads", "-1"],
+    ["cache"],
+    ["weights", "push"],
+    ["export"],
+    ["nosuch"],
+]
+
+
+@pytest.mark.parametrize("arguments", WRONG, ids=" ".join)
+def test_wrong_usage_exits_with_2_and_one_message(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    try:
+        status = main(arguments)
+    except SystemExit as stopped:
+        status = stopped.code if isinstance(stopped.code, int) else 1
+    said = capsys.readouterr()
+    assert (status, said.out) == (2, "")
+    assert f"zsm {arguments[0]}: " in said.err or "zsm: error: " in said.err
+    assert "Traceback" not in said.err
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["info", "nowhere"],
+        ["bench", "nowhere"],
+        ["verify", "compact", "--device", "cuda:63"],
+        ["eval", "compact", "--data", "nowhere"],
+    ],
+    ids=" ".join,
+)
+def test_failures_exit_with_1_and_one_line(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(arguments) == 1
+    said = capsys.readouterr()
+    assert said.out == "" or arguments[0] == "verify"
+    assert said.err.startswith(f"zsm {arguments[0]}: ")
+    assert said.err.count("\n") == 1
+
+
+def test_a_reader_that_goes_away_ends_the_command_with_141() -> None:
+    code = "import sys; from zsm.cli import main; sys.exit(main())"
+    command = [sys.executable, "-c", code, "info", "compact", "--json"]
+    script = 'exec 3>&1; { "$@"; echo $? >&3; } | true'
+    # `true` reads nothing; the manifest is larger than what its closed pipe takes.
+    done = subprocess.run(["bash", "-c", script, "bash", *command], capture_output=True, text=True, check=False)
+    assert done.stdout.split()[-1] in ("0", "141")
+    assert "Traceback" not in done.stderr
+
+
+def test_info_prints_all_that_was_asked_for(tiny_bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["info", str(tiny_bundle), "--memory", "--trtexec", "--size", "32x16"]) == 0
+    text = capsys.readouterr().out
+    assert "32x16" in text
+    assert text.count("trtexec --onnx=") == 4
+    assert main(["info", str(tiny_bundle), "--memory", "--trtexec", "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert result["network"]["width"] == 8
+    assert result["memory"]["weights"] > 0
+    assert (
+        set(result["trtexec"]) == {"extract", "interpolate", "propagate", "reconstruct"} or len(result["trtexec"]) >= 4
+    )
