@@ -1,7 +1,7 @@
-"""From bundle to engines to frames, on a host that stands in for TensorRT and the GPU.
+"""From bundle to engines to frames, with a stand-in for TensorRT and the GPU.
 
-It has TensorRT's names and rules as far as we use them: shapes within the profile, every address and the memory for
-activations set before execution. ONNX Runtime computes. It says nothing of whether TensorRT can build these graphs.
+It has the names and rules of TensorRT that we use: shapes within the profile, every address and the memory for
+activations set before execution. ONNX Runtime computes. Whether TensorRT can build these graphs isn't tested here.
 """
 
 import logging
@@ -207,7 +207,7 @@ class Context:
         recorded = self.streams[handle].recording is not None
 
         def execute() -> None:
-            # A graph may be replayed as long as its context is as it was recorded.
+            # A graph may be replayed only while its context is as it was when recorded.
             assert not recorded or state == (self.shapes, self.memory)
             for target, result in zip(targets, self.engine.session.run(names, values), strict=True):
                 target[...] = result
@@ -222,7 +222,7 @@ class Context:
 def tensorrt(
     host_gpu: Any, host_array_at: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[SimpleNamespace]:
-    """The module `tensorrt`, and a GPU to go with it."""
+    """Stands in for the module `tensorrt` and its GPU."""
 
     class Base:
         INTERNAL_ERROR, ERROR, WARNING, INFO, VERBOSE = range(5)
@@ -294,7 +294,11 @@ def test_engines_are_built_once_and_give_the_same_frames(tiny_bundle: Path, tens
 def test_one_engine_serves_several_sizes_and_their_graphs(tiny_bundle: Path, tensorrt: Any, host_gpu: Any) -> None:
     build_engines(Bundle(tiny_bundle), "cuda:0", RANGE, lambda progress: None)
     small, large = clip_of(4, 4), clip_of(16, 15)
-    with Runtime(tiny_bundle, device="cuda:0", backend="tensorrt") as rt, Runtime(tiny_bundle, threads=1) as cpu:
+    with (
+        Runtime(tiny_bundle, device="cuda:0", backend="tensorrt", cuda_graphs=True) as rt,
+        Runtime(tiny_bundle, threads=1) as cpu,
+    ):
+        assert rt.describe()["cuda_graphs"] is True
         expected = cpu(small), cpu(large)
         for _ in range(2):
             np.testing.assert_array_equal(rt(small), expected[0])
@@ -316,7 +320,9 @@ def test_a_missing_engine_names_the_command(tiny_bundle: Path, tensorrt: Any) ->
         rt(clip_of(6, 20))
 
 
-def test_missing_engines_are_built_if_asked(tiny_bundle: Path, tensorrt: Any, caplog: pytest.LogCaptureFixture) -> None:
+def test_missing_engines_are_built_on_request(
+    tiny_bundle: Path, tensorrt: Any, caplog: pytest.LogCaptureFixture
+) -> None:
     with (
         caplog.at_level(logging.WARNING, "zsm"),
         Runtime(tiny_bundle, device="cuda:0", backend="tensorrt", build=True) as rt,
@@ -327,7 +333,7 @@ def test_missing_engines_are_built_if_asked(tiny_bundle: Path, tensorrt: Any, ca
     assert {entry.key["sizes"]["max"] for entry in EngineCache().entries()} == {"9x6"}
 
 
-def test_another_driver_makes_engines_useless(tiny_bundle: Path, tensorrt: Any, host_gpu: Any) -> None:
+def test_another_driver_needs_other_engines(tiny_bundle: Path, tensorrt: Any, host_gpu: Any) -> None:
     build_engines(Bundle(tiny_bundle), "cuda:0", RANGE, lambda progress: None)
     host_gpu.driver = "13.1"
     with (
@@ -337,7 +343,7 @@ def test_another_driver_makes_engines_useless(tiny_bundle: Path, tensorrt: Any, 
         rt(clip_of())
 
 
-def test_a_damaged_engine_is_not_run_but_built_again(
+def test_a_damaged_engine_is_rebuilt(
     tiny_bundle: Path, tensorrt: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     (first, *_) = build_engines(Bundle(tiny_bundle), "cuda:0", RANGE, lambda progress: None)
@@ -361,7 +367,7 @@ def test_options_reach_the_builder_and_timings_are_kept(tiny_bundle: Path, tenso
     assert (tmp_path / "timing" / "Host-9-0-11-4-0-106.cache").read_bytes() == b"measured " * 8
 
 
-def test_an_interrupted_build_keeps_what_is_finished(tiny_bundle: Path, tensorrt: Any) -> None:
+def test_an_interrupted_build_keeps_finished_engines(tiny_bundle: Path, tensorrt: Any) -> None:
     def listen(progress: Progress) -> None:
         if progress.stage == "interpolate":
             signal.raise_signal(signal.SIGINT)
@@ -379,12 +385,12 @@ def test_layers_are_measured(tiny_bundle: Path, tensorrt: Any, host_gpu: Any) ->
 
 @pytest.mark.gpu
 def test_on_the_gpu(gpu: cuda.Gpu, tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Plainly, recorded, and replayed; with two sizes of one engine; and with frames that are there already."""
+    """Without graphs, recorded, and replayed; with two sizes of one engine; and with frames on the GPU."""
     module("tensorrt", "tensorrt", "pip install tensorrt")
     monkeypatch.setenv("ZSM_CACHE", str(tmp_path))
     sizes = SizeRange(min=Size(32, 32), opt=Size(45, 34), max=Size(64, 64))
     build_engines(Bundle(tiny_bundle), "cuda:0", BuildOptions(sizes=sizes), lambda progress: None)
-    with Runtime(tiny_bundle, device="cuda:0", backend="tensorrt") as rt, Runtime(tiny_bundle) as cpu:
+    with Runtime(tiny_bundle, device="cuda:0", backend="tensorrt", cuda_graphs=True) as rt, Runtime(tiny_bundle) as cpu:
         for height, width in ((34, 45), (34, 45), (60, 33), (34, 45)):
             clip = clip_of(height, width)
             expected = cpu(clip).astype(int)

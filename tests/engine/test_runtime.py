@@ -1,48 +1,87 @@
-"""Choosing where a bundle runs, and a Runtime's life."""
+"""Choosing where a bundle runs, the arguments of `Runtime`, and its life."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from zsm.engine import Runtime
-from zsm.errors import BackendError, Error, WindowError
+from zsm.engine import Bundle, Runtime
+from zsm.engine.devices import Device
+from zsm.errors import ArgumentError, ArgumentTypeError, BackendError, Error, SizeError, WindowError
 
 
 @pytest.mark.parametrize("device", ["gpu", "cuda:x", "cpu:0", "", "CPU"])
-def test_an_unknown_device(device: str, tiny_bundle: Path) -> None:
+def test_unknown_devices_are_rejected(device: str, tiny_bundle: Path) -> None:
     with pytest.raises(BackendError, match="unknown device"):
         Runtime(tiny_bundle, device=device)
 
 
-def test_a_device_that_is_not_there_is_not_replaced_by_another(tiny_bundle: Path) -> None:
+def test_a_missing_device_is_not_replaced_by_another(tiny_bundle: Path) -> None:
     with pytest.raises(BackendError, match="cuda:0"):
         Runtime(tiny_bundle, device="cuda:0")
 
 
-def test_an_unknown_backend(tiny_bundle: Path) -> None:
+def test_unknown_backends_are_rejected(tiny_bundle: Path) -> None:
     with pytest.raises(BackendError, match="unknown backend 'ncnn'; choose auto, onnxruntime"):
         Runtime(tiny_bundle, backend="ncnn")
 
 
-def test_no_threads(tiny_bundle: Path) -> None:
-    with pytest.raises(BackendError, match="0 threads"):
-        Runtime(tiny_bundle, threads=0)
-    with pytest.raises(BackendError, match="99999999 threads are more than the 1024"):
-        Runtime(tiny_bundle, threads=99_999_999)
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"device": 0}, r"device is 0; give 'cpu' or 'cuda:N'"),
+        ({"backend": 1}, r"backend is 1; give 'auto' or one of onnxruntime, tensorrt"),
+        ({"window": True}, "window is True; give a whole number"),
+        ({"window": 4.0}, r"window is 4\.0; give a whole number"),
+        ({"overlap": "1"}, "overlap is '1'; give a whole number"),
+        ({"threads": 2.0}, r"threads is 2\.0; give a whole number"),
+        ({"tile": (640, 544)}, r"tile is \(640, 544\); give a string such as '640x544', or 'auto'"),
+        ({"device": "cuda:0", "cuda_stream": "x"}, "cuda_stream is 'x'; give a whole number"),
+    ],
+)
+def test_arguments_of_the_wrong_type_are_rejected(arguments: Any, message: str, tiny_bundle: Path) -> None:
+    with pytest.raises(ArgumentTypeError, match=message):
+        Runtime(tiny_bundle, **arguments)
 
 
-def test_a_window_that_cannot_be(tiny_bundle: Path) -> None:
-    with pytest.raises(WindowError):
-        Runtime(tiny_bundle, window=4, overlap=4)
+def test_a_bundle_is_a_folder_or_a_name() -> None:
+    with pytest.raises(ArgumentTypeError, match="bundle is 3; give a folder, or the name"):
+        Runtime(3)  # type: ignore[arg-type]
 
 
-def test_every_error_is_a_zsm_error(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("arguments", "kind", "message"),
+    [
+        ({"window": 1}, WindowError, "window of 1"),
+        ({"window": 4, "overlap": 4}, WindowError, "overlap of 4"),
+        ({"threads": 0}, ArgumentError, "threads is 0; give 1 to 1024"),
+        ({"threads": 99_999_999}, ArgumentError, "threads is 99999999; give 1 to 1024"),
+        ({"tile": ""}, SizeError, "''"),
+        ({"cuda_stream": 7}, ArgumentError, "cuda_stream is given, but the device is the CPU"),
+        ({"cuda_graphs": True}, ArgumentError, "cuda_graphs is given, but the device is the CPU"),
+        ({"device": "cuda:0", "cuda_stream": 0}, ArgumentError, "cuda_stream is 0, the default stream"),
+    ],
+)
+def test_invalid_arguments_are_rejected(arguments: Any, kind: type[Error], message: str, tiny_bundle: Path) -> None:
+    with pytest.raises(kind, match=message) as raised:
+        Runtime(tiny_bundle, **arguments)
+    assert isinstance(raised.value, ValueError)
+
+
+def test_whole_numbers_of_any_type_are_accepted(tiny_bundle: Path) -> None:
+    four, one = np.int64(4), np.uint8(1)
+    with Runtime(tiny_bundle, window=four, overlap=one, threads=np.int32(1)) as rt:  # type: ignore[arg-type]
+        assert rt.describe()["window"] == 4
+        assert len(list(rt.stream(np.zeros((3, 4, 4, 3), np.uint8), every=np.int64(2)))) == 3  # type: ignore[call-overload]
+
+
+def test_a_folder_that_is_no_bundle_is_a_zsm_error(tmp_path: Path) -> None:
     with pytest.raises(Error):
         Runtime(tmp_path)
 
 
-def test_a_closed_runtime_is_not_used(tiny_bundle: Path) -> None:
+def test_a_closed_runtime_is_not_usable(tiny_bundle: Path) -> None:
     with Runtime(tiny_bundle) as rt:
         pass
     with pytest.raises(BackendError, match="closed"):
@@ -50,11 +89,18 @@ def test_a_closed_runtime_is_not_used(tiny_bundle: Path) -> None:
     rt.close()
 
 
-def test_describe_says_what_runs_where(tiny_bundle: Path) -> None:
+def test_describe_reports_what_runs_where(tiny_bundle: Path) -> None:
     with Runtime(tiny_bundle, window=5, threads=1) as rt:
-        said = rt.describe()
-    assert said["provider"] == "CPUExecutionProvider"
-    assert (said["window"], said["latency_frames"], said["threads"]) == (5, 4, 1)
+        described = rt.describe()
+    assert described["provider"] == "CPUExecutionProvider"
+    assert (described["window"], described["latency_frames"], described["threads"]) == (5, 4, 1)
+
+
+def test_reprs_help(tiny_bundle: Path) -> None:
+    with Runtime(Bundle(tiny_bundle)) as rt:
+        assert repr(rt) == f"<Runtime of {tiny_bundle} on cpu, window 4>"
+    assert repr(rt) == f"<Runtime of {tiny_bundle} on cpu, window 4, closed>"
+    assert repr(Device.parse("cuda:1")) == "Device('cuda:1')"
 
 
 def test_two_runtimes_and_two_streams_do_not_disturb_each_other(tiny_bundle: Path) -> None:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from zsm.engine import Runtime
-from zsm.errors import FrameError, WindowError
+from zsm.errors import ArgumentError, ArgumentTypeError, FrameError, WindowError
 from zsm.export.check import reference
 from zsm.export.model import Network
 from zsm.runtime import plan
@@ -29,7 +29,7 @@ def clip_of(frames: int, height: int = 6, width: int = 5, dtype: str = "float32"
 
 
 def planned(network: Network, clip: Array, window: int, overlap: int, cuts: set[int]) -> Array:
-    """Every window of the plan through the network in PyTorch, and what the plan keeps of it."""
+    """The outputs that the plan keeps of each window, computed by the network in PyTorch."""
     outputs: list[Array] = []
     for w in plan(len(clip), window, overlap, cuts):
         result = reference(network, torch.from_numpy(clip[w.frames.start : w.frames.stop])).numpy()
@@ -73,7 +73,7 @@ def test_outputs_come_as_soon_as_they_are_final(data: st.DataObject, bicubic_bun
 
 
 def first_sure(output: int, frames: int, window: int, overlap: int) -> int:
-    """How many frames have to be known before no length of the clip can change which window gives an output."""
+    """The number of frames after which no length of the clip changes which window an output comes from."""
 
     def window_of(length: int) -> range | None:
         return next((w.frames for w in plan(length, window, overlap) if output in w.outputs), None)
@@ -151,6 +151,78 @@ def test_frames_may_come_in_one_buffer(tiny_bundle: Path) -> None:
         np.testing.assert_array_equal(np.stack(list(found)), rt(clip, cuts=[4]))
 
 
+def test_frames_in_a_list_are_not_copied_for_the_cut_function(tiny_bundle: Path) -> None:
+    frames = list(clip_of(4))
+    asked: list[Any] = []
+
+    def is_cut(before: Array, frame: Array) -> bool:
+        asked.append((before, frame))
+        return False
+
+    with Runtime(tiny_bundle) as rt:
+        list(rt.stream(frames, cuts=is_cut))
+    assert all(a is b for (a, _), b in zip(asked, frames, strict=False))
+    assert len(asked) == 3
+
+
+@settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_selected_outputs_are_a_slice_of_the_stream(data: st.DataObject, bicubic_bundle: Path) -> None:
+    frames = data.draw(st.integers(1, 10))
+    window = data.draw(st.integers(2, 5))
+    overlap = data.draw(st.integers(1, window - 1))
+    cuts = data.draw(st.sets(st.integers(0, frames - 1), max_size=3))
+    first, every = data.draw(st.integers(0, 2 * frames)), data.draw(st.integers(1, 5))
+    clip = clip_of(frames, 2, 2)
+    with Runtime(bicubic_bundle, window=window, overlap=overlap, threads=1) as rt:
+        expected = list(rt.stream(clip, cuts=cuts))[first::every]
+        found = list(rt.stream(clip, cuts=cuts, first=first, every=every))
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_other_outputs_are_not_reconstructed(tiny_bundle: Path) -> None:
+    with Runtime(tiny_bundle) as rt:
+        for options, count in (({"every": 2}, 9), ({"first": 12}, 5), ({"first": 3, "every": 4}, 4)):
+            with rt.timing() as times:
+                assert len(list(rt.stream(clip_of(9), cuts=[4], **options))) == count  # type: ignore[call-overload]
+            assert times["reconstruct"].calls == times["emit_float32"].calls == count
+            assert (times["extract"].calls, times["interpolate"].calls) == (9, 7)
+
+
+@pytest.mark.parametrize(
+    ("options", "kind", "message"),
+    [
+        ({"first": -1}, ArgumentError, "first is -1; give at least 0"),
+        ({"every": 0}, ArgumentError, "every is 0; give at least 1"),
+        ({"every": 1.5}, ArgumentTypeError, r"every is 1\.5; give a whole number"),
+    ],
+)
+def test_invalid_selections_are_rejected(options: Any, kind: type[Exception], message: str, tiny_bundle: Path) -> None:
+    with Runtime(tiny_bundle) as rt, pytest.raises(kind, match=message):
+        rt.stream(clip_of(2), **options)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "float32"])
+def test_arrays_of_other_libraries_are_read(dtype: str, tiny_bundle: Path) -> None:
+    clip = clip_of(3, dtype=dtype)
+
+    class WithArray:
+        def __init__(self, frame: Array) -> None:
+            self._frame = frame
+
+        def __array__(self, *arguments: Any, **options: Any) -> Array:
+            return self._frame
+
+    tensors = torch.from_numpy(clip)
+    with Runtime(tiny_bundle) as rt:
+        expected = rt(clip)
+        for given in (tensors, list(tensors), list(clip), tuple(clip), [WithArray(frame) for frame in clip]):
+            np.testing.assert_array_equal(rt(given), expected)
+            np.testing.assert_array_equal(list(rt.stream(given)), expected)
+        with pytest.raises(FrameError, match=r"frame 0, a Tensor, can't be read: .*grad"):
+            rt(torch.zeros(2, 4, 4, 3, requires_grad=True))
+
+
 def test_an_empty_stream_gives_nothing(tiny_bundle: Path) -> None:
     with Runtime(tiny_bundle) as rt:
         assert list(rt.stream([])) == []
@@ -169,20 +241,40 @@ def test_an_empty_stream_gives_nothing(tiny_bundle: Path) -> None:
         ([np.zeros((4, 4, 3), np.uint8), np.zeros((4, 4, 3), np.uint16)], "frame 1 is 4x4 uint16"),
     ],
 )
-def test_frames_that_are_none_are_refused(frames: list[Any], message: str, tiny_bundle: Path) -> None:
+def test_invalid_frames_are_rejected(frames: list[Any], message: str, tiny_bundle: Path) -> None:
     with Runtime(tiny_bundle) as rt, pytest.raises(FrameError, match=message):
         list(rt.stream(frames))
 
 
-@pytest.mark.parametrize("clip", [np.zeros((4, 4, 3), np.uint8), np.zeros((0, 4, 4, 3), np.uint8), "clip"])
-def test_clips_that_are_none_are_refused(clip: Any, tiny_bundle: Path) -> None:
-    with Runtime(tiny_bundle) as rt, pytest.raises(FrameError, match="give a NumPy array"):
+@pytest.mark.parametrize(
+    ("clip", "message"),
+    [
+        (np.zeros((4, 4, 3), np.uint8), r"an array of shape \(4, 4, 3\); give an array \(frames, height, width, 3\)"),
+        (np.zeros((0, 4, 4, 3), np.uint8), "the clip has no frames"),
+        ([], "the clip has no frames"),
+        ("clip", "the clip is a str; give an array"),
+        (iter([]), "the clip is a list_iterator; give an array .* or use stream"),
+        ([np.zeros((4, 4), np.uint8)], r"frame 0 has the shape \(4, 4\)"),
+    ],
+)
+def test_invalid_clips_are_rejected(clip: Any, message: str, tiny_bundle: Path) -> None:
+    with Runtime(tiny_bundle) as rt, pytest.raises(FrameError, match=message):
         rt(clip)
 
 
-@pytest.mark.parametrize("cuts", [[-1], [1.5], [True], [3], 5, (cut for cut in [-1])])
-def test_cuts_that_are_none_are_refused(cuts: Any, tiny_bundle: Path) -> None:
-    with Runtime(tiny_bundle) as rt, pytest.raises(WindowError, match=r"no cut|cuts are 5"):
+@pytest.mark.parametrize(
+    ("cuts", "kind", "message"),
+    [
+        ([-1], WindowError, "there is no frame -1 to cut at"),
+        ([3], WindowError, "there is no frame 3 to cut at in a clip of 3 frames"),
+        ((cut for cut in [-1]), WindowError, "there is no frame -1 to cut at"),
+        ([1.5], ArgumentTypeError, r"a cut is 1\.5; give a whole number"),
+        ([True], ArgumentTypeError, "a cut is True; give a whole number"),
+        (5, ArgumentTypeError, "cuts is 5; give frame numbers, or a function"),
+    ],
+)
+def test_invalid_cuts_are_rejected(cuts: Any, kind: type[Exception], message: str, tiny_bundle: Path) -> None:
+    with Runtime(tiny_bundle) as rt, pytest.raises(kind, match=message):
         rt(clip_of(3), cuts=cuts)
 
 

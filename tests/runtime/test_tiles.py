@@ -30,8 +30,8 @@ def test_every_pixel_is_kept_once_and_tiles_begin_on_the_grid(extent: int, tile:
 
 
 @pytest.mark.parametrize(("tile", "overlap"), [(30, 8), (32, 6), (32, 32), (32, 36), (0, 0), (32, -4)])
-def test_tiles_that_cannot_be(tile: int, overlap: int) -> None:
-    with pytest.raises(TileError, match=f"tiles of {tile} pixels that share {overlap}"):
+def test_invalid_tiles_are_rejected(tile: int, overlap: int) -> None:
+    with pytest.raises(TileError, match=f"tiles can't be {tile} pixels long and share {overlap}"):
         spans(100, tile, overlap)
 
 
@@ -51,7 +51,7 @@ def test_where_no_neighbour_matters_tiles_make_no_difference(bicubic_bundle: Pat
         np.testing.assert_allclose(tiled(rt, clip, (36 + OVERLAP, 4 + OVERLAP)), rt(clip), atol=1e-6)
 
 
-def test_far_from_the_seams_a_network_gives_what_it_gives_on_whole_frames(tiny_bundle: Path) -> None:
+def test_far_from_the_seams_tiles_make_no_difference_to_a_network(tiny_bundle: Path) -> None:
     clip = clip_of(2, 8, 400)
     with Runtime(tiny_bundle) as rt:
         found = tiles.stream(lambda frames, cuts: rt.stream(frames), clip, lambda width, height: (200, 8), None, 0)
@@ -79,7 +79,7 @@ def test_streams_of_any_length_and_cuts(frames: int, bicubic_bundle: Path) -> No
             )
 
 
-def test_nothing_gives_nothing_and_frames_must_be_alike(bicubic_bundle: Path) -> None:
+def test_an_empty_stream_and_frames_of_different_sizes(bicubic_bundle: Path) -> None:
     with Runtime(bicubic_bundle) as rt:
         assert list(tiles.stream(lambda frames, cuts: rt.stream(frames), [], lambda width, height: (104, 104))) == []
         with pytest.raises(FrameError, match="frame 1 is 90x4"):
@@ -92,3 +92,11 @@ def test_every_tile_gets_the_cuts_of_a_generator(bicubic_bundle: Path) -> None:
     with Runtime(bicubic_bundle) as rt:
         found = tiled(rt, clip, (4 + OVERLAP, 8), (cut for cut in [2]))
         np.testing.assert_array_equal(found, tiled(rt, clip, (4 + OVERLAP, 8), [2]))
+
+
+def test_outputs_are_selected_in_tiles_too(bicubic_bundle: Path) -> None:
+    clip = clip_of(4, 8, 8 + OVERLAP)
+    with Runtime(bicubic_bundle) as rt, Runtime(bicubic_bundle, tile=f"{4 + OVERLAP}x{4 + OVERLAP}") as in_tiles:
+        expected = np.asarray(rt(clip, cuts=[2]))[1::2]
+        found = np.stack(list(in_tiles.stream(clip, cuts=[2], first=1, every=2)))
+        np.testing.assert_allclose(found, expected, atol=1e-6)

@@ -105,11 +105,13 @@ def test_one_frame_at_a_cut() -> None:
         (5, 1, 1, (), "window of 1"),
         (5, 4, 0, (), "overlap of 0"),
         (5, 4, 4, (), "overlap of 4"),
-        (5, 4, 1, (5,), "no cut at frame 5"),
-        (5, 4, 1, (-1,), "no cut at frame -1"),
+        (5, 4, 1, (5,), "no frame 5 to cut at"),
+        (5, 4, 1, (-1,), "no frame -1 to cut at"),
         (-1, 4, 1, (), "-1 frames"),
     ],
 )
-def test_what_cannot_be_is_refused(frames: int, window: int, overlap: int, cuts: tuple[int, ...], message: str) -> None:
+def test_invalid_arguments_are_rejected(
+    frames: int, window: int, overlap: int, cuts: tuple[int, ...], message: str
+) -> None:
     with pytest.raises(WindowError, match=message):
         plan(frames, window, overlap, cuts)
