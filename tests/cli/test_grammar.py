@@ -14,6 +14,7 @@ import pytest
 
 from zsm import cli
 from zsm.cli import COMMANDS, main
+from zsm.engine import Bundle
 
 
 def parsers() -> dict[str, argparse.ArgumentParser]:
@@ -113,6 +114,8 @@ WRONG = [
     ["build", "compact", "--min", "8x8"],
     ["build", "compact", "--size", "64x64", "--workspace", "0"],
     ["eval", "--data", "."],
+    ["eval", "--data", ".", "--predictions", "a/x", "--predictions", "b/x"],
+    ["build", "compact", "--size", "4x4", "--max", "8x8"],
     ["eval", "compact", "--data", ".", "--frames", "0"],
     ["eval", "compact", "--data", ".", "--degradation", "snow"],
     ["train", "config.toml", "--data", ".", "--out", "out", "--threads", "-1"],
@@ -167,7 +170,7 @@ def test_info_prints_all_that_was_asked_for(tiny_bundle: Path, capsys: pytest.Ca
     assert main(["info", str(tiny_bundle), "--memory", "--trtexec", "--size", "32x16"]) == 0
     text = capsys.readouterr().out
     assert "32x16" in text
-    assert text.count("trtexec --onnx=") == 4
+    assert text.count("trtexec --onnx=") == len(Bundle(tiny_bundle).manifest.stages) - 2  # none for uint16
     assert main(["info", str(tiny_bundle), "--memory", "--trtexec", "--json"]) == 0
     result = json.loads(capsys.readouterr().out)
     assert result["network"]["width"] == 8

@@ -123,6 +123,6 @@ def test_the_command(tiny_bundle: Path, capsys: pytest.CaptureFixture[str], monk
     assert "propagate next_hidden" in text
     assert "DIFFERS" not in text
     monkeypatch.setattr(Comparison, "works", property(lambda self: "frames" not in self.what))
-    assert main([*arguments, "--json"]) == 1
+    assert main([*arguments, "--json"]) == 3
     results = json.loads(capsys.readouterr().out)
     assert [result["what"] for result in results if not result["works"]][-1] == "7 frames out, float32"

@@ -48,7 +48,7 @@ def imread(path: Path) -> Any:
 
 
 def evaluated(*arguments: object, out: Path) -> dict[str, Any]:
-    assert main(["eval", *map(str, arguments), "--json", str(out)]) == 0
+    assert main(["eval", *map(str, arguments), "--out", str(out)]) == 0
     result: dict[str, Any] = json.loads(out.read_text())
     return result
 
@@ -125,11 +125,8 @@ def test_a_degraded_input_scores_worse_and_is_written_down(data: Path, bicubic_b
     ("arguments", "message"),
     [
         (["--data", "nowhere", "--predictions", "p"], "no folder nowhere"),
-        (["--data", "{data}"], "nothing to score"),
-        (["--data", "{data}", "--predictions", "a/x", "--predictions", "b/x"], "same name"),
         (["--data", "{data}", "--predictions", "p", "--html", "no/where.html"], "no folder no"),
-        (["--data", "{data}", "--predictions", "p", "--json", "{data}"], "it is a folder"),
-        (["--data", "{data}", "--predictions", "p", "--degradation", "fog"], "unknown degradation 'fog'"),
+        (["--data", "{data}", "--predictions", "p", "--out", "{data}"], "it is a folder"),
         (["--data", "{data}", "no-bundle"], "no bundle"),
     ],
 )

@@ -77,6 +77,7 @@ def execute(args: argparse.Namespace) -> int:
 
     from zsm.evaluation import layouts, page, report, scoring
 
+    _check_systems(args)
     for path in filter(None, (args.out, args.html)):
         report.check(path)
     protocol = scoring.Protocol(
@@ -104,11 +105,17 @@ def execute(args: argparse.Namespace) -> int:
     return 0
 
 
+def _check_systems(args: argparse.Namespace) -> None:
+    given = [*args.predictions, *([] if args.bundle is None else [args.bundle])]
+    if not given:
+        args.parser.error("nothing to score: give a BUNDLE, or --predictions DIR")
+    if len({path.resolve().name for path in given}) < len(given):
+        args.parser.error("two systems have the same name: rename a folder of predictions")
+
+
 def _systems(args: argparse.Namespace, stack: ExitStack) -> dict[str, "scoring.System"]:
     from zsm.evaluation import systems
 
-    if args.bundle is None and not args.predictions:
-        args.parser.error("nothing to score: give a BUNDLE, or --predictions DIR")
     found = {systems.BASELINE: systems.baseline()}
     found |= {path.resolve().name: systems.predictions(path) for path in args.predictions}
     if args.bundle is not None:
@@ -116,8 +123,6 @@ def _systems(args: argparse.Namespace, stack: ExitStack) -> dict[str, "scoring.S
 
         runtime = engine.Runtime(args.bundle, **options.runtime_options(args))
         found[args.bundle.resolve().name] = systems.bundle(stack.enter_context(runtime))
-    if len(found) != 1 + len(args.predictions) + (args.bundle is not None):
-        args.parser.error("two systems have the same name: rename a folder of predictions")
     return found
 
 
