@@ -175,6 +175,4 @@ def test_info_prints_all_that_was_asked_for(tiny_bundle: Path, capsys: pytest.Ca
     result = json.loads(capsys.readouterr().out)
     assert result["network"]["width"] == 8
     assert result["memory"]["weights"] > 0
-    assert (
-        set(result["trtexec"]) == {"extract", "interpolate", "propagate", "reconstruct"} or len(result["trtexec"]) >= 4
-    )
+    assert set(result["trtexec"]) > {"extract", "interpolate", "propagate", "reconstruct"}
