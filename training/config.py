@@ -31,6 +31,7 @@ class Data:
     crop: side of the LR crops, in pixels; a multiple of 4.
     candidates: places drawn for each crop; the one that moves most is taken.
     degradation: done to the LR frames, `noise`, `noise:SIGMA` or `jpeg:QUALITY` (section 4.3).
+    validate_degraded: degradations under which held-out septuplets are validated a second time.
     preparation: what becomes of whole clips first (`clips` only).
     """
 
@@ -39,6 +40,7 @@ class Data:
     crop: int = 32
     candidates: int = 1
     degradation: str | None = None
+    validate_degraded: tuple[str, ...] = ()
     preparation: Preparation = field(default_factory=Preparation)
 
     def __post_init__(self) -> None:
@@ -52,8 +54,9 @@ class Data:
             "data.hold_out is for layout clips; vimeo validates on its test list",
         )
         _require(self.candidates >= 1, f"data.candidates is {self.candidates}; give 1 or more")
-        if self.degradation is not None:
-            degradations.parse(self.degradation)
+        for text in (self.degradation, *self.validate_degraded):
+            if text is not None:
+                degradations.parse(text)
 
 
 @dataclass(frozen=True, kw_only=True)

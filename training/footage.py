@@ -1,12 +1,14 @@
 """Clips made ready for training, once: shrunk, split at cuts, still stretches dropped, memory-mapped.
 
 Each clip becomes one folder of the cache for each of its sizes: `hr.npy` (N,H,W,3) and `lr.npy`
-(N,H/4,W/4,3), uint8, and `starts.npy`, the frames at which a septuplet may begin. `footage.json` is written
-last and says what the folder was made from; a folder that was made otherwise, or not finished, is made again.
+(V,N,H/4,W/4,3), its V versions, uint8, and `starts.npy`, the frames at which a septuplet may begin.
+`footage.json` is written last and says what the folder was made from; a folder that was made otherwise, or not
+finished, is made again.
 """
 
 import json
 import shutil
+import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from itertools import pairwise
@@ -21,6 +23,7 @@ from zsm.evaluation import bicubic
 from zsm.evaluation.layouts import Clip
 from zsm.runtime import SCALE
 from zsm.runtime.video.cuts import CutDetector
+from zsm.training.delivery import Delivery
 
 Frames = NDArray[np.uint8]
 
@@ -37,12 +40,14 @@ class Preparation:
     least_height, greatest_height: those limits, in HR pixels.
     still: septuplets whose frames change less than this from one to the next are dropped (mean absolute
         difference of luma, in 8-bit levels).
+    compressed: LR versions made of each clip beside the clean one, each through a `Delivery` drawn at random.
     """
 
     scales: tuple[float, ...] = (1.0, 0.5, 0.25)
     least_height: int = 160
     greatest_height: int = 576
     still: float = 0.5
+    compressed: int = 0
 
     def __post_init__(self) -> None:
         if not self.scales or not all(0 < scale <= 1 for scale in self.scales):
@@ -52,6 +57,8 @@ class Preparation:
                 f"data heights are {self.least_height} to {self.greatest_height};"
                 f" give at least {SCALE}, the lesser first"
             )
+        if self.compressed < 0:
+            raise DataError(f"data.preparation.compressed must be 0 or more, got {self.compressed}")
 
     def sizes(self, height: int) -> list[float]:
         """The scales at which a clip of this height is kept, or the one nearest to fitting."""
@@ -61,7 +68,7 @@ class Preparation:
 
 @dataclass(frozen=True, kw_only=True)
 class Footage:
-    """A clip at one size, on disk: memory-mapped frames, and where septuplets may begin."""
+    """A clip at one size, on disk: memory-mapped frames (LR in every version), and where septuplets may begin."""
 
     name: str
     hr: Frames
@@ -95,7 +102,7 @@ def _prepare_clip(clip: Clip, cache: Path, preparation: Preparation) -> Iterator
         frames = list(clip.frames())
         for scale, folder in stale.items():
             try:
-                _write(folder, [_shrink(frame, scale) for frame in frames], preparation.still, origin)
+                _write(folder, [_shrink(frame, scale) for frame in frames], preparation, origin)
             except OSError as error:
                 raise DataError(f"can't prepare {clip.name} in {folder}: {error}") from error
     for folder in folders.values():
@@ -117,13 +124,23 @@ def _open(folder: Path) -> Footage:
     return Footage(name=folder.name, hr=hr, lr=lr, starts=np.load(folder / "starts.npy"))
 
 
-def _write(folder: Path, frames: list[Frames], still: float, origin: dict[str, object]) -> None:
+def _write(folder: Path, frames: list[Frames], preparation: Preparation, origin: dict[str, object]) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    np.save(folder / "hr.npy", np.stack(frames))
-    np.save(folder / "lr.npy", np.stack([bicubic.resize(frame, 1 / SCALE) for frame in frames]))
-    np.save(folder / "starts.npy", septuplet_starts(frames, still))
+    hr = np.stack(frames)
+    np.save(folder / "hr.npy", hr)
+    np.save(folder / "lr.npy", np.stack(list(_versions(hr, folder.name, preparation.compressed))))
+    np.save(folder / "starts.npy", septuplet_starts(frames, preparation.still))
     (folder / "footage.json").write_text(json.dumps(origin))
+
+
+def _versions(hr: Frames, name: str, compressed: int) -> Iterator[Frames]:
+    """The clean LR clip, then compressed ones; the name seeds what is drawn."""
+    clean = np.stack([bicubic.resize(frame, 1 / SCALE) for frame in hr])
+    yield clean
+    for number in range(compressed):
+        rng = np.random.default_rng((zlib.crc32(name.encode()), number))
+        yield Delivery.draw(rng)(hr, clean, rng)
 
 
 def _shrink(frame: Frames, scale: float) -> Frames:

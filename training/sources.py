@@ -1,6 +1,6 @@
 """A configuration's data on disk: what is trained on, and what is held out."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from zsm.errors import ArgumentError
@@ -38,14 +38,15 @@ def find(data: Data, root: Path, cache: Path, septuplets: int) -> Sources:
 
 def _held_footage(clip: Clip, data: Data, cache: Path, septuplets: int) -> list[Held]:
     """Of a held-out clip, the greatest of its sizes."""
-    footage = max(prepare([clip], cache, data.preparation), key=lambda sized: sized.hr.shape[1])
-    return choose(clip.name, FootageSeptuplets([footage]), septuplets, _degradation(data))
+    clean = replace(data.preparation, compressed=0)
+    footage = max(prepare([clip], cache, clean), key=lambda sized: sized.hr.shape[1])
+    return _held(clip.name, FootageSeptuplets([footage]), data, septuplets)
 
 
 def _vimeo(data: Data, root: Path, septuplets: int) -> Sources:
     training = layouts.vimeo(root, layouts.VIMEO_TRAIN_LIST)
     test = ImageSeptuplets(layouts.vimeo(root))
-    held_out = choose("test list", test, septuplets, _degradation(data))
+    held_out = _held("test list", test, data, septuplets)
     return Sources(training=ImageSeptuplets(training), held_out=held_out)
 
 
@@ -57,5 +58,8 @@ def _check_names(names: tuple[str, ...], known: list[str], root: Path) -> None:
         )
 
 
-def _degradation(data: Data) -> degradations.Degradation | None:
-    return degradations.parse(data.degradation) if data.degradation else None
+def _held(name: str, source: Septuplets, data: Data, count: int) -> list[Held]:
+    held = choose(name, source, count, degradations.parse(data.degradation) if data.degradation else None)
+    for text in data.validate_degraded:
+        held += choose(f"{name} {text}", source, count, degradations.parse(text))
+    return held

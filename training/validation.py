@@ -49,11 +49,11 @@ def choose(name: str, septuplets: Septuplets, count: int, degradation: Degradati
     for number in places:
         hr, lr = septuplets[int(number)]
         height, width = (side // GRID * GRID for side in lr.shape[1:3])
-        lr = lr[:, :height, :width]
+        lr = np.array(lr[::2, :height, :width])
         if degradation is not None:
             lr = degradation(lr, np.random.default_rng(0))
         hr = np.array(hr[:, : SCALE * height, : SCALE * width])
-        held.append(Held(name=name if len(places) == 1 else f"{name} {len(held) + 1}", lr=np.array(lr[::2]), hr=hr))
+        held.append(Held(name=name if len(places) == 1 else f"{name} {len(held) + 1}", lr=lr, hr=hr))
     return held
 
 

@@ -1,7 +1,13 @@
-"""Noise by its statistics, JPEG by the size of its damage, both by their seeds."""
+"""Noise by its statistics, JPEG and H.264 by the size of their damage, H.264 also by another decoder."""
 
+from pathlib import Path
+
+import av
+import cv2
 import numpy as np
 import pytest
+from numpy.typing import NDArray
+from tests.training.moving import gliding
 
 from zsm.errors import ArgumentError
 from zsm.evaluation import degradations
@@ -46,13 +52,58 @@ def test_jpeg_keeps_red_red(rng: np.random.Generator) -> None:
     assert np.abs(degradations.Jpeg(quality=40)(red, rng).astype(int) - red).max() < 12
 
 
-@pytest.mark.parametrize("text", ["noise", "noise:4", "jpeg:20"])
+def test_psnr_falls_as_the_crf_rises() -> None:
+    clip = gliding(9, 48, 80)
+    errors = [degradations.H264(crf=crf)(clip, generator()) - clip.astype(float) for crf in (0, 18, 23, 28, 35, 51)]
+    psnr = [20 * np.log10(255 / np.sqrt(np.square(error).mean())) for error in errors]
+    assert psnr == sorted(psnr, reverse=True)
+    assert psnr[1] > 33
+    assert psnr[-1] < 25
+
+
+def test_h264_is_what_another_decoder_reads(tmp_path: Path) -> None:
+    clip = gliding(9, 48, 80)
+    path = tmp_path / "clip.mp4"
+    with av.open(path, "w") as container:
+        options = {"crf": "28", "preset": "veryfast", "threads": "1"}
+        stream = container.add_stream("libx264", rate=25, options=options, width=80, height=48, pix_fmt="yuv420p")
+        for frame in clip:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        container.mux(stream.encode(None))
+    degraded = degradations.H264(crf=28, preset="veryfast")(clip, generator())
+    np.testing.assert_allclose(degraded, read_with_opencv(path), atol=3)
+
+
+def read_with_opencv(path: Path) -> NDArray[np.uint8]:
+    capture, frames = cv2.VideoCapture(str(path)), []
+    while (read := capture.read())[0]:
+        frames.append(read[1][..., ::-1])
+    return np.array(frames, np.uint8)
+
+
+def test_h264_keeps_the_order_of_frames() -> None:
+    clip = np.full((20, 32, 32, 3), 30, np.uint8) + np.arange(20, dtype=np.uint8)[:, None, None, None] * 10
+    means = degradations.H264(crf=28, preset="slow")(clip, generator()).mean(axis=(1, 2, 3))
+    np.testing.assert_allclose(means, clip.mean(axis=(1, 2, 3)), atol=3)
+
+
+@pytest.mark.parametrize("shape", [(1, 32, 48), (2, 37, 53), (3, 1, 2)])
+def test_h264_of_any_size_and_length(shape: tuple[int, int, int], rng: np.random.Generator) -> None:
+    clip = np.repeat(rng.integers(0, 256, (*shape, 1), dtype=np.uint8), 3, axis=-1)
+    degraded = degradations.H264(crf=1)(clip, rng)
+    assert degraded.shape == clip.shape
+    np.testing.assert_allclose(degraded, clip, atol=8)
+
+
+@pytest.mark.parametrize("text", ["noise", "noise:4", "jpeg:20", "h264:28"])
 def test_the_seed_decides_and_the_input_stays(text: str) -> None:
     degrade = degradations.parse(text)
-    clip = GREY.copy()
+    clip = gliding(4, 30, 40)
+    before = clip.copy()
     first = degrade(clip, generator())
     assert np.array_equal(first, degrade(clip, generator()))
-    assert np.array_equal(clip, GREY)
+    assert np.array_equal(clip, before)
+    assert not np.array_equal(first, clip)
     assert first.dtype == np.uint8
 
 
@@ -60,9 +111,17 @@ def test_names() -> None:
     assert degradations.parse("noise") == degradations.Noise(sigma=25.5, salt_and_pepper=0.1)
     assert degradations.parse("noise:15") == degradations.Noise(sigma=15)
     assert degradations.parse("jpeg:30") == degradations.Jpeg(quality=30)
+    assert degradations.parse("h264:23") == degradations.H264(crf=23, preset="medium")
 
 
-@pytest.mark.parametrize("text", ["fog", "jpeg", "jpeg:0", "jpeg:high", "noise:-1", "noise:much", ""])
+@pytest.mark.parametrize("text", ["fog", "jpeg", "jpeg:0", "jpeg:high", "noise:-1", "noise:much", "h264", "h264:x", ""])
 def test_what_is_no_degradation_says_so(text: str) -> None:
     with pytest.raises(ArgumentError, match="give"):
         degradations.parse(text)
+
+
+def test_invalid_h264_settings_are_rejected() -> None:
+    with pytest.raises(ArgumentError, match="0 to 51, got 52"):
+        degradations.parse("h264:52")
+    with pytest.raises(ArgumentError, match="unknown x264 preset 'brisk'; choose from ultrafast"):
+        degradations.H264(crf=20, preset="brisk")  # type: ignore[arg-type]

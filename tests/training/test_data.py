@@ -9,10 +9,10 @@ from torch.utils.data import DataLoader
 
 from zsm.errors import ArgumentError, DataError
 from zsm.evaluation import bicubic, layouts
-from zsm.evaluation.degradations import Noise
+from zsm.evaluation.degradations import H264, Noise
 from zsm.training import sources
 from zsm.training.config import Data
-from zsm.training.data import Examples, ImageSeptuplets, Turn
+from zsm.training.data import Examples, FootageSeptuplets, ImageSeptuplets, Turn
 from zsm.training.footage import Preparation, prepare, septuplet_starts
 from zsm.training.trainer import Numbers
 
@@ -38,7 +38,7 @@ def test_footage_is_kept_at_every_size_within_the_limits(footage_folder: Path, t
     whole, half = found["clip1@1"], found["clip1@0.5"]
     original = clips[1].read()
     np.testing.assert_array_equal(whole.hr, original)
-    np.testing.assert_array_equal(whole.lr[3], bicubic.resize(original[3], 0.25))
+    np.testing.assert_array_equal(whole.lr[0, 3], bicubic.resize(original[3], 0.25))
     areas = original.reshape(10, 32, 2, 40, 2, 3).mean((2, 4))
     np.testing.assert_allclose(half.hr, areas, atol=0.51)
     assert whole.starts.tolist() == [0, 1, 2, 3]
@@ -53,6 +53,44 @@ def test_footage_is_prepared_once_and_again_when_it_changes(footage_folder: Path
     assert note.stat().st_mtime_ns == written
     prepare(clips, tmp_path, Preparation(scales=(1.0,), least_height=32))
     assert note.stat().st_mtime_ns > written
+
+
+def test_a_clip_has_a_clean_version_and_compressed_ones(footage_folder: Path, tmp_path: Path) -> None:
+    clips = layouts.find(footage_folder)[:1]
+    preparation = Preparation(scales=(1.0,), least_height=32, compressed=2)
+    (footage,) = prepare(clips, tmp_path / "one", preparation)
+    assert footage.lr.shape == (3, 10, 16, 20, 3)
+    clean = bicubic.resize(footage.hr, 0.25)
+    np.testing.assert_array_equal(footage.lr[0], clean)
+    off = [np.abs(version.astype(int) - clean).mean() for version in footage.lr]
+    assert 0 < min(off[1:]) < max(off[1:]) < 30
+    (again,) = prepare(clips, tmp_path / "two", preparation)
+    np.testing.assert_array_equal(footage.lr, again.lr)
+
+
+def test_an_epoch_holds_every_version_of_every_septuplet(footage_folder: Path, tmp_path: Path) -> None:
+    preparation = Preparation(scales=(1.0,), least_height=32, compressed=1)
+    footage = prepare(layouts.find(footage_folder), tmp_path, preparation)
+    septuplets = FootageSeptuplets(footage)
+    seen = {(hr.tobytes(), lr.tobytes()) for hr, lr in (septuplets[n] for n in range(len(septuplets)))}
+    expected = {
+        (clip.hr[start : start + 7].tobytes(), version[start : start + 7].tobytes())
+        for clip in footage
+        for version in clip.lr
+        for start in clip.starts
+    }
+    assert seen == expected
+    assert len(septuplets) == len(expected) == 3 * 2 * 4
+
+
+def test_held_out_clips_stay_clean_and_are_validated_again_degraded(footage_folder: Path, tmp_path: Path) -> None:
+    preparation = Preparation(scales=(1.0,), least_height=32, compressed=1)
+    data = Data(hold_out=("clip1",), preparation=preparation, validate_degraded=("h264:40",))
+    clean, degraded = sources.find(data, footage_folder, tmp_path, septuplets=1).held_out
+    assert (clean.name, degraded.name) == ("clip1", "clip1 h264:40")
+    np.testing.assert_array_equal(clean.hr, degraded.hr)
+    np.testing.assert_array_equal(clean.lr, bicubic.resize(clean.hr, 0.25)[::2])
+    np.testing.assert_array_equal(degraded.lr, H264(crf=40)(clean.lr, np.random.default_rng(0)))
 
 
 def test_no_septuplet_crosses_a_cut_or_stands_still() -> None:

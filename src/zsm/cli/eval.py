@@ -59,7 +59,7 @@ def _configure_protocol(parser: argparse.ArgumentParser) -> None:
         "--degradation",
         type=_degradation,
         metavar="KIND",
-        help="degrade the input: noise, noise:SIGMA (8-bit levels) or jpeg:QUALITY",
+        help="degrade the input: noise, noise:SIGMA (8-bit levels), jpeg:QUALITY or h264:CRF",
     )
     group.add_argument("--seed", type=int, default=0, help="seed of the degradation (default: %(default)s)")
 
