@@ -1,4 +1,4 @@
-"""The bundle: a folder with one ONNX graph a stage, and `manifest.json`, which says what they are."""
+"""The bundle: a folder with one ONNX graph per stage, and `manifest.json`, which describes them."""
 
 import hashlib
 import importlib.resources
@@ -14,10 +14,10 @@ from zsm.engine.bundle.network import NetworkConfig
 from zsm.errors import ArgumentError, BundleError
 
 MANIFEST = "manifest.json"
-INCLUDED = "compact"
-"""The bundle that comes with zsm."""
-
 FORMAT_VERSION = 1
+
+OUTPUT_SIZE = "size"
+"""The input of `emit` that holds the output's (height, width): TensorRT calls it a shape tensor."""
 
 Precision = Literal["fp32", "fp16"]
 Count = Annotated[int, msgspec.Meta(ge=0)]
@@ -34,36 +34,36 @@ class TensorSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class StageSpec:
-    """One stage: its file, relative to the bundle's folder, and what goes in and out."""
+    """One stage: its file, relative to the bundle's folder, and its inputs and outputs."""
 
     file: str
     sha256: str
     bytes: Count
     parameters: Count
     flop_per_pixel: float
-    """Floating-point operations (a multiply-add is two) of one call on one frame, per LR pixel."""
+    """Floating-point operations of one call on one frame, per LR pixel; a multiply-add counts as two."""
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
 
     def __post_init__(self) -> None:
         parts = PurePosixPath(self.file).parts
         if not parts or parts[0] == "/" or ".." in parts or "\\" in self.file or "\0" in self.file:
-            raise BundleError(f"a stage points outside the bundle, to {self.file!r}")
+            raise BundleError(f"a stage's file lies outside the bundle: {self.file!r}")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
-    """What a bundle says of itself."""
+    """The contents of `manifest.json`."""
 
     format_version: int
     network: NetworkConfig
     precision: Precision
     opset: int
     portable: bool
-    """Whether the files carry the operator's function, so that any ONNX Runtime opens them."""
+    """Whether the files embed the operator as an ONNX function, so that any ONNX Runtime can open them."""
     trained: bool
     weights_sha256: str
-    """Digest of the weights file that the bundle was exported from; empty if there was none."""
+    """Digest of the weights file that was exported; empty if there was none."""
     licence: str
     stages: Mapping[str, StageSpec]
 
@@ -73,19 +73,19 @@ class Manifest:
 
     @classmethod
     def from_json(cls, text: bytes) -> Self:
-        """Read `manifest.json`; raises BundleError for what no bundle of this format says."""
+        """Parse `manifest.json`. Raises BundleError if it is malformed or in a newer format."""
         try:
             version = msgspec.json.decode(text, type=_Version).format_version
             if version > FORMAT_VERSION:
                 raise BundleError(
-                    f"its format is version {version}, this zsm reads up to {FORMAT_VERSION}; upgrade zsm"
+                    f"its format version is {version}, and this zsm reads up to {FORMAT_VERSION}; upgrade zsm"
                 )
             manifest = msgspec.json.decode(text, type=cls)
         except (msgspec.DecodeError, ArgumentError, RecursionError, UnicodeDecodeError) as error:
             raise BundleError(str(error)) from error
         missing = sorted(_required(manifest.network) - manifest.stages.keys())
         if missing:
-            raise BundleError(f"there is no stage {', '.join(missing)} in it")
+            raise BundleError(f"it has no stage {', '.join(missing)}")
         return manifest
 
 
@@ -95,26 +95,26 @@ class _Version:
 
 
 def _required(network: NetworkConfig) -> set[str]:
-    """The stages that a network's bundle has."""
     pixels = {f"{stage}_{dtype}" for stage in ("ingest", "emit") for dtype in ("uint8", "uint16", "float32")}
     return pixels | {"extract", "interpolate", "reconstruct"} | ({"propagate"} if network.directions else set())
 
 
-def _find(path: Path) -> Path:
-    """A folder as it is; a name that no folder has may be that of a bundle that comes with zsm."""
-    included = Path(str(importlib.resources.files("zsm") / "models" / path.name))
-    return included if str(path) == INCLUDED and not path.exists() else path
+def included() -> dict[str, Path]:
+    """The bundles that come with zsm: their folders by name."""
+    models = Path(str(importlib.resources.files("zsm") / "models"))
+    return {file.parent.name: file.parent for file in sorted(models.glob(f"*/{MANIFEST}"))}
 
 
 class Bundle:
-    """A bundle on disk. Opening reads the manifest; a stage's file is read and checked when asked for."""
+    """A bundle on disk. Opening it reads the manifest only; `read` loads a stage's file and checks it."""
 
     def __init__(self, path: str | Path) -> None:
-        """Open the folder `path`, or a bundle that comes with zsm by its name (`compact`).
+        """Open a folder, or a bundle that comes with zsm by its name, such as `compact`. A folder of that name wins.
 
-        Raises BundleError when it is no bundle that this version reads.
+        Raises BundleError if there is no bundle, or none that this version can read.
         """
-        self.path = _find(Path(path))
+        path = Path(path)
+        self.path = path if path.exists() else included().get(str(path), path)
         file = self.path / MANIFEST
         try:
             self.manifest = Manifest.from_json(file.read_bytes())
@@ -122,18 +122,22 @@ class Bundle:
             raise BundleError(f"{file} can't be used: {error}") from error
         except (FileNotFoundError, NotADirectoryError) as error:
             raise BundleError(
-                f"{self.path} is no bundle: there is no {MANIFEST} in it; make one with zsm-export, or try {INCLUDED}"
+                f"{self.path} is not a bundle: it has no {MANIFEST}; make one with zsm-export, or use one that comes "
+                f"with zsm: {', '.join(included())}"
             ) from error
         except (OSError, ValueError) as error:
             raise BundleError(f"{file} can't be read: {error}") from error
 
     @property
     def network(self) -> NetworkConfig:
-        """The network that the bundle was exported from."""
+        """The configuration of the network that was exported."""
         return self.manifest.network
 
+    def __repr__(self) -> str:
+        return f"Bundle({str(self.path)!r}, {self.manifest.precision}, {len(self.manifest.stages)} stages)"
+
     def stage(self, name: str) -> StageSpec:
-        """What the manifest says of a stage."""
+        """A stage's entry in the manifest. Raises BundleError if there is none."""
         try:
             return self.manifest.stages[name]
         except KeyError:
@@ -141,18 +145,18 @@ class Bundle:
             raise BundleError(f"{self.path} has no stage {name}; it has {known}") from None
 
     def read(self, name: str) -> bytes:
-        """A stage's ONNX file, checked against the manifest's digest."""
+        """Read a stage's ONNX file. Raises BundleError if its digest isn't the manifest's."""
         spec = self.stage(name)
         file = self.path / spec.file
         if not file.resolve().is_relative_to(self.path.resolve()):
-            raise BundleError(f"stage {name} points outside the bundle, to {file.resolve()}")
+            raise BundleError(f"the file of stage {name} lies outside the bundle: {file.resolve()}")
         try:
             content = file.read_bytes()
         except OSError as error:
             raise BundleError(f"stage {name} can't be read: {error}; copy or export the bundle again") from error
         if hashlib.sha256(content).hexdigest() != spec.sha256:
             raise BundleError(
-                f"{file} is damaged: {len(content)} bytes that don't have the manifest's digest "
+                f"{file} is damaged: its {len(content)} bytes don't match the manifest's digest "
                 f"({spec.bytes} bytes were written); copy or export the bundle again"
             )
         return content

@@ -1,4 +1,4 @@
-"""The network's configuration: what makes one network differ from another, without torch."""
+"""The network's configuration, without torch."""
 
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, Self, get_args
@@ -12,27 +12,28 @@ Recurrence = Literal["deformable", "plain", "none"]
 
 @dataclass(frozen=True, kw_only=True)
 class NetworkConfig:
-    """One network. The defaults are the released one (paper, section 3.6).
+    """The hyperparameters of one network. The defaults are the released network's (paper, section 3.6).
 
-    The last three fields turn modules off, for the paper's ablations (table 5) and for compact networks.
+    The last three fields switch modules off, for the paper's ablations (table 5) and for compact networks. Raises
+    ArgumentError for an invalid value.
     """
 
     width: int = 64
-    """Channels of every feature."""
+    """Channels of every feature map."""
     extraction_blocks: int = 5
     """Residual blocks of the feature extraction (k1)."""
     reconstruction_blocks: int = 40
     """Residual blocks of the reconstruction (k2)."""
     deformable_groups: int = 8
-    """Groups of channels that share sampling positions."""
+    """Groups of channels that share their sampling positions."""
     base: Base = "none"
-    """`bicubic` adds the enlarged input (for a missing frame, its neighbours' mean) to the output."""
+    """`bicubic` adds the bicubically enlarged input (for a missing frame, the mean of its neighbours) to the output."""
     interpolation: Interpolation = "deformable"
-    """How a missing frame's feature is made: sampled along motion (eq. 3), or only blended."""
+    """How a missing frame's feature is made: sampled along the motion (eq. 3), or just blended."""
     recurrence: Recurrence = "deformable"
     """ConvLSTM with aligned states (eq. 6), without alignment (eq. 5), or no recurrence."""
     bidirectional: bool = True
-    """Whether the recurrence also runs over the reversed sequence."""
+    """Whether the recurrence also runs backwards through the sequence."""
 
     def __post_init__(self) -> None:
         for name, least in (
@@ -57,12 +58,12 @@ class NetworkConfig:
 
     @property
     def directions(self) -> int:
-        """Sequences of hidden states that reach the reconstruction: 2, 1, or 0 without a recurrence."""
+        """Directions of the recurrence: 2, 1, or 0 without one."""
         return 0 if self.recurrence == "none" else 1 + self.bidirectional
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Self:
-        """Make a configuration from plain values, as JSON and TOML have them."""
+        """Make a configuration from JSON or TOML values. Raises ArgumentError for an unknown or invalid setting."""
         if not isinstance(values, dict):
             raise ArgumentError(f"the network is {values!r}; give a table of settings")
         unknown = sorted(set(values) - {field.name for field in fields(cls)})
@@ -71,5 +72,4 @@ class NetworkConfig:
         return cls(**values)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, for JSON."""
         return asdict(self)

@@ -1,4 +1,4 @@
-"""How fast a bundle is here: seconds a frame, by stage, latency, and memory."""
+"""Benchmark: time per output frame, time per stage, latency and memory."""
 
 import statistics
 import time
@@ -16,15 +16,16 @@ from zsm.runtime import Pixels
 
 
 def measure(runtime: Runtime, size: Size, frames: int, repeats: int) -> dict[str, Any]:
-    """Process `frames` random uint8 frames `repeats` times, after once for warming up; plain values for JSON.
+    """Restore a clip of `frames` random uint8 frames `repeats` times, after a warm-up; returns plain values for JSON.
 
-    Times are in seconds, per output frame; `stages` says what each stage takes when nothing else goes on.
-    `latency`: of a live stream, how many further frames an output waits for at most, and the milliseconds from the
-    arrival of the last of them to the output. `peak_rss_mib` is the most memory that this process has held since
-    it began.
+    `seconds_per_output` is the whole pipeline's time per output frame, `stages` each stage's time per output frame
+    when the stages are run one at a time. `latency` describes a live stream: the most input frames that an output waits
+    for, and the milliseconds from the last of them to the output. `peak_rss_mib` is this process's peak memory.
+
+    Raises ArgumentError unless `frames` and `repeats` are at least 1.
     """
     if frames < 1 or repeats < 1:
-        raise ArgumentError(f"{frames} frames, {repeats} repeats: give at least 1 of each")
+        raise ArgumentError(f"frames and repeats must be at least 1, got {frames} and {repeats}")
     clip = np.random.default_rng(0).integers(0, 256, (frames, size.height, size.width, 3), np.uint8)
     runtime(clip)
     outputs = 2 * frames - 1
@@ -55,7 +56,7 @@ def measure(runtime: Runtime, size: Size, frames: int, repeats: int) -> dict[str
 
 
 def _waits(runtime: Runtime, clip: Pixels) -> list[float]:
-    """Seconds from the reading of the last frame before it to each output, of frames that come live."""
+    """For each output of a live stream, the seconds since the last input frame was read."""
     read = 0.0
 
     def frames() -> Iterator[Pixels]:

@@ -1,7 +1,7 @@
-"""Which layer of a stage is the first to compute something else on a device: every layer's output, side by side.
+"""Find the first layer of a stage whose output differs on a device.
 
-Polygraphy runs the graphs, with each layer's output made an output of the graph. Layers can't be fused then, so that a
-difference which only fusion makes isn't found.
+Polygraphy runs the graphs with every layer's output marked as a graph output. That prevents fusion, so a difference
+that only fusion causes isn't found.
 """
 
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from zsm.engine.bundle.manifest import Bundle
+from zsm.engine.bundle.manifest import OUTPUT_SIZE, Bundle
 from zsm.engine.devices import Device
 from zsm.engine.diagnose.verify import LIMITS, Comparison, compare
 from zsm.errors import BackendError
@@ -23,7 +23,7 @@ Array = NDArray[Any]
 
 @dataclass(frozen=True, kw_only=True)
 class Layer:
-    """A node of a stage's graph, and how its output differs."""
+    """A node of a stage's graph whose output differs, and by how much."""
 
     name: str
     operation: str
@@ -31,9 +31,9 @@ class Layer:
 
 
 def locate(bundle: Bundle, stage: str, inputs: Mapping[str, Array], device: str, backend: str) -> Layer | None:
-    """The first layer of a stage, in the order of the graph, whose output differs; None if none does.
+    """The first layer of a stage, in graph order, whose output differs from ONNX Runtime's on the CPU, or None.
 
-    `backend` is `onnxruntime` or `tensorrt`. Raises BackendError without polygraphy, or if the backend can't run it.
+    `backend` is `onnxruntime` or `tensorrt`. Raises BackendError without Polygraphy, or without the plugin.
     """
     model = onnx.load_from_string(bundle.read(stage))
     where = Device.parse(device)
@@ -50,7 +50,7 @@ def locate(bundle: Bundle, stage: str, inputs: Mapping[str, Array], device: str,
 def first_difference(
     model: onnx.ModelProto, expected: Mapping[str, Array], found: Mapping[str, Array], limit: float
 ) -> Layer | None:
-    """The first node whose outputs differ, of those that both have."""
+    """The first node whose outputs differ, among the outputs that both runs have."""
     for node in model.graph.node:
         for name in node.output:
             if name in expected and name in found:
@@ -61,12 +61,12 @@ def first_difference(
 
 
 def _marked(model: onnx.ModelProto) -> Any:
-    """The model with every layer's output as an output."""
+    """The model with every layer's output marked as a graph output."""
     try:
         from polygraphy import constants
         from polygraphy.backend.onnx import BytesFromOnnx, ModifyOutputs
     except ImportError as error:
-        raise BackendError(f"finding a layer needs polygraphy ({error}); pip install polygraphy") from error
+        raise BackendError(f"finding the layer needs Polygraphy ({error}); pip install polygraphy") from error
     return BytesFromOnnx(ModifyOutputs(model, outputs=constants.MARK_ALL, copy=True))
 
 
@@ -93,7 +93,7 @@ def _tensorrt(model: onnx.ModelProto, inputs: Mapping[str, Array]) -> dict[str, 
 
     profile = Profile()
     for name, array in inputs.items():
-        values = tuple(array) if array.dtype == np.int64 else array.shape
+        values = tuple(array) if name == OUTPUT_SIZE else array.shape
         profile.add(name, min=values, opt=values, max=values)
     network = NetworkFromOnnxBytes(marked, strongly_typed=True)
     with TrtRunner(EngineFromNetwork(network, CreateConfig(tf32=False, profiles=[profile]))) as runner:

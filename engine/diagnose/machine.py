@@ -1,4 +1,4 @@
-"""The machine that figures were measured on."""
+"""The machine: processor, system, versions, memory."""
 
 import os
 import platform
@@ -11,18 +11,18 @@ import zsm
 
 
 def cores() -> int:
-    """CPU cores that this process may use."""
+    """Number of CPU cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def peak_rss_mib() -> float:
-    """The most memory that this process has held since it began, in MiB."""
+    """Peak resident memory of this process, in MiB."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / 2**20 if sys.platform == "darwin" else peak / 2**10
 
 
 def describe() -> dict[str, Any]:
-    """Processor, cores, system and versions, in plain values."""
+    """Processor, cores, system and versions, as plain values for JSON."""
     return {
         "cpu": _cpu_name(),
         "cores": cores(),

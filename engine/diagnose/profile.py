@@ -1,4 +1,4 @@
-"""Where the time goes within stages: every layer's share, as the inference library itself measures it."""
+"""Time per layer, as the inference library itself measures it."""
 
 import json
 import tempfile
@@ -13,8 +13,8 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from zsm.engine.backends import choose_backend
-from zsm.engine.bundle.manifest import Bundle
-from zsm.engine.bundle.shapes import Size, holds_size, input_shapes
+from zsm.engine.bundle.manifest import OUTPUT_SIZE, Bundle
+from zsm.engine.bundle.shapes import Size, input_shapes
 from zsm.engine.devices import Device
 from zsm.errors import BackendError
 from zsm.plugins import onnxruntime_library
@@ -24,19 +24,19 @@ REPEATS = 10
 
 @dataclass(frozen=True, kw_only=True)
 class LayerTime:
-    """A layer of a stage, and how long one execution takes."""
+    """A layer of a stage and the time of one execution."""
 
     stage: str
     layer: str
     operation: str
-    """As ONNX names it; empty where the library doesn't say, as TensorRT, which fuses layers."""
+    """The ONNX operator; empty for TensorRT, whose layers are fused from several."""
     milliseconds: float
 
 
 def profile(bundle: Bundle, device: str, backend: str, size: Size) -> list[LayerTime]:
-    """Every layer of every stage on random inputs, the slowest of each stage first.
+    """Time every layer of every stage on random inputs; within a stage, the slowest comes first.
 
-    Raises BackendError for ONNX Runtime on a GPU, which measures how long launching takes, not executing.
+    Raises BackendError for ONNX Runtime on a GPU: its profiler times kernel launches, not kernels.
     """
     where = Device.parse(device)
     name, _ = choose_backend(where, backend)
@@ -44,7 +44,7 @@ def profile(bundle: Bundle, device: str, backend: str, size: Size) -> list[Layer
         times = _tensorrt(bundle, where, size)
     elif where.kind == "cuda":
         raise BackendError(
-            "ONNX Runtime doesn't measure what a GPU executes; give --backend tensorrt, or trace with nsys "
+            "ONNX Runtime's profiler doesn't time what a GPU executes; use --backend tensorrt, or trace with nsys "
             "(docs/profiling.md)"
         )
     else:
@@ -58,7 +58,7 @@ def _inputs(bundle: Bundle, stage: str, size: Size) -> dict[str, NDArray[Any]]:
     shapes = input_shapes(bundle.manifest, stage, size)
     return {
         tensor.name: np.array(shapes[tensor.name], np.int64)
-        if holds_size(tensor)
+        if tensor.name == OUTPUT_SIZE
         else chance.random(shapes[tensor.name], np.float32).astype(tensor.dtype)
         for tensor in bundle.manifest.stages[stage].inputs
     }
@@ -96,9 +96,8 @@ def _tensorrt(bundle: Bundle, device: Device, size: Size) -> Iterator[LayerTime]
     backend = DeviceBackend(gpu, gpu.stream(), engines)
     session = backend.open(size.height, size.width)
     for stage, executable in engines.load(size).items():
-        specs = {tensor.name: tensor for tensor in bundle.manifest.stages[stage].inputs}
         tensors = {
-            name: session.output_size if holds_size(specs[name]) else session.from_host(array)
+            name: session.output_size if name == OUTPUT_SIZE else session.from_host(array)
             for name, array in _inputs(bundle, stage, size).items()
         }
         session.run(stage, tensors)

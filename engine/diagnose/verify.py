@@ -1,4 +1,4 @@
-"""Does a device compute what ONNX Runtime computes on the CPU? Stage by stage, and a window as a whole."""
+"""Compare a device with ONNX Runtime on the CPU: stage by stage, then a whole window."""
 
 import math
 from collections.abc import Callable, Iterator, Mapping
@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zsm.engine.backends import open_backend
-from zsm.engine.bundle.manifest import Bundle, Precision
+from zsm.engine.bundle.manifest import OUTPUT_SIZE, Bundle, Precision
 from zsm.engine.bundle.shapes import Size
 from zsm.engine.devices import Device, OpenOptions
 from zsm.runtime import SCALE, Backend, Pixels, Session
@@ -19,42 +19,43 @@ from zsm.runtime.stream import stream
 Array = NDArray[Any]
 
 Differing = Callable[[str, Mapping[str, Array], str], None]
+"""Called with a stage that differs, its inputs, and the backend's name."""
 
 WINDOW = 4
 FRAMES = {"uint8": 1, "uint16": 1, "float32": WINDOW}
-"""Frames for each type of pixels: the integers are for the stages at both ends."""
+"""Frames per dtype. The integer types only matter to the first and last stage, so one frame will do."""
 
 LIMITS: dict[Precision, float] = {"fp32": 1e-4, "fp16": 2e-2}
-"""The largest acceptable RMS error, as a part of the values' own RMS."""
+"""The largest acceptable relative error: the RMS of the error over the RMS of the reference."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """A tensor from the device beside the same from the CPU, made from the same inputs."""
+    """A tensor computed on the device, compared with the one that the CPU computed from the same inputs."""
 
     what: str
-    """A stage and its output, or the window."""
+    """The stage and its output, or the window."""
     max_abs: float
     relative: float
-    """RMS of the error, as a part of the reference's RMS."""
+    """RMS of the error over RMS of the reference."""
     psnr: float
-    """In dB, for a peak of 1 (of integers: their largest value)."""
+    """In dB; the peak is 1, or the largest value of an integer type."""
     limit: float
     """The largest acceptable relative error."""
 
     @property
     def works(self) -> bool:
-        """Whether the error is no more than another order of additions makes."""
+        """Whether the error is within the limit, which a different order of additions doesn't exceed."""
         return self.relative <= self.limit
 
 
 def verify(
     bundle: Bundle, device: str, backend: str, size: Size, differing: Differing = lambda stage, inputs, backend: None
 ) -> Iterator[Comparison]:
-    """Compare every output of every stage on random frames of a size, and then a window of four.
+    """Compare every output of every stage on random frames, then a whole window of four.
 
-    Engines that are missing are built. `differing` is called for each stage that differs, with its inputs and the
-    backend's name. Raises BackendError if the device doesn't work at all.
+    Builds missing engines. Calls `differing` for each stage that differs. Raises BackendError if the device doesn't
+    work at all.
     """
     expected, _ = open_backend(bundle, "onnxruntime", OpenOptions(device=Device.parse("cpu")))
     found, _ = open_backend(bundle, backend, OpenOptions(device=Device.parse(device), build=True))
@@ -81,7 +82,7 @@ def verify(
 
 
 def compare(what: str, expected: Array, found: Array, limit: float) -> Comparison:
-    """Measure the difference; what isn't a number differs infinitely."""
+    """Measure the difference between two arrays. NaN and infinity count as an infinite error."""
     white = np.iinfo(expected.dtype).max if np.issubdtype(expected.dtype, np.integer) else 1
     reference = expected.astype(np.float64) / white
     error = found.astype(np.float64) / white - reference
@@ -90,7 +91,7 @@ def compare(what: str, expected: Array, found: Array, limit: float) -> Compariso
         rms = math.inf
     scale = float(np.sqrt(np.mean(reference**2)))
     if white > 1:
-        limit = max(limit, 0.51 / white / max(scale, 1e-9))  # rounding may go either way
+        limit = max(limit, 0.51 / white / max(scale, 1e-9))  # values halfway between may be rounded either way
     return Comparison(
         what=what,
         max_abs=float(np.abs(error).max()),
@@ -102,18 +103,18 @@ def compare(what: str, expected: Array, found: Array, limit: float) -> Compariso
 
 @dataclass(frozen=True, kw_only=True)
 class Call:
-    """A stage's call: what went in and came out, on the host."""
+    """One call of a stage: its inputs and outputs, on the host."""
 
     inputs: dict[str, Array]
     outputs: dict[str, Array]
     repeat: Callable[[Session], dict[str, Array]]
-    """Do it again, in another session."""
+    """Repeat the call in another session and return its outputs."""
     between: bool = False
-    """Whether it is a stage from planes to planes, to which the pixels' dtype doesn't matter."""
+    """Whether the stage is neither the first nor the last, so that the dtype of the frames doesn't matter to it."""
 
 
 class Recorder:
-    """A backend that keeps each stage's last call."""
+    """A backend whose sessions record the last call of each stage."""
 
     def __init__(self, inner: Backend) -> None:
         self._inner = inner
@@ -127,7 +128,7 @@ class Recorder:
 
 
 class RecordingSession:
-    """A session that keeps each stage's last call."""
+    """A session that records the last call of each stage."""
 
     def __init__(self, inner: Session, calls: dict[str, Call], output_size: tuple[int, int]) -> None:
         self._inner = inner
@@ -164,7 +165,7 @@ class RecordingSession:
             return {"pixels": session.to_host(session.emit(session.from_host(given), dtype))()}
 
         self._calls[f"emit_{dtype.name}"] = Call(
-            inputs={"planes": given, "size": self._output_size},
+            inputs={"planes": given, OUTPUT_SIZE: self._output_size},
             outputs={"pixels": self._inner.to_host(pixels)()},
             repeat=repeat,
         )
@@ -179,7 +180,7 @@ def _outputs(backend: Any, bundle: Bundle, frames: Array) -> Array:
 
 
 def _frames(dtype: str, count: int, size: Size) -> Array:
-    """A smooth random picture that moves, as offsets expect it."""
+    """A random pattern of 4x4 blocks that moves sideways: offsets on white noise would be meaningless."""
     chance = np.random.default_rng(0)
     coarse = chance.random((size.height // 4 + 3, size.width // 4 + 3 + count, 3), np.float32)
     fine = np.repeat(np.repeat(coarse, 4, 0), 4, 1)

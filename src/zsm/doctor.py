@@ -1,4 +1,4 @@
-"""What of zsm works on this machine, and how to get the rest to work."""
+"""Check which parts of zsm work on this machine, and how to fix the rest."""
 
 import importlib
 import importlib.metadata
@@ -21,19 +21,19 @@ from zsm.plugins.native import Core
 
 @dataclass(frozen=True, kw_only=True)
 class Check:
-    """One thing that was looked at."""
+    """The result of one check."""
 
     name: str
     works: bool
     found: str
     fix: str = ""
-    """What to do when it doesn't work."""
+    """How to make it work."""
     needed: bool = False
     """Whether `zsm run` on the CPU needs it."""
 
 
 def examine() -> list[Check]:
-    """Look at everything; this takes a second or two."""
+    """Run all checks; takes a second or two."""
     return [check for look in _LOOKS for check in look()]
 
 
@@ -50,7 +50,7 @@ def _package(module: str, distribution: str, extra: str, use: str, *, needed: bo
         return Check(name=distribution, works=False, found="not installed", fix=fix, needed=needed)
     try:
         importlib.import_module(module)
-    except Exception as error:  # whatever a broken installation raises, saying so is this function's work
+    except Exception as error:  # a broken installation can raise anything; report it
         return Check(name=distribution, works=False, found=f"can't be imported: {error}", fix=fix, needed=needed)
     return Check(name=distribution, works=True, found=_version(distribution), needed=needed)
 
@@ -95,7 +95,7 @@ def _driver() -> Iterator[Check]:
     command = shutil.which("nvidia-smi")
     fix = "only needed for --device cuda: install NVIDIA's driver"
     if command is None:
-        yield Check(name="NVIDIA driver", works=False, found="no nvidia-smi", fix=fix)
+        yield Check(name="NVIDIA driver", works=False, found="nvidia-smi not found", fix=fix)
         return
     query = [command, "--query-gpu=name,driver_version,memory.total", "--format=csv,noheader"]
     try:
@@ -111,7 +111,7 @@ def _driver() -> Iterator[Check]:
 
 
 def _attempt(name: str, what: Callable[[], str], fix: str) -> Check:
-    """A check that works if a function returns; what it returns or raises is what was found."""
+    """A check that passes if `what` returns; the finding is its result, or the message of its error."""
     try:
         return Check(name=name, works=True, found=what())
     except Error as error:
@@ -135,7 +135,7 @@ def _cuda() -> Iterator[Check]:
 def _has_provider(name: str) -> bool:
     try:
         return name in importlib.import_module("onnxruntime").get_available_providers()
-    except Exception:  # said by the check of onnxruntime itself
+    except Exception:  # reported by the check of onnxruntime itself
         return False
 
 
@@ -155,7 +155,7 @@ def _tensorrt() -> Iterator[Check]:
 
 
 def _library(name: str, use: str) -> Check:
-    fix = f"only needed for {use}: build it as docs/profiling.md says, or set ZSM_PLUGIN_DIR"
+    fix = f"only needed for {use}: build it as in docs/profiling.md, or set ZSM_PLUGIN_DIR"
 
     def found() -> str:
         path = plugins.library(name)
@@ -175,7 +175,7 @@ def _architectures(path: Path) -> str:
 
 
 def _native() -> Iterator[Check]:
-    yield _library("onnxruntime", "more speed on the CPU")
+    yield _library("onnxruntime", "a faster CPU backend")
 
 
 _LOOKS: tuple[Callable[[], Iterator[Check]], ...] = (

@@ -1,4 +1,4 @@
-"""Bundles that are damaged, foreign, or of another time."""
+"""Bundles that are included, damaged, foreign, or in a newer format."""
 
 import hashlib
 import json
@@ -8,21 +8,34 @@ from pathlib import Path
 import pytest
 
 from zsm.engine import Bundle, Runtime
+from zsm.engine.bundle.manifest import included
 from zsm.errors import BackendError, BundleError
 
 Edit = Callable[..., Path]
 
 
-def test_the_bundle_that_comes_with_zsm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_included_bundles_are_opened_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    assert Bundle("compact").manifest.stages
-    (tmp_path / "compact").mkdir()  # a folder of one's own comes first
-    with pytest.raises(BundleError, match="compact is no bundle"):
+    assert "compact" in included()
+    for name in included():
+        assert Bundle(name).manifest.stages
+        assert repr(Bundle(name)).startswith("Bundle('")
+
+
+def test_a_folder_comes_before_an_included_bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "compact").mkdir()
+    with pytest.raises(BundleError, match="compact is not a bundle"):
         Bundle("compact")
 
 
+def test_an_unknown_name_lists_the_included_bundles() -> None:
+    with pytest.raises(BundleError, match=r"nosuch is not a bundle: .*comes with zsm: compact"):
+        Bundle("nosuch")
+
+
 def test_a_newer_format(edit_manifest: Edit) -> None:
-    with pytest.raises(BundleError, match=r"format is version 99.*upgrade zsm"):
+    with pytest.raises(BundleError, match=r"format version is 99.*upgrade zsm"):
         Bundle(edit_manifest(format_version=99))
 
 
@@ -43,12 +56,12 @@ def test_a_newer_format(edit_manifest: Edit) -> None:
         {"stages": []},
     ],
 )
-def test_values_that_cannot_be(fields: dict[str, object], edit_manifest: Edit) -> None:
+def test_invalid_values(fields: dict[str, object], edit_manifest: Edit) -> None:
     with pytest.raises(BundleError, match="can't be used"):
         Bundle(edit_manifest(**fields))
 
 
-def test_stages_that_the_network_needs(edit_manifest: Edit) -> None:
+def test_missing_stages_are_named(edit_manifest: Edit) -> None:
     with pytest.raises(BundleError, match=r"no stage emit_float32, emit_uint16, .*propagate"):
         Bundle(edit_manifest(stages={}))
 
@@ -56,7 +69,7 @@ def test_stages_that_the_network_needs(edit_manifest: Edit) -> None:
 @pytest.mark.parametrize("file", ["../outside.onnx", "/etc/passwd", "a/../../b.onnx", "..\\outside.onnx", "a\0b", ""])
 def test_a_stage_outside_the_folder(file: str, edit_manifest: Edit) -> None:
     stage = {"file": file, "sha256": "", "bytes": 0, "parameters": 0, "flop_per_pixel": 0, "inputs": [], "outputs": []}
-    with pytest.raises(BundleError, match="points outside"):
+    with pytest.raises(BundleError, match="lies outside"):
         Bundle(edit_manifest(stages={"extract": stage}))
 
 
@@ -65,7 +78,7 @@ def test_a_link_out_of_the_folder(edit_manifest: Edit, tmp_path: Path) -> None:
     outside = tmp_path / "outside.onnx"
     (bundle / "extract.onnx").rename(outside)
     (bundle / "extract.onnx").symlink_to(outside)
-    with pytest.raises(BundleError, match="points outside"):
+    with pytest.raises(BundleError, match="lies outside"):
         Runtime(bundle)
 
 
@@ -97,7 +110,7 @@ def test_a_missing_stage(edit_manifest: Edit) -> None:
         Runtime(bundle)
 
 
-def test_a_folder_that_is_no_bundle(tmp_path: Path) -> None:
+def test_a_folder_without_a_manifest(tmp_path: Path) -> None:
     with pytest.raises(BundleError, match=r"no manifest\.json"):
         Bundle(tmp_path)
     with pytest.raises(BundleError, match=r"no manifest\.json"):
@@ -107,13 +120,13 @@ def test_a_folder_that_is_no_bundle(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "text", ["", "{", "[]", "{}", "null", '{"format_version": 1}', "\x00", "[" * 100_000, "9" * 6000]
 )
-def test_a_manifest_that_is_none(text: str, tmp_path: Path) -> None:
+def test_an_invalid_manifest(text: str, tmp_path: Path) -> None:
     (tmp_path / "manifest.json").write_text(text)
     with pytest.raises(BundleError, match="can't be used"):
         Bundle(tmp_path)
 
 
-def test_a_manifest_that_is_no_text(tmp_path: Path) -> None:
+def test_a_binary_manifest(tmp_path: Path) -> None:
     (tmp_path / "manifest.json").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(BundleError, match="can't be used"):
         Bundle(tmp_path)

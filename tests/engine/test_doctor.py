@@ -1,4 +1,4 @@
-"""What doctor says of GPUs, their libraries and ours, here and where things are broken."""
+"""`zsm doctor` on this machine, and with broken libraries."""
 
 import sys
 from pathlib import Path
@@ -17,12 +17,12 @@ def checks() -> dict[str, Check]:
     return {check.name: check for check in examine()}
 
 
-def test_everything_that_does_not_work_says_what_to_do() -> None:
+def test_every_failed_check_says_how_to_fix_it() -> None:
     for check in examine():
         assert check.works or check.fix, check.name
 
 
-def test_tensorrt_that_cannot_be_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tensorrt_that_fails_to_load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "tensorrt.py").write_text("raise ImportError('libnvinfer.so.11: cannot open')")
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "tensorrt", raising=False)
@@ -32,7 +32,7 @@ def test_tensorrt_that_cannot_be_loaded(tmp_path: Path, monkeypatch: pytest.Monk
     assert "libnvinfer.so.11: cannot open" in found.found
 
 
-def test_a_library_of_ours_that_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_plugin_file_that_is_not_a_library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "libzsm_onnxruntime.so").write_text("nonsense")
     monkeypatch.setenv("ZSM_PLUGIN_DIR", str(tmp_path))
     found = checks()
@@ -41,7 +41,7 @@ def test_a_library_of_ours_that_is_none(tmp_path: Path, monkeypatch: pytest.Monk
     assert "ZSM_PLUGIN_DIR" in found["libzsm_tensorrt11.so"].fix
 
 
-def test_a_folder_of_libraries_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_plugin_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ZSM_PLUGIN_DIR", str(tmp_path / "nowhere"))
     assert "which is no folder" in checks()["libzsm_onnxruntime.so"].found
 

@@ -1,4 +1,4 @@
-"""Layers and their times, on ONNX Runtime."""
+"""Time per layer on ONNX Runtime."""
 
 import json
 from pathlib import Path
@@ -13,7 +13,7 @@ from zsm.engine.diagnose.profile import profile
 from zsm.errors import BackendError
 
 
-def test_every_convolution_has_its_time(tiny_bundle: Path) -> None:
+def test_every_convolution_is_timed(tiny_bundle: Path) -> None:
     bundle = Bundle(tiny_bundle)
     times = profile(bundle, "cpu", "auto", Size(12, 8))
     assert {time.stage for time in times} == set(bundle.manifest.stages)
@@ -24,8 +24,8 @@ def test_every_convolution_has_its_time(tiny_bundle: Path) -> None:
     assert measured == sorted(measured, key=lambda time: -time.milliseconds)
 
 
-def test_launches_are_not_taken_for_executions(tiny_bundle: Path) -> None:
-    with pytest.raises(BackendError, match="doesn't measure what a GPU executes"):
+def test_onnxruntime_on_a_gpu_is_refused(tiny_bundle: Path) -> None:
+    with pytest.raises(BackendError, match="doesn't time what a GPU executes"):
         profile(Bundle(tiny_bundle), "cuda:0", "onnxruntime", Size(12, 8))
 
 

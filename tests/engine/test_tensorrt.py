@@ -139,7 +139,7 @@ def test_tensorrt_is_for_gpus(tiny_bundle: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--min", "64x64", "--opt", "32x64", "--max", "64x64"), "widths 64, 32, 64 don't rise"),
+        (("--min", "64x64", "--opt", "32x64", "--max", "64x64"), "the widths are 64, 32, 64"),
         (("--size", "480x270", "--device", "cpu"), "not for cpu"),
     ],
 )

@@ -83,7 +83,7 @@ def test_a_runtime_with_tiles(bicubic_bundle: Path) -> None:
 
 
 def test_invalid_tiles_are_rejected(bicubic_bundle: Path) -> None:
-    with pytest.raises(SizeError, match="'large' is no size"):
+    with pytest.raises(SizeError, match="invalid size 'large'"):
         Runtime(bicubic_bundle, tile="large")
     with pytest.raises(TileError, match="larger than the overlap"):
         Runtime(bicubic_bundle, tile=f"{tiles.OVERLAP}x{2 * tiles.OVERLAP}")

@@ -1,4 +1,4 @@
-"""`zsm verify`: it passes what computes the same, and notices and names what doesn't."""
+"""`zsm verify` passes a device that computes the same, and names the stage and layer that don't."""
 
 import json
 from collections.abc import Callable
@@ -26,7 +26,7 @@ Open = Callable[..., DeviceBackend]
 
 @pytest.fixture
 def device(monkeypatch: pytest.MonkeyPatch) -> Callable[[Any], None]:
-    """Makes a backend that of cuda:0."""
+    """Make a backend stand in for cuda:0."""
 
     def replace(backend: Any) -> None:
         cpu = open_backend
@@ -55,7 +55,7 @@ def test_every_output_of_every_stage_is_compared(
 
 
 def with_another_weight(bundle: Bundle, stage: str, number: int) -> onnx.ModelProto:
-    """The stage's graph, the weight of its convolution of that number being a little larger."""
+    """The stage's graph with the weight of its convolution `number` scaled by 1.1."""
     model = onnx.load_from_string(bundle.read(stage))
     name = [node.input[1] for node in model.graph.node if node.op_type == "Conv"][number]
     weight = next(tensor for tensor in model.graph.initializer if tensor.name == name)
@@ -64,7 +64,7 @@ def with_another_weight(bundle: Bundle, stage: str, number: int) -> onnx.ModelPr
     return model
 
 
-def test_a_stage_that_computes_something_else_is_named(tiny_bundle: Path, device: Any) -> None:
+def test_a_differing_stage_is_named(tiny_bundle: Path, device: Any) -> None:
     bundle = Bundle(tiny_bundle)
     model = with_another_weight(bundle, "propagate", -1)
     wrong = Bundle(tiny_bundle)
@@ -79,7 +79,7 @@ def test_a_stage_that_computes_something_else_is_named(tiny_bundle: Path, device
     assert {what.split()[0] for what in differing} <= {"propagate", "1", "7"}
 
 
-def test_the_first_layer_that_differs_is_found(tiny_bundle: Path) -> None:
+def test_the_first_differing_layer_is_found(tiny_bundle: Path) -> None:
     module("polygraphy", "polygraphy", "pip install polygraphy")
     bundle = Bundle(tiny_bundle)
     planes = np.random.default_rng(0).random((1, 3, 8, 8), np.float32)
@@ -103,7 +103,7 @@ def test_the_first_layer_that_differs_is_found(tiny_bundle: Path) -> None:
         ([0.5, np.inf, -1.0], False, np.inf),
     ],
 )
-def test_errors_are_relative_and_nonsense_fails(found: list[float], works: bool, max_abs: float) -> None:
+def test_errors_are_relative_and_nan_fails(found: list[float], works: bool, max_abs: float) -> None:
     result = compare("x", np.array([0.5, 1.0, -1.0], np.float32), np.array(found, np.float32), 1e-4)
     assert result.works == works
     np.testing.assert_allclose(result.max_abs, max_abs, atol=1e-6)

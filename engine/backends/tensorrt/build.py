@@ -16,8 +16,8 @@ from zsm.engine.backends.gpu.cuda import Gpu
 from zsm.engine.backends.tensorrt import bindings as library
 from zsm.engine.backends.tensorrt.cache import EngineCache, EngineKey, write
 from zsm.engine.backends.tensorrt.progress import BuildProgress, Listener
-from zsm.engine.bundle.manifest import Bundle, Manifest
-from zsm.engine.bundle.shapes import Shape, SizeRange, holds_size, input_shapes
+from zsm.engine.bundle.manifest import OUTPUT_SIZE, Bundle, Manifest
+from zsm.engine.bundle.shapes import Shape, SizeRange, input_shapes
 from zsm.engine.devices import Device
 from zsm.errors import ArgumentError, BackendError
 
@@ -181,9 +181,8 @@ class _Builder:
 
     def _set_shapes(self, profile: Any) -> None:
         manifest = self._bundle.manifest
-        specs = {tensor.name: tensor for tensor in manifest.stages[self._stage].inputs}
         for name, (low, best, high) in profile_shapes(manifest, self._stage, self._options.sizes).items():
-            if holds_size(specs[name]):
+            if name == OUTPUT_SIZE:
                 profile.set_shape_input(name, low, best, high)
             else:
                 profile.set_shape(name, low, best, high)

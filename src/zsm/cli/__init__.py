@@ -10,6 +10,7 @@ usage, 3 if `zsm verify` finds a difference, 130 after Ctrl-C, 141 if the reader
 
 import argparse
 import importlib
+import os
 import sys
 from collections.abc import Sequence
 from types import ModuleType
@@ -71,6 +72,8 @@ def _run(command: str, args: argparse.Namespace) -> int:
     prog = args.parser.prog
     try:
         status: int = _module(command).execute(args) or 0
+        if sys.stdout is not None:
+            sys.stdout.flush()  # here, where a closed pipe is still handled
     except FrameError as error:  # an ArgumentError that comes from the input, not from the command line
         return _explain(prog, error, FAILED)
     except (ArgumentError, ArgumentTypeError) as error:
@@ -86,8 +89,8 @@ def _run(command: str, args: argparse.Namespace) -> int:
     except KeyboardInterrupt:
         return _explain(prog, "interrupted", INTERRUPTED)
     except BrokenPipeError:
-        # The reader of our output is gone (as with `| head`). Closing avoids a second error at exit.
-        sys.stderr.close()
+        # The reader of our output is gone (as with `| head`). Python flushes once more at exit, which mustn't fail.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return CLOSED
     return status
 

@@ -109,7 +109,7 @@ def add_threads(parser: Parser) -> None:
 
 
 def add_frame_limit(parser: Parser) -> None:
-    parser.add_argument("--frames", type=positive, metavar="N", help="take at most N frames of each input")
+    parser.add_argument("--frames", type=positive, metavar="N", help="use at most N frames of each input")
 
 
 def add_runtime_options(parser: argparse.ArgumentParser) -> None:
