@@ -127,7 +127,7 @@ def test_a_degraded_input_scores_worse_and_is_written_down(data: Path, bicubic_b
         (["--data", "nowhere", "--predictions", "p"], "no folder nowhere"),
         (["--data", "{data}", "--predictions", "p", "--html", "no/where.html"], "no folder no"),
         (["--data", "{data}", "--predictions", "p", "--out", "{data}"], "it is a folder"),
-        (["--data", "{data}", "no-bundle"], "no bundle"),
+        (["--data", "{data}", "no-bundle"], "not a bundle"),
     ],
 )
 def test_mistakes_are_one_message(

@@ -77,7 +77,8 @@ def _run(command: str, args: argparse.Namespace) -> int:
     except FrameError as error:  # an ArgumentError that comes from the input, not from the command line
         return _explain(prog, error, FAILED)
     except (ArgumentError, ArgumentTypeError) as error:
-        return _explain(prog, error, MISUSED)
+        args.parser.print_usage(sys.stderr)  # as argparse reports what it finds itself
+        return _explain(f"{prog}: error", error, MISUSED)
     except Error as error:
         return _explain(prog, error, FAILED)
     except ModuleNotFoundError as error:
