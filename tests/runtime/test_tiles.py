@@ -97,6 +97,6 @@ def test_every_tile_gets_the_cuts_of_a_generator(bicubic_bundle: Path) -> None:
 def test_outputs_are_selected_in_tiles_too(bicubic_bundle: Path) -> None:
     clip = clip_of(4, 8, 8 + OVERLAP)
     with Runtime(bicubic_bundle) as rt, Runtime(bicubic_bundle, tile=f"{4 + OVERLAP}x{4 + OVERLAP}") as in_tiles:
-        expected = np.asarray(rt(clip, cuts=[2]))[1::2]
+        expected = np.stack(list(rt.stream(clip, cuts=[2])))[1::2]
         found = np.stack(list(in_tiles.stream(clip, cuts=[2], first=1, every=2)))
         np.testing.assert_allclose(found, expected, atol=1e-6)

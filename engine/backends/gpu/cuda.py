@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from zsm.engine.backends.gpu.tensor import Array, Tensor
-from zsm.errors import BackendError, FrameError, OutOfMemoryError
+from zsm.errors import BackendError, Error, FrameError, OutOfMemoryError
 
 MIB = 2**20
 
@@ -243,6 +243,8 @@ class Gpu:
         memory = _module("cuda.core.utils").StridedMemoryView
         try:
             view = memory.from_any_interface(array, stream_ptr=stream.handle)
+        except Error:  # of a DeviceFrame
+            raise
         except (BufferError, NotImplementedError, RuntimeError, TypeError, ValueError) as error:
             raise FrameError(f"a frame of type {type(array).__name__} can't be read: {error}") from error
         if not view.is_device_accessible or view.device_id != self.index:

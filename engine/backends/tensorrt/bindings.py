@@ -1,4 +1,4 @@
-"""TensorRT's Python bindings: found, their version checked, and logging where zsm logs."""
+"""TensorRT's Python bindings: import, version check, and logging to zsm's logger."""
 
 import hashlib
 import importlib
@@ -18,12 +18,12 @@ ADVICE = "install 10.1 to 11 (pip install tensorrt); to run a bundle without Ten
 log = logging.getLogger("zsm.tensorrt")
 
 errors: deque[str] = deque(maxlen=5)
-"""The last errors that TensorRT logged: its functions return nothing else."""
+"""The last errors that TensorRT logged; its functions report none themselves."""
 
 
 @cache
 def tensorrt() -> Any:
-    """The bindings; raises BackendError that says what to install."""
+    """Import the bindings; raises BackendError, which says what to install."""
     try:
         module = importlib.import_module("tensorrt")
     except ImportError as error:
@@ -33,7 +33,7 @@ def tensorrt() -> Any:
 
 
 def check_version(version: str) -> None:
-    """Raise BackendError unless this is a TensorRT that is known to work."""
+    """Raise BackendError for an unsupported version of TensorRT."""
     major, minor = (int(part) for part in version.split(".")[:2])
     if (major, minor) < OLDEST or major not in MAJORS:
         raise BackendError(f"TensorRT {version} isn't supported; {ADVICE}")
@@ -41,18 +41,18 @@ def check_version(version: str) -> None:
 
 @cache
 def logger() -> Any:
-    """What TensorRT logs through."""
+    """A logger that passes TensorRT's messages to ours."""
     trt = tensorrt()
     levels = {
         trt.ILogger.INTERNAL_ERROR: logging.ERROR,
         trt.ILogger.ERROR: logging.ERROR,
-        trt.ILogger.WARNING: logging.INFO,  # of which TensorRT has many that nobody can act on
+        trt.ILogger.WARNING: logging.INFO,  # most of which a user can't act on
         trt.ILogger.INFO: logging.DEBUG,
         trt.ILogger.VERBOSE: logging.DEBUG,
     }
 
     class Logger(trt.ILogger):  # type: ignore[misc, name-defined]
-        """Hands TensorRT's messages on."""
+        """Forwards TensorRT's messages."""
 
         def __init__(self) -> None:
             trt.ILogger.__init__(self)
@@ -69,14 +69,14 @@ def logger() -> Any:
 
 
 def failure(what: str) -> BackendError:
-    """An error that ends with TensorRT's own last words."""
-    said = "; ".join(errors) or "it didn't say why"
+    """An error that ends with the last errors TensorRT logged."""
+    said = "; ".join(errors) or "no reason was logged"
     errors.clear()
     return BackendError(f"{what}: {said}")
 
 
 def plugin(graph: bytes) -> str:
-    """Register the plugin if a graph needs it; the SHA-256 of its library, or nothing if it isn't needed."""
+    """Register the plugin if a graph needs it; returns the SHA-256 of its library, or an empty string."""
     if NAME.encode() not in graph:
         return ""
     return hashlib.sha256(load(tensorrt()).read_bytes()).hexdigest()

@@ -1,4 +1,4 @@
-"""Bundle to TensorRT engines: one a stage, strongly typed, kept in the cache."""
+"""Building TensorRT engines from a bundle: one per stage, strongly typed, kept in the cache."""
 
 import logging
 import signal
@@ -32,16 +32,16 @@ class BuildOptions:
 
     sizes: SizeRange
     workspace: int | None = None
-    """MiB that a layer may use for itself, at most; TensorRT's default is all there is."""
+    """The most MiB that a layer may use for itself; None for all the GPU has."""
     tf32: bool = False
-    """Let float32 be computed with 10 bits of mantissa."""
+    """Whether float32 may be computed with 10 bits of mantissa."""
 
     def __post_init__(self) -> None:
         if self.workspace is not None and self.workspace < 1:
-            raise ArgumentError(f"a workspace of {self.workspace} MiB is none; give at least 1")
+            raise ArgumentError(f"workspace must be at least 1 MiB, got {self.workspace}")
 
     def to_dict(self) -> dict[str, Any]:
-        """What of it isn't the sizes, in plain values."""
+        """The options other than the sizes, in plain values."""
         return {"workspace": self.workspace, "tf32": self.tf32}
 
 
@@ -62,7 +62,7 @@ def engine_stages(manifest: Manifest) -> list[str]:
 
 
 def engine_key(bundle: Bundle, stage: str, gpu: Gpu, options: BuildOptions) -> EngineKey:
-    """All that the engine of a stage depends on."""
+    """Collect everything that a stage's engine depends on."""
     content = bundle.read(stage)
     return EngineKey(
         stage=stage,
@@ -80,9 +80,9 @@ def engine_key(bundle: Bundle, stage: str, gpu: Gpu, options: BuildOptions) -> E
 
 
 def build_engines(bundle: Bundle, device: str, options: BuildOptions, listener: Listener) -> list[Built]:
-    """Build the engines of all stages that aren't in the cache; raises BackendError, ArgumentError or CacheError.
+    """Build the engines that aren't in the cache; an interruption keeps the finished ones.
 
-    Interrupted, it keeps the engines that are finished.
+    Raises ArgumentError for a device that isn't a GPU, BackendError if building fails, and CacheError.
     """
     where = Device.parse(device)
     if where.kind != "cuda":
@@ -92,7 +92,7 @@ def build_engines(bundle: Bundle, device: str, options: BuildOptions, listener: 
 
 
 def build_missing(bundle: Bundle, gpu: Gpu, options: BuildOptions, listener: Listener) -> list[Built]:
-    """`build_engines` for a GPU that is open already."""
+    """Do what `build_engines` does, for an open GPU."""
     cache = EngineCache()
     keys = {stage: engine_key(bundle, stage, gpu, options) for stage in engine_stages(bundle.manifest)}
     progress = BuildProgress({stage: bundle.stage(stage).bytes + 1e5 for stage in keys}, listener)
@@ -108,13 +108,13 @@ def build_missing(bundle: Bundle, gpu: Gpu, options: BuildOptions, listener: Lis
 
 
 def profile_shapes(manifest: Manifest, stage: str, sizes: SizeRange) -> dict[str, tuple[Shape, Shape, Shape]]:
-    """Each input's shape (of one that holds a size, its values) at the smallest, best and largest size."""
+    """Each input's shape (for a size input, its values) at the smallest, best and largest size."""
     low, best, high = (input_shapes(manifest, stage, size) for size in (sizes.min, sizes.opt, sizes.max))
     return {name: (low[name], best[name], high[name]) for name in best}
 
 
 def parser_input(content: bytes) -> bytes:
-    """A graph as TensorRT's parser needs it: without functions, which it would take before the plugin."""
+    """Remove functions from a graph: TensorRT's parser would prefer them to the plugin."""
     model = onnx.load_from_string(content)
     del model.functions[:]
     stripped: bytes = model.SerializeToString(deterministic=True)
@@ -135,7 +135,7 @@ class _Builder:
         self.seconds = 0.0
 
     def build(self) -> bytes:
-        """The engine, serialized; raises BackendError with TensorRT's reason."""
+        """Build the serialized engine; raises BackendError with TensorRT's reason."""
         begin = time.monotonic()
         trt = library.tensorrt()
         builder = trt.Builder(library.logger())
@@ -147,7 +147,7 @@ class _Builder:
             monitor = progress_monitor(trt, self._progress, stopped)
             config.progress_monitor = monitor
             engine = builder.build_serialized_network(network, config)
-        del parser  # until here, the network used its weights
+        del parser  # which owned the network's weights
         if engine is None:
             raise library.failure(f"TensorRT {trt.__version__} can't build stage {self._stage}")
         write(self._timing, bytes(timings.serialize()))
@@ -163,7 +163,7 @@ class _Builder:
         return parser
 
     def _configure(self, trt: Any, config: Any, profile: Any) -> Any:
-        """Set everything; what is returned are the timings, which have to live as long as the build lasts."""
+        """Set all options; returns the timing cache, which must outlive the build."""
         options = self._options
         if not options.tf32:
             config.clear_flag(trt.BuilderFlag.TF32)
@@ -174,7 +174,7 @@ class _Builder:
         config.add_optimization_profile(profile)
         timings = config.create_timing_cache(self._timing.read_bytes() if self._timing.is_file() else b"")
         if not config.set_timing_cache(timings, False):
-            log.info("%s is of no use here; measuring anew", self._timing)
+            log.info("%s was made for another GPU or TensorRT; measuring again", self._timing)
             timings = config.create_timing_cache(b"")
             config.set_timing_cache(timings, False)
         return timings
@@ -190,7 +190,7 @@ class _Builder:
 
 @contextmanager
 def _interruptible() -> Iterator[threading.Event]:
-    """Set the event at Ctrl-C and interrupt at the end: an exception must not pass through TensorRT."""
+    """Set the event on Ctrl-C, and raise KeyboardInterrupt at the end: no exception may pass through TensorRT."""
     stopped = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield stopped
@@ -205,7 +205,7 @@ def _interruptible() -> Iterator[threading.Event]:
 
 
 def progress_monitor(trt: Any, progress: BuildProgress, stopped: threading.Event) -> Any:
-    """TensorRT's interface to a progress; once the event is set, the build ends at its next step."""
+    """Adapt a progress to TensorRT's interface; once the event is set, the build ends at its next step."""
 
     class Monitor(trt.IProgressMonitor):  # type: ignore[misc]
         """Called by TensorRT, from any of its threads."""

@@ -1,4 +1,4 @@
-"""Compiled engines on disk: found by all that they depend on, built once, never used when damaged."""
+"""Engines on disk: found by everything they depend on, built once, never used if damaged."""
 
 import hashlib
 import json
@@ -21,11 +21,11 @@ log = logging.getLogger("zsm")
 
 @dataclass(frozen=True, kw_only=True)
 class EngineKey:
-    """All that an engine depends on. When anything of it changes, another engine is needed."""
+    """Everything an engine depends on. If any of it changes, another engine is needed."""
 
     stage: str
     graph: str
-    """SHA-256 of the graph that the builder is given."""
+    """SHA-256 of the graph that it is built from."""
     precision: str
     sizes: Mapping[str, str]
     """The LR sizes `min`, `opt` and `max`, from which all shapes follow."""
@@ -40,7 +40,7 @@ class EngineKey:
 
     @property
     def digest(self) -> str:
-        """The key in 24 hexadecimal digits; the names of its files begin with it."""
+        """The key in 24 hexadecimal digits, with which the names of the engine's files begin."""
         text = json.dumps(asdict(self), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:24]
 
@@ -57,24 +57,24 @@ class Entry:
     seconds: float
     """How long building it took."""
     sound: bool
-    """Whether the file is what was written."""
+    """Whether the file is as it was written."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Cleared:
-    """What `EngineCache.clear` did."""
+    """The result of `EngineCache.clear`."""
 
     files: int
     bytes: int
     in_use: tuple[str, ...]
-    """Digests of engines that another process is building just now; they stay."""
+    """Digests of engines that another process is building; they are kept."""
 
 
 class EngineCache:
-    """Engines in a cache folder: `<digest>.engine` is TensorRT's own file, `<digest>.json` says what it is.
+    """Engines in a cache folder: `<digest>.engine` is TensorRT's file, `<digest>.json` describes it.
 
-    The second is written last, holds the first one's SHA-256, and both get their names only when complete: what a
-    killed process leaves is not taken for an engine.
+    The description is written last and holds the engine's SHA-256, and both appear only when complete, so the leftovers
+    of a killed process are never used.
     """
 
     def __init__(self, folder: Path | None = None) -> None:
@@ -82,7 +82,7 @@ class EngineCache:
         self.timing_folder = self.folder.with_name("timing")
 
     def find(self, key: EngineKey) -> bytes | None:
-        """The engine, or None if there is none or it is damaged (the log says so)."""
+        """Read an engine; None if it is missing, or damaged, which is logged."""
         found = self._read(key.digest)
         if found is None:
             return None
@@ -93,7 +93,7 @@ class EngineCache:
         return None
 
     def similar(self, key: EngineKey) -> list[EngineKey]:
-        """The keys in the cache that differ from this one in sizes and options at most, newest first."""
+        """The keys in the cache that differ from this one only in sizes and options, newest first."""
         wanted = {**_plain(key), "sizes": None, "options": None}
         found = []
         for description in self.folder.glob("*.json"):
@@ -103,7 +103,7 @@ class EngineCache:
         return [key for _, key in sorted(found, key=lambda each: -each[0])]
 
     def find_or_build(self, key: EngineKey, build: Callable[[], bytes]) -> bytes:
-        """The engine; if there is none, `build` makes it. Other processes that need it wait meanwhile."""
+        """Read an engine, or build it; other processes that need it wait meanwhile."""
         if (content := self.find(key)) is not None:
             return content
         with self._locked(key.digest, key.stage):
@@ -115,7 +115,7 @@ class EngineCache:
             return content
 
     def timing_file(self, gpu: str, capability: str, tensorrt: str) -> Path:
-        """Where TensorRT's measurements of kernels on such a GPU are kept: they make later builds faster."""
+        """The file for TensorRT's kernel timings on a type of GPU, which make later builds faster."""
         name = "".join(c if c.isalnum() else "-" for c in f"{gpu}-{capability}-{tensorrt}")
         return self.timing_folder / f"{name}.cache"
 
@@ -126,7 +126,7 @@ class EngineCache:
         return sorted(found, key=lambda entry: -entry.built)
 
     def clear(self) -> Cleared:
-        """Delete every engine, except those that are being built, and what was measured for building them."""
+        """Delete the timing files, and every engine except those being built."""
         files = size = 0
         in_use = []
         for file in self.timing_folder.glob("*"):
@@ -144,7 +144,7 @@ class EngineCache:
 
     @contextmanager
     def _locked(self, digest: str, stage: str) -> Iterator[None]:
-        """Hold the engine's lock; the system lets go of it should this process die."""
+        """Hold the engine's lock, which the system releases if this process dies."""
         _make(self.folder)
         lock = self._lock(digest)
         try:
@@ -222,5 +222,5 @@ def _make(folder: Path) -> None:
 
 
 def _plain(key: EngineKey) -> Any:
-    """As JSON gives it back: tuples as lists."""
+    """The key as JSON returns it, with lists for tuples."""
     return json.loads(json.dumps(asdict(key)))

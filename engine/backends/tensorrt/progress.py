@@ -1,4 +1,4 @@
-"""How far a build is: TensorRT tells of phases within phases, people want one number and a time."""
+"""Progress of a build: one fraction and a remaining time, from TensorRT's nested phases."""
 
 import threading
 import time
@@ -8,16 +8,16 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, kw_only=True)
 class Progress:
-    """Where a build stands."""
+    """How far a build has come."""
 
     stage: str
     phase: str
     fraction: float
-    """Of the entire build, from 0 to 1; it never falls."""
+    """Of the whole build, from 0 to 1; never decreases."""
     elapsed: float
     """Seconds."""
     remaining: float | None
-    """Seconds, estimated; None when it is too early to tell."""
+    """Seconds, estimated; None while it is too early to tell."""
 
 
 Listener = Callable[[Progress], None]
@@ -36,7 +36,7 @@ class BuildProgress:
     def __init__(
         self, weights: dict[str, float], listener: Listener, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        """`weights` say how long each stage takes beside the others."""
+        """`weights`: each stage's expected share of the time."""
         self._weights = weights
         self._listener = listener
         self._clock = clock
@@ -48,33 +48,33 @@ class BuildProgress:
         self._phases: dict[str, _Phase] = {}
 
     def stage(self, name: str) -> None:
-        """The next stage begins; the one before it is finished."""
+        """Begin the next stage; the one before is finished."""
         with self._lock:
             self._finish_stage()
             self._stage = name
             self._tell("")
 
     def finish(self) -> None:
-        """Everything is finished."""
+        """Finish the last stage."""
         with self._lock:
             self._finish_stage()
             self._tell("")
 
     def phase_start(self, phase: str, parent: str | None, steps: int) -> None:
-        """A phase of so many steps begins, within a step of its parent."""
+        """Begin a phase of `steps` steps, within one step of its parent."""
         with self._lock:
             self._phases[phase] = _Phase(parent, max(1, steps))
             self._tell(phase)
 
     def step_complete(self, phase: str, step: int) -> None:
-        """A step, counted from 0, is done."""
+        """Finish a step, counted from 0."""
         with self._lock:
             if phase in self._phases:
                 self._phases[phase].done = step + 1
             self._tell(phase)
 
     def phase_finish(self, phase: str) -> None:
-        """A phase is over, with all its steps or without."""
+        """End a phase, whether or not all its steps are done."""
         with self._lock:
             self._phases.pop(phase, None)
             self._tell(phase)
@@ -85,7 +85,7 @@ class BuildProgress:
         self._phases.clear()
 
     def _within(self, parent: str | None) -> float:
-        """How much of a phase's step at hand its own phases have done, the furthest counting."""
+        """The part of a phase's current step that its inner phases have done; the furthest one counts."""
         inner = [
             (phase.done + self._within(name)) / phase.steps
             for name, phase in self._phases.items()

@@ -11,15 +11,15 @@ from zsm.plugins.operator import NAME
 
 
 def commands(bundle: Bundle, sizes: SizeRange) -> dict[str, str]:
-    """For each stage that becomes an engine, the command. Raises BundleError for a bundle with functions.
+    """The command for each stage that becomes an engine. Raises BundleError for a portable bundle.
 
-    `--stronglyTyped` is needed by TensorRT 10 and says nothing new to 11. The plugin goes to `--dynamicPlugins`, which
-    asks the library for its creators; `--staticPlugins` wouldn't.
+    TensorRT 10 needs `--stronglyTyped`, 11 has it by default. `--dynamicPlugins` asks the library for its plugins;
+    `--staticPlugins` wouldn't.
     """
     if bundle.manifest.portable:
         raise BundleError(
-            f"{bundle.path} was exported with --portable: trtexec would take the functions in its files instead of the "
-            "plugin; export it without"
+            f"{bundle.path} was exported with --portable: trtexec would use the functions in its files instead of "
+            "the plugin; export it without --portable"
         )
     return {stage: _command(bundle, stage, sizes) for stage in engine_stages(bundle.manifest)}
 
@@ -37,6 +37,6 @@ def _command(bundle: Bundle, stage: str, sizes: SizeRange) -> str:
 
 
 def _plugin() -> str:
-    """The newest plugin library there is, else its name."""
+    """The newest plugin library that is installed, else its usual name."""
     found = (library(name) for name in ("tensorrt11", "tensorrt10"))
     return str(next((path for path in found if path is not None), "libzsm_tensorrt11.so"))
