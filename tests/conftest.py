@@ -1,6 +1,7 @@
 """What many tests need: networks as bundles, and the reference network's data where it is there."""
 
 import json
+import os
 import runpy
 from collections.abc import Callable
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from filelock import FileLock
 from numpy.typing import NDArray
 from tests.needs import missing, required
 
@@ -40,6 +42,19 @@ def pytest_configure() -> None:
     required()  # a misspelt name ends the run
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.get_closest_marker("gpu"):
+        open_gpu()  # before any fixture exports a bundle for nothing
+
+
+def open_gpu() -> Gpu:
+    try:
+        return Gpu(0)
+    except BackendError as error:
+        missing("gpu", str(error))
+
+
 def reference_data(name: str, what: str) -> Path:
     """A folder beside the checkout, which not everybody has."""
     folder = SHARED / name
@@ -66,20 +81,36 @@ def tiny_network() -> Network:
 
 
 @pytest.fixture(scope="session")
-def tiny_bundle(tmp_path_factory: pytest.TempPathFactory, tiny_network: Network) -> Path:
-    """`tiny_network` as a bundle."""
-    return export_bundle(tiny_network, tmp_path_factory.mktemp("bundles") / "tiny").bundle.path
+def export_once(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Export a bundle, unless another test process has: tracing takes long."""
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent
+
+    def export(name: str, network: Network, options: Options | None = None) -> Path:
+        path = folder / name
+        with FileLock(folder / f"{name}.lock"):
+            if not path.exists():
+                export_bundle(network, path, options)
+        return path
+
+    return export
 
 
 @pytest.fixture(scope="session")
-def bicubic_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def tiny_bundle(export_once: Callable[..., Path], tiny_network: Network) -> Path:
+    """`tiny_network` as a bundle."""
+    return export_once("tiny", tiny_network)
+
+
+@pytest.fixture(scope="session")
+def bicubic_bundle(export_once: Callable[..., Path]) -> Path:
     """A bundle that enlarges bicubically and averages neighbours: for tests about anything but the network."""
     network = Network(BICUBIC)
     torch.nn.init.zeros_(network.reconstruction.last.weight)
     assert network.reconstruction.last.bias is not None
     torch.nn.init.zeros_(network.reconstruction.last.bias)
-    out = tmp_path_factory.mktemp("bundles") / "bicubic"
-    return export_bundle(network, out, Options(trained=False)).bundle.path
+    return export_once("bicubic", network, Options(trained=False))
 
 
 @pytest.fixture(scope="session")
@@ -115,10 +146,9 @@ def full_network(full_weights: Path) -> Network:
 
 
 @pytest.fixture(scope="session")
-def full_bundle(tmp_path_factory: pytest.TempPathFactory, full_network: Network) -> Path:
+def full_bundle(export_once: Callable[..., Path], full_network: Network) -> Path:
     """The same as a portable bundle."""
-    out = tmp_path_factory.mktemp("bundles") / "full"
-    return export_bundle(full_network, out, Options(portable=True)).bundle.path
+    return export_once("full", full_network, Options(portable=True))
 
 
 @pytest.fixture(scope="session")
@@ -146,7 +176,4 @@ def edit_manifest(tiny_bundle: Path, tmp_path: Path) -> Callable[..., Path]:
 
 @pytest.fixture
 def gpu() -> Gpu:
-    try:
-        return Gpu(0)
-    except BackendError as error:
-        missing("gpu", str(error))
+    return open_gpu()

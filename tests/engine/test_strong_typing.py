@@ -1,5 +1,6 @@
 """The graphs by the rule of strongly typed networks: apart from casts, no operation mixes float types."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import onnx
@@ -7,16 +8,15 @@ import pytest
 from onnx import TensorProto
 
 from zsm.engine import Bundle
-from zsm.export import Options, export_bundle
+from zsm.export import Options
 from zsm.export.model import Network
 
 FLOATS = {TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE}
 
 
 @pytest.fixture(scope="module")
-def half_bundle(tiny_network: Network, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("bundles") / "half"
-    return export_bundle(tiny_network, out, Options(precision="fp16")).bundle.path
+def half_bundle(tiny_network: Network, export_once: Callable[..., Path]) -> Path:
+    return export_once("half", tiny_network, Options(precision="fp16"))
 
 
 def types(graph: onnx.GraphProto) -> dict[str, int]:

@@ -296,8 +296,8 @@ class TrivialCompiler:
 
 
 @pytest.mark.slow
-def test_a_hundred_thousand_frames_need_no_more_memory_than_the_first_ones(tiny_bundle: Path, host_gpu: Any) -> None:
-    count = 100_000
+def test_memory_does_not_grow_over_twenty_thousand_frames(tiny_bundle: Path, host_gpu: Any) -> None:
+    count = 20_000
     compute = host_gpu.stream()
     backend = DeviceBackend(host_gpu, compute, TrivialCompiler(), cuda_graphs=True)
     for each in host_gpu.streams:
@@ -324,5 +324,5 @@ def test_a_hundred_thousand_frames_need_no_more_memory_than_the_first_ones(tiny_
     (early, late), (few, many) = resident.values(), allocations.values()
     assert written == 2 * count - 1
     assert many == few
-    assert late - early < 4 * 2**20
+    assert late - early < 2**20
     backend.close()

@@ -6,7 +6,7 @@ import onnx
 import pytest
 import torch
 
-from zsm.engine import Bundle, NetworkConfig, Runtime
+from zsm.engine import Bundle, NetworkConfig
 from zsm.errors import OutputError
 from zsm.export import Options, export_bundle
 from zsm.export import check as verify
@@ -95,22 +95,6 @@ def test_verifying_notices_one_wrong_weight(tiny_bundle: Path, tiny_network: Net
     with torch.no_grad():
         other.reconstruction.last.weight[0, 0, 1, 1] += 0.1
     assert not verify.compare(other, tiny_bundle).acceptable
-
-
-@pytest.mark.parametrize(
-    "switches",
-    [
-        {"interpolation": "naive", "recurrence": "none"},
-        {"recurrence": "plain", "bidirectional": False},
-        {"bidirectional": False},
-    ],
-)
-def test_networks_without_a_module_export_and_run(switches: dict[str, object], tmp_path: Path) -> None:
-    config = NetworkConfig.from_dict({**SMALLEST, **switches})
-    exported = export_bundle(Network(config), tmp_path / "ablation")  # raises unless both agree
-    with Runtime(exported.bundle) as rt:
-        assert "propagate" in exported.bundle.manifest.stages or config.recurrence == "none"
-        assert rt.describe()["trained"]
 
 
 def test_what_weights_say_of_themselves_is_kept(bicubic_bundle: Path, tmp_path: Path) -> None:

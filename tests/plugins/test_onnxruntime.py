@@ -19,11 +19,21 @@ from zsm.plugins.operator import make_portable
 Array = NDArray[Any]
 
 
+# Before the other fixtures, which export bundles.
+pytestmark = pytest.mark.usefixtures("adapter")
+
+
+@pytest.fixture(scope="session")
+def adapter(built: Path) -> None:
+    if not (built / "lib" / "libzsm_onnxruntime.so").exists():
+        missing("onnxruntime-headers", "built without ONNX Runtime's headers; set ZSM_ONNXRUNTIME_INCLUDE_DIR")
+
+
 @pytest.fixture
 def library(libraries: Path) -> Path:
     path = onnxruntime_library()
-    if path is None:
-        missing("onnxruntime-headers", "built without ONNX Runtime's headers; set ZSM_ONNXRUNTIME_INCLUDE_DIR")
+    assert path is not None
+    assert path.parent == libraries
     return path
 
 
