@@ -25,7 +25,7 @@ DISTANCES = (0, 4, 8, 16, 24, 32, 48, 64)
 
 def read(path: Path, size: Size, count: int) -> Frames:
     source = video.open_source(path)
-    codes = [picture.pixels() for picture in islice(source.pictures(), count)]
+    codes = [frame.pixels() for frame in islice(source.frames(), count)]
     source.close()
     height, width = codes[0].shape[:2]
     top, left = (height - size.height) // 2, (width - size.width) // 2

@@ -92,6 +92,21 @@ class Runtime:
         return SCALE
 
     @property
+    def window(self) -> int:
+        """Input frames processed together."""
+        return self._window
+
+    @property
+    def overlap(self) -> int:
+        """Input frames that neighbouring windows share."""
+        return self._overlap
+
+    @property
+    def identity(self) -> str:
+        """Identifies the network and its precision: the manifest, which has every graph's digest."""
+        return self.bundle.manifest.to_json()
+
+    @property
     def latency(self) -> int:
         """The most input frames that `stream` reads after an output's own before it yields the output.
 

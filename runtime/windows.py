@@ -56,6 +56,19 @@ def latency(window: int) -> int:
     return window - 1
 
 
+def restart(done: int, cuts: Iterable[int], window: int, overlap: int) -> int:
+    """The input frame from which a stream must begin, for output `done` and those after it to stay the same.
+
+    A scene's windows lie on a grid that begins with the scene, except for the last one, which is slid back. The frame
+    is on that grid, far enough back that output `done` comes from no earlier window, and that the scene is known to
+    last for another window, so that its last window is the same.
+    """
+    scene = max((cut for cut in cuts if 2 * cut <= done), default=0)
+    step = window - overlap
+    latest = done // 2 + 1 - window
+    return scene + max(0, latest - scene) // step * step
+
+
 def plan(frames: int, window: int = 4, overlap: int = 1, cuts: Iterable[int] = ()) -> list[Window]:
     """The windows of a clip of `frames` frames; `cuts` are the numbers of frames that begin a new scene.
 

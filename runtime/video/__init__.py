@@ -1,31 +1,33 @@
 """Video files, image folders and pipes, in and out."""
 
-from zsm.errors import StoppedError, VideoError
 from zsm.runtime.video.encoders import Encoding
+from zsm.runtime.video.excerpt import Excerpt, parse_time
 from zsm.runtime.video.inputs import find_jobs
-from zsm.runtime.video.job import Options, Progress, Restore, Summary, expected_frames, restore_to_file, restore_to_pipe
+from zsm.runtime.video.job import Listener, Progress, Summary, restore, restore_source
+from zsm.runtime.video.options import Options, Restorer
 from zsm.runtime.video.preview import Preview, preview
 from zsm.runtime.video.resume import is_finished
-from zsm.runtime.video.source import open_pipe, open_source, read_frames
-from zsm.runtime.video.timestamps import Excerpt
+from zsm.runtime.video.source import Info, Source, SourceFrame, open_pipe, open_source, read_frames
 
 __all__ = [
     "Encoding",
     "Excerpt",
+    "Info",
+    "Listener",
     "Options",
     "Preview",
     "Progress",
-    "Restore",
-    "StoppedError",
+    "Restorer",
+    "Source",
+    "SourceFrame",
     "Summary",
-    "VideoError",
-    "expected_frames",
     "find_jobs",
     "is_finished",
     "open_pipe",
     "open_source",
+    "parse_time",
     "preview",
     "read_frames",
-    "restore_to_file",
-    "restore_to_pipe",
+    "restore",
+    "restore_source",
 ]

@@ -1,4 +1,4 @@
-"""Audio that can't be passed on as it is."""
+"""Audio that has to be converted."""
 
 from collections.abc import Iterator
 from fractions import Fraction
@@ -8,10 +8,10 @@ import av
 from av.error import FFmpegError
 
 ENCODERS = {"webm": "libopus"}
-"""What audio is converted to, by container; AAC elsewhere."""
+"""The codec that audio is converted to, by container; AAC elsewhere."""
 OPUS_RATE = 48000
 BIT_RATE = 96000
-"""A channel pair's bits per second, doubled."""
+"""Bits per second and channel."""
 
 
 class ConvertedTrack:
@@ -34,7 +34,7 @@ class ConvertedTrack:
         self._shift: Fraction | None = None
 
     def take(self, packet: Any, shift: Fraction) -> Iterator[Any]:
-        """The packets that decoding one more makes ready."""
+        """Decode a packet, and yield the encoded packets that become ready."""
         if self._shift is None:
             self._shift = shift
         try:
@@ -45,7 +45,7 @@ class ConvertedTrack:
             yield from self._filter(frame)
 
     def finish(self) -> Iterator[Any]:
-        """The packets that were held back."""
+        """Yield the remaining packets."""
         try:
             frames = self._stream.codec_context.decode(None)
         except FFmpegError:

@@ -1,8 +1,7 @@
 """Decoded frames to RGB arrays and back, in the bit depth and colour description of the video.
 
-libswscale moves chroma between its own resolution and luma's and changes the number of bits, which it does
-exactly. The matrix is applied here: libswscale's own conversion of more than 8 bits maps white to 65280
-rather than 65535, which is wrong by several codes.
+libswscale resamples chroma and changes the bit depth, both of which it does exactly. The matrix is applied here:
+beyond 8 bits, libswscale's own conversion maps white to 65280 instead of 65535, an error of several codes.
 """
 
 from dataclasses import dataclass, replace
@@ -16,13 +15,13 @@ from av.error import FFmpegError
 from av.video.reformatter import Colorspace, Interpolation
 from numpy.typing import NDArray
 
-from zsm.errors import VideoError
+from zsm.errors import ArgumentError, VideoError
 
 Codes = NDArray[Any]
 """Pixels (h,w,3) or (h,w), uint8 or uint16."""
 
 UNSPECIFIED = 2
-"""The tag for "nobody said", of matrix, primaries and transfer (ITU-T H.273)."""
+"""The tag for an unknown matrix, primaries or transfer (ITU-T H.273)."""
 RGB = 0
 BT709 = 1
 BT601 = 6
@@ -53,7 +52,7 @@ SCALER = (
 
 @dataclass(frozen=True, kw_only=True)
 class Colour:
-    """How a video's numbers mean colours. Tags are the code points of ITU-T H.273."""
+    """How a video encodes colours. Tags are the code points of ITU-T H.273. Raises VideoError if unsupported."""
 
     matrix: int
     full_range: bool
@@ -77,11 +76,11 @@ class Colour:
 
     @property
     def dtype(self) -> type[np.uint8] | type[np.uint16]:
-        """The type of the RGB arrays that hold every code of such a video."""
+        """The smallest dtype of RGB arrays that holds such a video's codes."""
         return np.uint8 if self.bits <= 8 else np.uint16
 
     def encoded(self, *, rgb: bool, bits: int) -> "Colour":
-        """The description of the same colours stored with another number of bits, as RGB or not."""
+        """Describe the same colours stored at another depth, as RGB or as YCbCr."""
         if rgb:
             return replace(self, matrix=RGB, full_range=True, bits=bits)
         if self.matrix == RGB:
@@ -90,10 +89,10 @@ class Colour:
 
 
 def describe(frame: av.VideoFrame) -> Colour:
-    """The colour description of a decoded frame.
+    """Describe a decoded frame's colours.
 
-    Where the matrix is not stated it is guessed as players do, by size: BT.601 up to 576 lines, else BT.709.
-    It has to be written to the output, since the guess would change with the size.
+    A missing matrix is guessed from the size, as players do: BT.601 up to 576 lines, else BT.709. It has to be written
+    to the output, because at another size the guess would be another.
     """
     bits = max(8, *(component.bits for component in frame.format.components))
     matrix = RGB if is_rgb(frame.format) else frame.colorspace
@@ -115,26 +114,25 @@ def is_rgb(pixel_format: av.VideoFormat) -> bool:
 
 
 def is_grey(pixel_format: av.VideoFormat) -> bool:
-    """Whether a pixel format stores luma alone."""
+    """Whether a pixel format stores luma only."""
     return pixel_format.name.startswith(("gray", "ya8", "ya16", "mono"))
 
 
 def video_format(name: str) -> av.VideoFormat:
-    """A pixel format by its name; VideoError if there is none, or if it can't be written."""
+    """Find a pixel format by its name; raises ArgumentError if it is unknown or can't be written."""
     try:
         found = av.VideoFormat(name)
     except ValueError as error:
-        raise VideoError(f"there is no pixel format {name!r}; give for example yuv420p10le") from error
+        raise ArgumentError(f"there is no pixel format {name!r}; use one like yuv420p10le") from error
     if found.has_palette or len(found.components) not in (1, 3) or name.startswith("xyz") or not _is_converted(name):
-        raise VideoError(
-            f"the pixel format {name} isn't supported (no palettes, no alpha, no memory of a graphics card); "
-            "give one like yuv420p10le"
+        raise ArgumentError(
+            f"the pixel format {name} isn't supported (no palettes, no alpha, no GPU memory); use one like yuv420p10le"
         )
     return found
 
 
 def _is_converted(name: str) -> bool:
-    """Whether libswscale knows the way from a pixel format to others and back."""
+    """Whether libswscale converts a pixel format both ways."""
     try:
         av.VideoFrame(16, 16, "rgb24").reformat(format=name).reformat(format="rgb24")
     except FFmpegError:
@@ -143,7 +141,7 @@ def _is_converted(name: str) -> bool:
 
 
 def to_rgb(frame: av.VideoFrame, colour: Colour) -> Codes:
-    """A decoded frame to RGB (h,w,3), full range, of colour.dtype; fewer than colour.bits bits if that says so."""
+    """Convert a decoded frame to full-range RGB (h,w,3) of colour.dtype."""
     wide = colour.bits > 8
     if is_grey(frame.format):
         codes = _grey_codes(frame, colour.bits)
@@ -155,7 +153,7 @@ def to_rgb(frame: av.VideoFrame, colour: Colour) -> Codes:
 
 
 def from_rgb(pixels: Codes, colour: Colour, pixel_format: str) -> av.VideoFrame:
-    """RGB (h,w,3), full range, to a frame of `pixel_format`, which has colour.bits bits a component."""
+    """Convert full-range RGB (h,w,3) to a frame of `pixel_format`, which has colour.bits bits per component."""
     target = av.VideoFormat(pixel_format, pixels.shape[1], pixels.shape[0])
     wide = colour.bits > 8
     if wide and pixels.dtype == np.uint8:
@@ -187,9 +185,9 @@ def tag(target: Any, colour: Colour) -> None:
 
 @cache
 def to_rgb_matrix(colour: Colour) -> NDArray[np.float64]:
-    """The affine map (3,4) from a video's codes to RGB codes, both 8 bits wide or both 16.
+    """The affine map (3,4) from a video's codes to RGB codes, both of 8 or both of 16 bits.
 
-    Codes of 9 to 15 bits stand in the upper bits of 16.
+    Codes of 9 to 15 bits occupy the upper bits of 16.
     """
     wide = colour.bits > 8
     top, unit = (65535.0, 256.0) if wide else (255.0, 1.0)
@@ -227,7 +225,7 @@ def _transform(codes: Codes, matrix: NDArray[np.float64]) -> Codes:
 
 
 def _reformat(frame: av.VideoFrame, pixel_format: str) -> av.VideoFrame:
-    # The same matrix and range on both sides: nothing is converted but the layout.
+    # The same matrix and range on both sides, so that only the layout is converted.
     return frame.reformat(
         format=pixel_format,
         src_colorspace=Colorspace.ITU709,
@@ -239,7 +237,7 @@ def _reformat(frame: av.VideoFrame, pixel_format: str) -> av.VideoFrame:
 
 
 def _grey_codes(frame: av.VideoFrame, bits: int) -> Codes:
-    """Luma as YCbCr codes without colour."""
+    """Expand luma to neutral YCbCr codes."""
     own_bits = frame.format.components[0].bits
     name = "gray" if own_bits <= 8 else f"gray{own_bits}le"
     luma = (frame if frame.format.name == name else _reformat(frame, name)).to_ndarray()
@@ -257,7 +255,7 @@ def _rgb_codes(frame: av.VideoFrame, bits: int) -> Codes:
 
 
 def _resize_codes(codes: NDArray[Any], own_bits: int, bits: int) -> Codes:
-    """Codes of 9 to 15 bits into the upper bits of 16, or to 8 bits where those are asked for."""
+    """Move codes of 9 to 15 bits to the upper bits of 16, or round them to 8 bits."""
     if bits > 8:
         codes = codes.astype(np.uint16) << (16 - own_bits)
     elif own_bits > 8:
@@ -266,12 +264,12 @@ def _resize_codes(codes: NDArray[Any], own_bits: int, bits: int) -> Codes:
 
 
 def narrow(codes: Codes, bits: int = 16) -> NDArray[np.uint8]:
-    """Full-range codes of `bits` bits, rounded to 8."""
+    """Round full-range codes of `bits` bits to 8."""
     return cv2.convertScaleAbs(codes, alpha=255 / (2**bits - 1)).astype(np.uint8, copy=False)
 
 
 def _shift_down(codes: NDArray[np.uint16], bits: int) -> Codes:
-    """Codes from the upper bits of 16 to their own place, rounded."""
+    """Move codes from the upper bits of 16 to the lower ones, rounded."""
     if bits in (8, 16):
         return codes
     shift = 16 - bits

@@ -15,14 +15,13 @@ MOST_DIGITS = 18
 
 
 class CutDetector:
-    """PySceneDetect's content detector on neighbouring frames, to be called with each pair in turn.
+    """PySceneDetect's content detector on neighbouring frames; call it with each pair in turn.
 
-    No shortest scene is enforced: at a cut too many a frame is repeated, across a cut too few two scenes
-    are mixed.
+    Scenes may be of any length: a false cut only repeats a frame, whereas a missed cut mixes two scenes.
     """
 
     def __init__(self, cuts: list[int], first: int = 0) -> None:
-        """Append to `cuts` the numbers of the frames that begin a scene, where `first` is the first's number."""
+        """Append the numbers of the frames that begin a scene to `cuts`; `first` is the first frame's number."""
         self._cuts = cuts
         self._detector = ContentDetector(min_scene_len=0)
         self._number = first
@@ -51,7 +50,7 @@ class CutDetector:
 
 
 def read_file(path: Path) -> list[int]:
-    """Frame numbers, counted from 0 and separated by white space, of the frames that begin a scene."""
+    """Read the numbers of the frames that begin a scene, from 0 and separated by white space; raises VideoError."""
     try:
         words = path.read_text().split()
     except (OSError, UnicodeDecodeError) as error:

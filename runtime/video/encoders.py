@@ -1,4 +1,4 @@
-"""Which encoder writes a video, with which pixel format and settings."""
+"""The choice of an encoder, its pixel format and its settings."""
 
 import io
 import os
@@ -11,7 +11,7 @@ import av
 from av.codec.codec import Capabilities
 from av.error import FFmpegError
 
-from zsm.errors import VideoError
+from zsm.errors import ArgumentError, Error, VideoError
 from zsm.runtime.video import colour as colours
 from zsm.runtime.video import hdr
 from zsm.runtime.video.colour import Colour
@@ -23,7 +23,7 @@ os.environ.setdefault("SVT_LOG", "1")
 
 @dataclass(frozen=True)
 class Codec:
-    """A video codec: its software encoder, those of graphics cards, and the settings that are sane at 4x."""
+    """A video codec: its software encoder, its hardware encoders, and sensible settings for 4x video."""
 
     software: str
     hardware: tuple[str, ...] = ()
@@ -43,58 +43,58 @@ CODECS = {
     "prores": Codec("prores_ks", settings=(("profile", "hq"),)),
     "ffv1": Codec("ffv1", settings=(("level", "3"), ("slicecrc", "1"))),
 }
-"""By the name that --codec takes."""
+"""By the names that --codec accepts."""
 
 MUXERS = {".mp4": "mp4", ".mkv": "matroska", ".mov": "mov", ".webm": "webm"}
 CONTAINERS = {".mp4": "h264", ".mkv": "h264", ".mov": "h264", ".webm": "vp9"}
-"""What is written, by suffix, and the codec of 8-bit video there."""
+"""The containers that can be written, by suffix, and their codec for 8-bit video."""
 DEEP_CODECS = {".webm": "av1"}
-"""The codec of deeper and of HDR video, where it isn't HEVC."""
+"""The codec for deeper and for HDR video, by suffix; HEVC elsewhere."""
 
 Y4M_FORMATS = [f"yuv{chroma}p{bits}" for chroma in ("420", "422", "444") for bits in ("", "10le", "12le", "16le")] + [
     "gray"
 ]
 
 LARGEST_TERM = 10**9
-"""Of a frame rate, for libvpx; FFmpeg's own limit is twice as high."""
+"""The largest numerator or denominator of a frame rate: libvpx's limit; FFmpeg's own is twice as high."""
 
 QUALITY_OPTIONS = {"nvenc": "cq", "qsv": "global_quality", "amf": "qp_i"}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Encoding:
-    """How the output is encoded; what is None follows from the source and the container."""
+    """How the output is encoded; None means that the source and the container decide. Raises ArgumentError."""
 
     codec: str | None = None
-    """One of CODECS, or the name of an FFmpeg encoder, which has defaults of its own unless it is one of theirs."""
+    """A key of CODECS, or the name of an FFmpeg encoder (which uses FFmpeg's defaults, unless CODECS has it too)."""
     crf: float | None = None
     """Constant quality, on the encoder's own scale."""
     preset: str | None = None
     pix_fmt: str | None = None
     hardware: bool = False
-    """Take the first encoder of a graphics card that works."""
+    """Use the first hardware encoder that works."""
 
     def __post_init__(self) -> None:
         if self.crf is not None and not 0 <= self.crf <= 255:
-            raise VideoError(f"a crf of {self.crf:g} isn't possible; give 0 (best) to 51 or 63, depending on the codec")
+            raise ArgumentError(f"invalid crf {self.crf:g}; give 0 (best) to 51 or 63, depending on the codec")
 
     def allow(self, *names: str, output: str) -> None:
-        """VideoError if anything but `names` is given, for an output that would not heed it."""
-        unheeded = [
+        """Raise ArgumentError if any option but `names` was given, for an output that has no use for it."""
+        unused = [
             f"--{option.name.replace('_', '-')}"
             for option in fields(self)
             if option.name not in names and getattr(self, option.name) != option.default
         ]
-        if unheeded:
-            raise VideoError(
-                f"{output} have no use for {', '.join(unheeded)}: leave that out, or let the output be a video file "
+        if unused:
+            raise ArgumentError(
+                f"{output} have no use for {', '.join(unused)}: leave that out, or make the output a video file "
                 f"({', '.join(CONTAINERS)})"
             )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """An encoder with all that it needs to begin."""
+    """An encoder and its parameters."""
 
     encoder: str
     size: tuple[int, int]
@@ -106,7 +106,7 @@ class Plan:
     notes: tuple[str, ...] = ()
 
     def open(self, container: av.container.OutputContainer) -> av.VideoStream:
-        """Add the encoder's stream to a container; VideoError if it can't be."""
+        """Add the encoder's stream to a container; raises VideoError, or ArgumentError for an unknown option."""
         try:
             stream: av.VideoStream = container.add_stream(self.encoder, rate=self.rate, options=dict(self.options))  # type: ignore[assignment]
             context = stream.codec_context
@@ -118,16 +118,18 @@ class Plan:
             context.open()
         except (FFmpegError, ValueError) as error:
             raise VideoError(f"{self.encoder} can't write {self._what()}: {message(error)}") from error
-        if context.options:  # those that nobody took
-            raise VideoError(f"{self.encoder} has no option {', '.join(context.options)}; leave that out")
+        if context.options:  # FFmpeg leaves those that it doesn't know
+            raise ArgumentError(f"{self.encoder} has no option {', '.join(context.options)}; leave that out")
         return stream
 
     def check(self, suffix: str) -> None:
-        """VideoError if the encoder can't begin, or if its codec has no place in the container."""
+        """Raise VideoError if the encoder can't be opened, or if the container can't hold its codec."""
         try:
             with av.open(io.BytesIO(), "w", format=MUXERS[suffix]) as trial:
                 self.open(trial)
                 trial.start_encoding()
+        except Error:
+            raise
         except (FFmpegError, ValueError) as error:
             raise VideoError(f"{suffix} can't hold what {self.encoder} writes: {message(error)}") from error
 
@@ -137,9 +139,13 @@ class Plan:
 
 
 def plan(encoding: Encoding, info: Info, suffix: str, rate: Fraction, scale: int) -> Plan:
-    """Choose an encoder for a source's restored frames; VideoError for what can't be."""
+    """Choose an encoder for a source's restored frames.
+
+    Raises ArgumentError for an unknown codec, encoder, format or container, and VideoError if the encoder doesn't work.
+    """
     if suffix not in CONTAINERS:
-        raise VideoError(f"can't write {suffix or 'a file without suffix'}; give {', '.join(CONTAINERS)}, or a folder")
+        known = ", ".join(CONTAINERS)
+        raise ArgumentError(f"can't write {suffix or 'a file without suffix'}; choose {known}, or a folder")
     name = encoding.codec or _default_codec(info.colour, suffix)
     codec = _codec(name)
     encoder = _encoder(name, codec, hardware=encoding.hardware)
@@ -147,7 +153,7 @@ def plan(encoding: Encoding, info: Info, suffix: str, rate: Fraction, scale: int
     colour = _colour(info.colour, encoder, pixel_format)
     notes = []
     if colour.bits < info.colour.bits:
-        notes.append(f"{info.colour.bits} bits a component are stored as {colour.bits} ({encoder}, {pixel_format})")
+        notes.append(f"{info.colour.bits} bits per component are stored as {colour.bits} ({encoder}, {pixel_format})")
     if info.colour.hdr and encoder not in ("libx265", "libsvtav1") and (info.mastering or info.light_level):
         notes.append(f"{encoder} doesn't carry HDR's static metadata; the colour tags are kept")
     made = Plan(
@@ -170,11 +176,11 @@ def plan(encoding: Encoding, info: Info, suffix: str, rate: Fraction, scale: int
 
 
 def uncompressed(info: Info, pixel_format: str | None, rate: Fraction, scale: int, *, raw: bool) -> Plan:
-    """What is written to a pipe: raw frames in the source's pixel format, or y4m in the nearest that it has."""
+    """Choose the format of a pipe: raw frames in the source's pixel format, or y4m in the nearest one it has."""
     name = pixel_format or (info.pixel_format if raw else _nearest(Y4M_FORMATS, info))
     target = colours.video_format(name)
     if not raw and name not in Y4M_FORMATS:
-        raise VideoError(f"y4m has no pixel format {name}; give {', '.join(Y4M_FORMATS)}")
+        raise ArgumentError(f"y4m has no pixel format {name}; choose {', '.join(Y4M_FORMATS)}")
     bits = max(8, *(component.bits for component in target.components))
     return Plan(
         encoder="rawvideo" if raw else "wrapped_avframe",
@@ -188,12 +194,12 @@ def uncompressed(info: Info, pixel_format: str | None, rate: Fraction, scale: in
 
 
 def _codec(name: str) -> Codec:
-    """The codec of this name or with this encoder; one without settings for any other encoder."""
+    """Find a codec by its name or encoder; any other encoder gets no settings."""
     return next((codec for key, codec in CODECS.items() if name in (key, codec.software, *codec.hardware)), Codec(name))
 
 
 def _nominal(rate: Fraction) -> Fraction:
-    """The nearest rate that encoders take: twice the average of a long video of varying rate has terms too large."""
+    """The nearest rate that encoders accept: the average of a long video of varying rate may have larger terms."""
     rate = min(max(rate, Fraction(1, LARGEST_TERM)), Fraction(LARGEST_TERM))
     return rate.limit_denominator(LARGEST_TERM) if rate < 1 else 1 / (1 / rate).limit_denominator(LARGEST_TERM)
 
@@ -205,15 +211,15 @@ def _default_codec(colour: Colour, suffix: str) -> str:
 
 
 def _formats(encoder: str) -> list[str]:
-    """What an encoder says that it takes from ordinary memory; nothing, if that depends on the machine."""
+    """The pixel formats an encoder accepts in ordinary memory; empty if they depend on the machine."""
     try:
         found = av.Codec(encoder, "w")
         listed = found.video_formats or []
         if found.type != "video" or not (listed or found.capabilities & Capabilities.hardware):
             raise ValueError  # such as aac, or rawvideo
     except (FFmpegError, ValueError) as error:
-        raise VideoError(
-            f"there is no encoder {encoder!r} for video files here; give {', '.join(CODECS)}, "
+        raise ArgumentError(
+            f"there is no encoder {encoder!r} for video files here; choose {', '.join(CODECS)}, "
             "or the name of an FFmpeg encoder"
         ) from error
     # Formats without components, such as qsv and cuda, are frames in a graphics card's memory.
@@ -227,7 +233,7 @@ def _pixel_format(encoder: str, info: Info) -> str:
 
 
 def _nearest(names: Sequence[str], info: Info, *, keep_kind: bool = False) -> str:
-    """The format that keeps the source's depth and chroma best; RGB and grey become 4:2:0 unless `keep_kind`."""
+    """The format closest to the source's depth and chroma; RGB and grey become 4:2:0 unless `keep_kind`."""
     own_kind = _kind(av.VideoFormat(info.pixel_format))
     wanted = own_kind if keep_kind or own_kind not in ("rgb", "grey") else "yuv420"
 
@@ -240,7 +246,7 @@ def _nearest(names: Sequence[str], info: Info, *, keep_kind: bool = False) -> st
 
 
 def _is_plain(name: str) -> bool:
-    """Not a full-range variant, not with alpha, not packed. Graphics cards take nv12, and p010le for 10 bits."""
+    """Neither full-range, nor with alpha, nor packed. Hardware encoders use nv12, or p010le for 10 bits."""
     return name.startswith(("yuv4", "gray", "gbrp", "nv12", "p01")) and "msb" not in name and "be" not in name
 
 
@@ -260,7 +266,7 @@ def _colour(colour: Colour, encoder: str, pixel_format: str) -> Colour:
     target = colours.video_format(pixel_format)
     formats = _formats(encoder)
     if formats and pixel_format not in formats:
-        raise VideoError(f"{encoder} can't write {pixel_format}; it can write {', '.join(formats)}")
+        raise ArgumentError(f"{encoder} can't write {pixel_format}; it can write {', '.join(formats)}")
     bits = max(8, *(component.bits for component in target.components))
     return colour.encoded(rgb=colours.is_rgb(target), bits=bits)
 
@@ -272,7 +278,7 @@ def _encoder(name: str, codec: Codec, *, hardware: bool) -> str:
         return codec.software
     if name not in CODECS or not codec.hardware:
         able = ", ".join(key for key, known in CODECS.items() if known.hardware)
-        raise VideoError(f"no hardware encoder for {name} is known; leave out --hardware, or give --codec {able}")
+        raise ArgumentError(f"no hardware encoder for {name} is known; leave out --hardware, or choose --codec {able}")
     refusals = {}
     for encoder in codec.hardware:
         refusals[encoder] = _refusal(encoder)
@@ -283,11 +289,11 @@ def _encoder(name: str, codec: Codec, *, hardware: bool) -> str:
 
 
 def _without_hardware(codec: Codec) -> str:
-    return f"to encode on the CPU, give --codec {codec.software} and no --hardware"
+    return f"to encode on the CPU, use --codec {codec.software} without --hardware"
 
 
 def _refusal(encoder: str) -> str | None:
-    """Why an encoder can't begin; None if it can."""
+    """Why an encoder can't be opened; None if it can."""
     try:
         context: Any = av.CodecContext.create(encoder, "w")
         context.width, context.height, context.pix_fmt = 256, 256, "nv12"

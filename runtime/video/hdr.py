@@ -1,7 +1,7 @@
-"""HDR's static metadata: what the mastering display could show, and how bright the content is.
+"""HDR's static metadata: the mastering display's colours and the content's brightness.
 
-FFmpeg decodes it to the structures AVMasteringDisplayMetadata and AVContentLightMetadata; encoders take it
-as text, with names and units of their own.
+FFmpeg decodes it to the structures AVMasteringDisplayMetadata and AVContentLightMetadata; encoders take it as text,
+with names and units of their own.
 """
 
 import struct
@@ -15,7 +15,7 @@ Format = Callable[[Fraction], str]
 
 
 def x265_parameters(info: Info) -> Iterator[str]:
-    """In x265's units: chromaticities of 0.00002, luminances of 0.0001 cd/m2."""
+    """Write it in x265's units: 0.00002 for chromaticity, 0.0001 cd/m2 for luminance."""
     return _parameters(
         info,
         names=("master-display", "max-cll"),
@@ -25,7 +25,7 @@ def x265_parameters(info: Info) -> Iterator[str]:
 
 
 def svt_parameters(info: Info) -> Iterator[str]:
-    """In SVT-AV1's units: chromaticities of 1, luminances of 1 cd/m2."""
+    """Write it in SVT-AV1's units: 1 for chromaticity, 1 cd/m2 for luminance."""
     return _parameters(
         info,
         names=("mastering-display", "content-light"),
@@ -35,7 +35,7 @@ def svt_parameters(info: Info) -> Iterator[str]:
 
 
 def _parameters(info: Info, *, names: tuple[str, str], chromaticity: Format, luminance: Format) -> Iterator[str]:
-    """What both encoders take: `display=G(x,y)B(x,y)R(x,y)WP(x,y)L(highest,lowest)` and `light=content,average`."""
+    """As both expect it: `display=G(x,y)B(x,y)R(x,y)WP(x,y)L(highest,lowest)` and `light=content,average`."""
     display, light = names
     mastering = parse_mastering(info.mastering)
     if mastering is not None:
@@ -50,7 +50,7 @@ def _parameters(info: Info, *, names: tuple[str, str], chromaticity: Format, lum
 
 
 def parse_mastering(data: bytes | None) -> tuple[Point, Point, Point, Point, Fraction, Fraction] | None:
-    """Red, green, blue, white (x,y) and lowest, highest luminance in cd/m2, of FFmpeg's mastering display data."""
+    """Parse mastering display data: red, green, blue and white (x,y), lowest and highest luminance in cd/m2."""
     if data is None or len(data) < 88:
         return None
     numbers = struct.unpack_from("=22i", data)

@@ -8,6 +8,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from zsm import files
 from zsm.errors import VideoError
 from zsm.runtime.video.colour import Codes
 
@@ -15,17 +16,17 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp")
 
 
 def is_image(path: Path) -> bool:
-    """Whether a file's name says that it is a still image."""
+    """Whether a file is a still image, judging by its name."""
     return path.suffix.lower() in SUFFIXES
 
 
 def natural_order(name: str) -> tuple[Any, ...]:
-    """A sorting key that puts frame2 before frame10."""
+    """Make a sorting key that puts frame2 before frame10."""
     return tuple((int(part), part) if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", name))
 
 
 def find(folder: Path) -> Sequence[Path]:
-    """The images of a folder, in natural order; VideoError if there are none."""
+    """List the images of a folder, in natural order; raises VideoError if there are none."""
     try:
         found = [path for path in folder.iterdir() if is_image(path) and not path.name.startswith(".")]
     except OSError as error:
@@ -36,7 +37,7 @@ def find(folder: Path) -> Sequence[Path]:
 
 
 def read(path: Path) -> Codes:
-    """An image as RGB (h,w,3), uint8 or uint16; grey ones get three equal channels, alpha is dropped."""
+    """Read an image as RGB (h,w,3), uint8 or uint16; grey becomes RGB, alpha is dropped. Raises VideoError."""
     try:
         data = np.frombuffer(path.read_bytes(), np.uint8)
     except OSError as error:
@@ -48,21 +49,18 @@ def read(path: Path) -> Codes:
         except cv2.error as error:
             raise VideoError(f"{path} can't be decoded: {error.err}") from error
     if image is None:
-        raise VideoError(f"{path} is not an image that can be decoded, or is damaged")
+        raise VideoError(f"{path} can't be decoded: it isn't an image, or is damaged")
     if image.dtype not in (np.uint8, np.uint16):
         raise VideoError(f"{path} holds {image.dtype} values; give images of 8 or 16 bits")
     return image
 
 
 def write(path: Path, pixels: Codes) -> None:
-    """Write RGB (h,w,3) as PNG; the file appears under its name when it is complete."""
+    """Write RGB (h,w,3) as PNG, atomically; raises VideoError."""
     encoded, data = cv2.imencode(".png", cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR))
     if not encoded:
         raise VideoError(f"can't encode {path} as PNG")
-    partial = path.with_name(f".{path.name}.part")
     try:
-        partial.write_bytes(data.tobytes())
-        partial.replace(path)
+        files.write(path, data.tobytes())
     except OSError as error:
-        partial.unlink(missing_ok=True)
         raise VideoError(f"can't write {path}: {error.strerror}") from error

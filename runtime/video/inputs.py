@@ -1,10 +1,10 @@
-"""Which files are meant, and what their outputs are called."""
+"""From the command line's inputs and output to pairs of files."""
 
 import glob
 from collections.abc import Sequence
 from pathlib import Path
 
-from zsm.errors import VideoError
+from zsm.errors import ArgumentError, VideoError
 from zsm.runtime.video import images
 from zsm.runtime.video.encoders import CONTAINERS
 
@@ -12,16 +12,16 @@ VIDEO_SUFFIXES = (".mp4", ".mkv", ".mov", ".webm", ".avi", ".ts", ".m2ts", ".mts
 
 
 def find_jobs(inputs: Sequence[str], output: Path) -> list[tuple[Path, Path]]:
-    """Pairs of input and output. A folder of images is one input; a folder of videos, or a glob, may be many.
+    """Pair inputs with outputs. A folder of images is one input; a folder of videos, or a glob, may be many.
 
-    Many inputs go to a folder `output`, under their names; containers that can't be written become .mkv.
-    Raises VideoError if there is nothing, or if two outputs would have one name.
+    Many inputs go to the folder `output`, under their own names; containers that can't be written become .mkv. Raises
+    VideoError if nothing matches a glob or two outputs would get one name, ArgumentError if `output` names a video.
     """
     found = [path for text in inputs for path in _expand(text)]
     if len(found) == 1 and len(inputs) == 1 and Path(inputs[0]) == found[0]:
         return [(found[0], output)]
     if output.suffix.lower() in CONTAINERS:
-        raise VideoError(f"{len(found)} inputs don't go into one file {output}; give a folder")
+        raise ArgumentError(f"{len(found)} inputs don't fit into one file {output}; give a folder")
     jobs = [(path, output / _output_name(path)) for path in found]
     names = [target.name for _, target in jobs]
     doubled = sorted({name for name in names if names.count(name) > 1})

@@ -1,103 +1,54 @@
 """A video in, a restored video out."""
 
-import shutil
 import threading
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol
+from typing import Any, BinaryIO
 
-import av
-
-from zsm.errors import StoppedError, VideoError
+from zsm.errors import ArgumentError, Error, StoppedError, VideoError
 from zsm.runtime.video import cuts as scenes
 from zsm.runtime.video import encoders, mux, pipeline
 from zsm.runtime.video import timestamps as timing
 from zsm.runtime.video.colour import Codes
 from zsm.runtime.video.encoders import Encoding
-from zsm.runtime.video.resume import Workspace, check_target, restart
+from zsm.runtime.video.excerpt import Excerpt, parse_time
+from zsm.runtime.video.options import Options, Restorer
+from zsm.runtime.video.resume import Workspace, check_target, identify
 from zsm.runtime.video.sinks import FolderSink, PipeSink, SegmentSink, Sink, Timeline, check_folder
-from zsm.runtime.video.source import DEFAULT_RATE, Source, VideoSource
-from zsm.runtime.video.timestamps import Excerpt, FpsMode
+from zsm.runtime.video.source import DEFAULT_RATE, Source, VideoSource, open_source
+from zsm.runtime.video.space import check_space
+from zsm.runtime.video.timestamps import FpsMode
+from zsm.runtime.windows import restart
 
-
-class Restore(Protocol):
-    """What makes 2N-1 frames (scale*h,scale*w,3) of N frames (h,w,3), of the same type: `Runtime.stream`."""
-
-    def __call__(
-        self, frames: Iterable[Codes], *, cuts: Collection[int] | Callable[[Codes, Codes], bool] | None = None
-    ) -> Iterable[Codes]:
-        """Yield the outputs; `cuts` says where scenes begin."""
-        ...
-
-
-SLOWEST_RATE = Fraction(1, 1000)
-"""Frames per second that a folder of images can be given; MP4 can't show a frame for ever."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Options:
-    """How a video is restored."""
-
-    scale: int = 4
-    window: int = 4
-    overlap: int = 1
-    """As in the Runtime whose `stream` restores: resuming depends on them."""
-    network: str = ""
-    """What identifies the network: an interrupted run is resumed only with the same."""
-    fps_mode: FpsMode = "double"
-    encoding: Encoding = field(default_factory=Encoding)
-    excerpt: Excerpt = field(default_factory=Excerpt)
-    cuts: str = "auto"
-    """`auto`, `off`, or a file with frame numbers."""
-    rate: Fraction = DEFAULT_RATE
-    """Frames per second of a folder of images."""
-    segment: int = 120
-    """Output frames a segment; a run is resumed at a segment's beginning."""
-    resume: bool = False
-    overwrite: bool = False
-    check_space: bool = True
-
-    def __post_init__(self) -> None:
-        timing.check_mode(self.fps_mode)
-        if self.segment < 1:
-            raise VideoError(f"a segment needs at least 1 frame, not {self.segment}")
-        if self.rate < SLOWEST_RATE or max(self.rate.as_integer_ratio()) > encoders.LARGEST_TERM:
-            raise VideoError(f"a frame rate of {self.rate} can't be written; give one like 25 or 30000/1001")
-
-    def given_cuts(self) -> list[int] | None:
-        """The frames that begin a scene, where they aren't to be found; VideoError if the file can't be read."""
-        if self.cuts == "auto":
-            return None
-        return [] if self.cuts == "off" else scenes.read_file(Path(self.cuts))
-
-    def job(self) -> dict[str, str]:
-        """What the result depends on, in words."""
-        names = ("network", "window", "overlap", "fps_mode", "encoding", "excerpt", "rate", "segment")
-        described = {name: str(getattr(self, name)) for name in names}
-        return described | {"cuts": str(self.given_cuts()), "version of av": av.__version__}
+Time = Fraction | float | str
+"""Seconds, or a text like `0:01:30.5`."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Progress:
-    """How far a job is."""
+    """How far a run has come."""
 
     frame: int
-    """Output frames written, those of an interrupted run included."""
+    """Output frames written, including those of the interrupted run that is being resumed."""
     frames: int | None
-    """How many there will be, as far as the source lets one tell."""
+    """The number expected, if the source announces its length."""
     frames_per_second: float
     eta: float | None
-    """Seconds to go."""
+    """Seconds left."""
     bottleneck: str
-    """decode, compute or encode: what the others wait for."""
+    """`decode`, `compute` or `encode`: the part that the others wait for."""
+
+
+Listener = Callable[[Progress], None]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Summary:
-    """What was done."""
+    """The result of a run. Sizes are (width, height)."""
 
     input: str
     output: str
@@ -107,178 +58,223 @@ class Summary:
     size_out: tuple[int, int]
     cuts: list[int]
     resumed_at: int
+    """Output frames that an interrupted run had finished."""
     seconds: float
     frames_per_second: float
     bottleneck: str
     busy_seconds: Mapping[str, float]
     notes: list[str] = field(default_factory=list)
+    """Damage tolerated, streams left out or converted, and the like: one sentence each."""
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values."""
+        """Convert to plain values."""
         return asdict(self)
 
 
-Listener = Callable[[Progress], None]
-
-
-def restore_to_file(
-    source: Source,
-    source_path: Path | None,
-    target: Path,
-    restore: Restore,
-    options: Options,
+def restore(
+    source: str | Path,
+    target: str | Path,
+    restorer: Restorer,
     *,
-    listener: Listener = lambda progress: None,
+    fps_mode: FpsMode = "double",
+    encoding: Encoding | None = None,
+    start: Time = 0,
+    end: Time | None = None,
+    frames: int | None = None,
+    cuts: str = "auto",
+    rate: Fraction | float = DEFAULT_RATE,
+    segment: int = 120,
+    resume: bool = False,
+    overwrite: bool = False,
+    listener: Listener | None = None,
     stop: threading.Event | None = None,
 ) -> Summary:
-    """Restore a source to a video file, or (a `target` without suffix) to a folder of PNG files.
+    """Restore a video or a folder of images with a `zsm.Runtime`, to a video or a folder of PNG files.
 
-    `source_path` is the file whose audio, subtitles and so on are passed on. The result appears under its
-    name when it is complete. Once `stop` is set, ends with StoppedError after the segment at hand.
-    Raises VideoError for what can't be done.
+    A target without a suffix is a folder. Audio, subtitles, chapters and metadata are passed through. `fps_mode`:
+    `double` the frame rate, play in `slow` motion, or `keep` only the original frames. `start`, `end`: the part to
+    restore, in seconds or as H:MM:SS; `frames`: the most input frames to take. `cuts`: where scenes begin, detected
+    (`auto`), nowhere (`off`), or at the frame numbers in a file. `rate`: frames per second of a folder of images.
+    `segment`: output frames between places where a run can be resumed. `resume`: continue an interrupted run, which
+    has to have the same options and the same network. `listener` is called after each output frame, in another
+    thread. Once `stop` is set, the run ends with StoppedError after the current segment.
+
+    The target appears under its name only when it is complete. Raises ArgumentError for invalid options, VideoError for
+    a source that can't be read or a target that can't be written, and the errors of `zsm.Runtime.stream`.
     """
+    options = Options(
+        fps_mode=fps_mode,
+        encoding=encoding or Encoding(),
+        excerpt=Excerpt(start=_seconds(start), end=None if end is None else _seconds(end), frames=frames),
+        cuts=cuts,
+        rate=Fraction(rate),
+        segment=segment,
+        resume=resume,
+        overwrite=overwrite,
+    )
+    with closing(open_source(Path(source), rate=options.rate)) as opened:
+        return restore_source(opened, Path(target), restorer, options, listener=listener, stop=stop)
+
+
+def restore_source(
+    source: Source,
+    target: Path | BinaryIO,
+    restorer: Restorer,
+    options: Options,
+    *,
+    raw: bool = False,
+    listener: Listener | None = None,
+    stop: threading.Event | None = None,
+) -> Summary:
+    """Restore an open source, for example a pipe, to a path or to a binary stream.
+
+    A stream gets y4m, or with `raw` the frames alone in the source's pixel format. Otherwise as `restore`.
+    """
+    job = _Job(source, restorer, options, listener or (lambda progress: None))
     stop = stop or threading.Event()
-    if source_path is not None and _same(source_path, target):
-        raise VideoError(f"the output {target} is the input; give another name")
+    return _to_path(job, target, stop) if isinstance(target, Path) else _to_stream(job, target, stop, raw=raw)
+
+
+def check(source: Source, target: Path, restorer: Restorer, options: Options) -> encoders.Plan | None:
+    """Check that a run can begin, and choose its encoder; None for a folder of images. Writes nothing.
+
+    Raises ArgumentError or VideoError if it can't.
+    """
+    path = source.info.path
+    if path is not None and path.exists() and target.exists() and path.samefile(target):
+        raise VideoError(f"the output {target} is the input; choose another name")
     is_video = target.suffix != "" and not target.is_dir()
     if not is_video:
         options.encoding.allow(output="PNG files")
         check_folder(target)
     check_target(target, overwrite=options.overwrite or options.resume)
+    options.given_cuts()
     plan = None
     if is_video:
         rate = timing.output_rate(source.info.rate, options.fps_mode)
-        plan = encoders.plan(options.encoding, source.info, target.suffix.lower(), rate, options.scale)
-    if options.check_space:
-        check_space(target, source, plan, options)
-    workspace = Workspace(
-        target, options.job() | _identity(source_path), resume=options.resume, overwrite=options.overwrite
-    )
+        plan = encoders.plan(options.encoding, source.info, target.suffix.lower(), rate, restorer.scale)
+    frames = options.frames_expected(source.info)
+    if options.check_space and frames is not None:
+        width, height = source.info.size
+        check_space(target, frames * width * height * restorer.scale**2, plan)
+    return plan
+
+
+def _to_path(job: "_Job", target: Path, stop: threading.Event) -> Summary:
+    source, options = job.source, job.options
+    plan = check(source, target, job.restorer, options)
+    described = options.job(job.restorer) | identify(source.info.path)
     notes: list[str] = list(plan.notes) if plan else []
-    sink: Sink
-    if plan is None:
-        sink = FolderSink(workspace, stop)
-        notes += ["PNG files don't say that their colours are HDR"] if source.info.colour.hdr else []
-    else:
-        assemble = _assembler(source, source_path, options, notes)
-        sink = SegmentSink(workspace, plan, options.segment, stop, assemble)
+    workspace = Workspace(target, described, resume=options.resume, overwrite=options.overwrite)
     try:
-        return _Job(source, sink, restore, options, workspace.journal.cuts, listener).run(str(target), notes)
-    except VideoError as error:
+        with workspace:
+            sink: Sink
+            if plan is None:
+                sink = FolderSink(workspace, stop)
+                notes += ["PNG files can't say that their colours are HDR"] if source.info.colour.hdr else []
+            else:
+                sink = SegmentSink(workspace, plan, options.segment, stop, _assembler(source, options, notes))
+            return job.run(sink, workspace.journal.cuts, str(target), notes)
+    except Error as error:
         if isinstance(error, StoppedError) or not workspace.folder.exists():
             raise
-        raise VideoError(f"{error}; what is done is in {workspace.folder}: continue with --resume") from error
+        message = f"{error}; the finished part is in {workspace.folder}: continue with --resume"
+        raise type(error)(message) from error
 
 
-def restore_to_pipe(
-    source: Source,
-    file: BinaryIO,
-    restore: Restore,
-    options: Options,
-    *,
-    raw: bool = False,
-    listener: Listener = lambda progress: None,
-    stop: threading.Event | None = None,
-) -> Summary:
-    """Restore a source to a stream of y4m, or of raw frames in the source's pixel format.
-
-    Raises VideoError for what can't be done.
-    """
-    options.encoding.allow("pix_fmt", output="uncompressed frames in a pipe")
-    rate = timing.output_rate(source.info.rate, options.fps_mode)
-    plan = encoders.uncompressed(source.info, options.encoding.pix_fmt, rate, options.scale, raw=raw)
-    sink = PipeSink(file, plan, "rawvideo" if raw else "yuv4mpegpipe", stop or threading.Event())
-    return _Job(source, sink, restore, options, [], listener).run("-", list(plan.notes))
+def _to_stream(job: "_Job", file: BinaryIO, stop: threading.Event, *, raw: bool) -> Summary:
+    info, encoding = job.source.info, job.options.encoding
+    encoding.allow("pix_fmt", output="uncompressed frames in a pipe")
+    rate = timing.output_rate(info.rate, job.options.fps_mode)
+    plan = encoders.uncompressed(info, encoding.pix_fmt, rate, job.restorer.scale, raw=raw)
+    sink = PipeSink(file, plan, "rawvideo" if raw else "yuv4mpegpipe", stop)
+    notes = list(plan.notes)
+    summary = job.run(sink, [], "-", notes)
+    if timing.is_variable(job.times):
+        summary.notes.append("the source's frame rate varies, but the pipe's can't: frames are moved in time")
+    return summary
 
 
 class _Job:
     """One run, or the rest of one."""
 
-    def __init__(
-        self, source: Source, sink: Sink, restore: Restore, options: Options, cuts: list[int], listener: Listener
-    ) -> None:
-        self._source = source
-        self._sink = sink
-        self._restore = restore
-        self._options = options
+    def __init__(self, source: Source, restorer: Restorer, options: Options, listener: Listener) -> None:
+        self.source = source
+        self.restorer = restorer
+        self.options = options
+        self.times: list[int] = []
         self._listener = listener
-        self._times: list[int] = []
         self._last_duration = 0
-        self._kept = 2 if options.fps_mode == "keep" else 1
-        given = options.given_cuts()
+        self._meter = pipeline.Meter()
+
+    def run(self, sink: Sink, cuts: list[int], output: str, notes: list[str]) -> Summary:
+        """Restore to a sink; `cuts` holds the cuts found before, and gets those found now."""
+        self._sink = sink
+        self._resumed_at = self._written = sink.done
+        self._begin = time.perf_counter()
+        try:
+            self._prepare(cuts)
+            pipeline.run(self._read(), self._restored, self._write, self._meter)
+            self._check_count()
+            sink.finish(self._timeline())
+        except BaseException as error:
+            sink.abandon()
+            if isinstance(error, MemoryError) and not isinstance(error, Error):
+                raise VideoError("not enough memory for frames of this size; try smaller ones") from error
+            raise
+        return self._summary(output, [cut for cut in cuts if cut < len(self.times)], notes)
+
+    def _prepare(self, cuts: list[int]) -> None:
+        """Find the input frame to begin with, and how cuts are found after it."""
+        given = self.options.given_cuts()
         if given is not None:
             cuts[:] = given
-        self._first = first = restart(sink.done * self._kept, cuts, options.window, options.overlap)
-        self._cuts = cuts
+        done = self._resumed_at * self.options.every
+        self._first = first = restart(done, cuts, self.restorer.window, self.restorer.overlap)
         self._new_scene: Any = [cut - first for cut in cuts if cut > first]
         if given is None:
-            # Those after the place of resuming are found again.
+            # Later cuts are found again.
             cuts[:] = [cut for cut in cuts if cut <= first]
             self._new_scene = scenes.CutDetector(cuts, first)
-        self._written = sink.done
-        self._resumed_at = sink.done
-        self._meter = pipeline.Meter()
-        self._begin = time.perf_counter()
-
-    def run(self, output: str, notes: list[str]) -> Summary:
-        try:
-            pipeline.run(self._read(), self._restored, self._write, self._meter)
-            if not self._times:
-                raise VideoError(f"no frame of {self._source.info.name} lies in the part that was asked for")
-            expected = timing.frames_out(len(self._times), self._options.fps_mode)
-            if self._written != expected:
-                raise VideoError(f"{self._written} frames came out where {expected} should; nothing was written")
-            self._sink.finish(self._timeline())
-        except MemoryError as error:
-            self._sink.abandon()
-            raise VideoError("there is not enough memory for frames of this size") from error
-        except BaseException:
-            self._sink.abandon()
-            raise
-        if output == "-" and timing.is_variable(self._times):
-            notes.append("the source's frame rate varies, the pipe's doesn't: frames are moved in time")
-        return self._summary(output, notes)
 
     def _read(self) -> Iterator[Codes]:
-        info, excerpt = self._source.info, self._options.excerpt
-        origin = _origin(self._source)
-        if excerpt.shifts and isinstance(self._source, VideoSource):
-            self._source.skip_to(origin + excerpt.start)
-        for picture in self._source.pictures():
-            seconds = picture.time * info.time_base - origin
-            if seconds < excerpt.start:
-                continue
-            if (excerpt.end is not None and seconds >= excerpt.end) or len(self._times) == excerpt.frames:
-                return
-            self._times.append(picture.time)
-            self._last_duration = picture.duration
-            if len(self._times) > self._first:
-                yield picture.pixels()
+        for frame in self.options.excerpt.read(self.source):
+            self.times.append(frame.time)
+            self._last_duration = frame.duration
+            if len(self.times) > self._first:
+                yield frame.pixels()
 
     def _restored(self, frames: Iterator[Codes]) -> Iterator[Codes]:
-        for number, pixels in enumerate(self._restore(frames, cuts=self._new_scene), start=2 * self._first):
-            if number >= self._resumed_at * self._kept and number % self._kept == 0:
-                yield pixels
+        every = self.options.every
+        first = self._resumed_at * every - 2 * self._first
+        return self.restorer.stream(frames, cuts=self._new_scene, first=first, every=every)
 
     def _write(self, pixels: Codes) -> None:
         self._sink.write(pixels)
         self._written += 1
         self._listener(self._progress())
 
+    def _check_count(self) -> None:
+        if not self.times:
+            raise VideoError(f"no frame of {self.source.info.name} lies in the chosen part")
+        expected = timing.frames_out(len(self.times), self.options.fps_mode)
+        if self._written != expected:
+            raise VideoError(f"{self._written} frames were restored instead of {expected}; the output was discarded")
+
     def _timeline(self) -> Timeline:
-        info, mode = self._source.info, self._options.fps_mode
-        time_base = timing.output_time_base(info.time_base, mode)
-        shift = round(_shift(self._source, self._options.excerpt) * timing.stretch(mode) / time_base)
+        mode = self.options.fps_mode
+        time_base = timing.output_time_base(self.source.info.time_base, mode)
+        shift = round(self.options.excerpt.zero(self.source) * timing.stretch(mode) / time_base)
         return Timeline(
-            times=[stamp - shift for stamp in timing.output_times(self._times, mode)],
+            times=[stamp - shift for stamp in timing.output_times(self.times, mode)],
             time_base=time_base,
-            last_duration=timing.last_duration(self._times, self._last_duration, mode),
+            last_duration=timing.last_duration(self.times, self._last_duration, mode),
         )
 
     def _progress(self) -> Progress:
         elapsed = time.perf_counter() - self._begin
         rate = (self._written - self._resumed_at) / elapsed if elapsed else 0.0
-        total = expected_frames(self._source, self._options)
+        total = self.options.frames_expected(self.source.info)
         left = max(0, total - self._written) if total else None
         return Progress(
             frame=self._written,
@@ -288,70 +284,34 @@ class _Job:
             bottleneck=self._meter.bottleneck(),
         )
 
-    def _summary(self, output: str, notes: list[str]) -> Summary:
-        info = self._source.info
+    def _summary(self, output: str, cuts: list[int], notes: list[str]) -> Summary:
+        info, scale = self.source.info, self.restorer.scale
         seconds = time.perf_counter() - self._begin
         return Summary(
             input=info.name,
             output=output,
-            frames_in=len(self._times),
+            frames_in=len(self.times),
             frames_out=self._written,
             size_in=info.size,
-            size_out=(info.size[0] * self._options.scale, info.size[1] * self._options.scale),
-            cuts=[cut for cut in self._cuts if cut < len(self._times)],
+            size_out=(info.size[0] * scale, info.size[1] * scale),
+            cuts=cuts,
             resumed_at=self._resumed_at,
             seconds=round(seconds, 3),
             frames_per_second=round((self._written - self._resumed_at) / seconds, 3),
             bottleneck=self._meter.bottleneck(),
             busy_seconds={part: round(busy, 3) for part, busy in self._meter.seconds.items()},
-            notes=self._source.notes() + notes,
+            notes=self.source.notes() + notes,
         )
 
 
-def expected_frames(source: Source, options: Options) -> int | None:
-    """How many frames will be written, as far as the source lets one tell."""
-    info, excerpt = source.info, options.excerpt
-    limits = [] if info.frames is None else [max(0, info.frames - round(excerpt.start * info.rate))]
-    if excerpt.end is not None:
-        limits.append(round((excerpt.end - excerpt.start) * info.rate))
-    if excerpt.frames is not None:
-        limits.append(excerpt.frames)
-    return timing.frames_out(min(limits), options.fps_mode) if limits else None
-
-
-BITS_PER_PIXEL = {"ffv1": 4.0, "prores_ks": 1.5}
-"""What lossless and intermediate codecs take at least; others: LOSSY_BITS_PER_PIXEL."""
-LOSSY_BITS_PER_PIXEL = 0.01
-PNG_BITS_PER_PIXEL = 4.0
-
-
-def check_space(target: Path, source: Source, plan: encoders.Plan | None, options: Options) -> None:
-    """VideoError if the output can hardly fit on the disk."""
-    frames = expected_frames(source, options)
-    if frames is None:
-        return
-    pixels = frames * source.info.size[0] * source.info.size[1] * options.scale**2
-    # Segments and the file that is made of them are on the disk at the same time.
-    bits = 2 * BITS_PER_PIXEL.get(plan.encoder, LOSSY_BITS_PER_PIXEL) if plan else PNG_BITS_PER_PIXEL
-    folder = next(parent for parent in target.absolute().parents if parent.exists())
-    free, needed = shutil.disk_usage(folder).free, int(pixels * bits / 8)
-    if needed > free:
-        raise VideoError(
-            f"{target} will take about {needed >> 20} MiB and {free >> 20} MiB are free in {folder}; make room, "
-            "give another place, or --no-space-check if you know better"
-        )
-
-
-def _assembler(
-    source: Source, path: Path | None, options: Options, notes: list[str]
-) -> Callable[[list[Path], Path, int, Timeline], None]:
+def _assembler(source: Source, options: Options, notes: list[str]) -> Callable[[list[Path], Path, int, Timeline], None]:
     def assemble(segments: list[Path], target: Path, delay: int, timeline: Timeline) -> None:
         passengers = None
-        if path is not None and isinstance(source, VideoSource):
+        if source.info.path is not None and isinstance(source, VideoSource):
             passengers = mux.Passengers(
-                source=path,
-                shift=_shift(source, options.excerpt),
-                end=_end(timeline, options),
+                source=source.info.path,
+                shift=options.excerpt.zero(source),
+                end=_end(timeline, options.excerpt),
                 begins=options.excerpt.shifts,
                 stretch=timing.stretch(options.fps_mode),
                 notes=notes,
@@ -361,34 +321,17 @@ def _assembler(
     return assemble
 
 
-def _end(timeline: Timeline, options: Options) -> Fraction | None:
-    """When an excerpt ends, in the output's seconds."""
-    if options.excerpt.end is None and options.excerpt.frames is None:
+def _end(timeline: Timeline, excerpt: Excerpt) -> Fraction | None:
+    """The time in the output, in seconds, at which an excerpt ends; None if it runs to the source's end."""
+    if excerpt.end is None and excerpt.frames is None:
         return None
     return (timeline.times[-1] + timeline.last_duration) * timeline.time_base
 
 
-def _origin(source: Source) -> Fraction:
-    """The file's beginning, from which excerpts are counted, on its own clock."""
-    if not isinstance(source, VideoSource):
-        return Fraction(0)
-    return Fraction(source.container.start_time or 0, av.time_base)
-
-
-def _shift(source: Source, excerpt: Excerpt) -> Fraction:
-    """The source's time that becomes 0: its own 0, unless that is arbitrary or the source is entered later."""
-    if excerpt.shifts:
-        return _origin(source) + excerpt.start
-    arbitrary = isinstance(source, VideoSource) and source.container.format.name == "mpegts"
-    return _origin(source) if arbitrary else Fraction(0)
-
-
-def _identity(path: Path | None) -> dict[str, str]:
-    if path is None or path.is_dir():
-        return {"input": str(path)}
-    stat = path.stat()
-    return {"input": str(path.absolute()), "input size": str(stat.st_size), "input time": str(stat.st_mtime_ns)}
-
-
-def _same(a: Path, b: Path) -> bool:
-    return a.exists() and b.exists() and a.samefile(b)
+def _seconds(time: Time) -> Fraction:
+    if isinstance(time, str):
+        return parse_time(time)
+    try:
+        return Fraction(time)
+    except (ValueError, OverflowError) as error:  # nan and inf
+        raise ArgumentError(f"invalid time {time}; give seconds or H:MM:SS") from error

@@ -1,4 +1,4 @@
-"""The finished file: encoded segments with their times, and all that the source holds besides pictures."""
+"""The finished file: the encoded segments with their times, and everything in the source besides its video."""
 
 import heapq
 import io
@@ -11,42 +11,42 @@ from typing import Any
 import av
 from av.error import FFmpegError
 
-from zsm.errors import VideoError
+from zsm.errors import Error, VideoError
 from zsm.runtime.video import timestamps as timing
 from zsm.runtime.video.audio import ConvertedTrack
 from zsm.runtime.video.sinks import Timeline
 from zsm.runtime.video.source import message, open_container
 
 OWN_TAGS = {"encoder", "major_brand", "minor_version", "compatible_brands", "rotate", "duration"}
-"""What a muxer writes itself, or what is no longer true of the output."""
+"""Tags that a muxer writes itself, or that aren't true of the output."""
 VIDEO_TAGS = {"language", "title", "handler_name", "timecode"}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Passengers:
-    """The streams that aren't restored."""
+    """The streams that are passed through."""
 
     source: Path
     shift: Fraction = Fraction(0)
     """The source's time, in seconds, that becomes 0."""
     begins: bool = False
-    """Whether what lies before that is left out."""
+    """Whether packets before that are left out."""
     end: Fraction | None = None
-    """The output's time, in seconds, from which on nothing more is wanted."""
+    """The output's time, in seconds, at which it ends."""
     stretch: int = 1
-    """How much longer the output lasts."""
+    """By what factor the output lasts longer."""
     notes: list[str] = field(default_factory=list)
 
 
 class CopiedTrack:
-    """Packets that are passed on as they are, but for their times."""
+    """A stream whose packets are copied, with new times."""
 
     def __init__(self, stream: Any, container: av.container.OutputContainer, stretch: int) -> None:
         self.output = container.add_stream_from_template(stream, opaque=True)
         self._stretch = stretch
 
     def take(self, packet: Any, shift: Fraction) -> Iterator[Any]:
-        """The packet, `shift` seconds earlier."""
+        """Yield the packet, `shift` seconds earlier."""
         ticks = round(shift / packet.time_base)
         packet.pts = None if packet.pts is None else (packet.pts - ticks) * self._stretch
         packet.dts = None if packet.dts is None else (packet.dts - ticks) * self._stretch
@@ -55,12 +55,12 @@ class CopiedTrack:
         yield packet
 
     def finish(self) -> Iterator[Any]:
-        """Nothing was held back."""
+        """Yield nothing: no packet is held back."""
         yield from ()
 
 
 def assemble(segments: list[Path], target: Path, delay: int, timeline: Timeline, passengers: Passengers | None) -> None:
-    """Write `target` from segments and from what the source holds besides; VideoError if that can't be."""
+    """Join the segments, and add the source's other streams; raises VideoError if `target` can't be written."""
     source = open_container(passengers.source, str(passengers.source)) if passengers else None
     try:
         with av.open(str(target), "w") as container:
@@ -79,6 +79,8 @@ def assemble(segments: list[Path], target: Path, delay: int, timeline: Timeline,
                 for packet in heapq.merge(packets, others, key=_seconds):
                     container.mux(packet)
             first.close()
+    except Error:
+        raise
     except (FFmpegError, ValueError) as error:
         raise VideoError(f"can't write {target.name}: {message(error)}") from error
     finally:
@@ -106,7 +108,7 @@ def _video_packets(segments: list[Path], output: Any, delay: int, timeline: Time
 
 
 def _duration(index: int, timeline: Timeline) -> int:
-    """How long a frame is shown. MP4 takes the track's end from the packet that is decoded last."""
+    """A frame's duration. MP4 takes the track's end from the packet that is decoded last."""
     following = index + 1
     if following == len(timeline.times):
         return timeline.last_duration
@@ -160,7 +162,7 @@ def _tracks(source: Any, container: Any, passengers: Passengers) -> dict[int, An
 def _track(stream: Any, container: Any, passengers: Passengers) -> Any:
     if stream.type == "attachment":
         if container.format.name != "matroska":
-            raise ValueError(f"{container.format.name} holds no attachments")
+            raise ValueError(f"{container.format.name} can't hold attachments")
         name = stream.metadata.get("filename", "attachment")
         container.add_attachment(name, stream.mimetype or "application/octet-stream", stream.data)
         return None
@@ -181,7 +183,7 @@ def _track(stream: Any, container: Any, passengers: Passengers) -> Any:
 
 
 def _accepts(container: Any, stream: Any) -> bool:
-    """Whether a container holds such a stream. Some say so only when their header is written."""
+    """Whether a container can hold such a stream. Some refuse only when their header is written."""
     try:
         with av.open(io.BytesIO(), "w", format=container.format.name) as trial:
             trial.add_stream_from_template(stream, opaque=True)

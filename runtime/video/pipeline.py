@@ -1,4 +1,4 @@
-"""Three things at once: reading, restoring, writing, each in its thread, with short queues between."""
+"""Reading, restoring and writing at the same time, each in its own thread, with short queues between them."""
 
 import queue
 import threading
@@ -11,17 +11,17 @@ POLL = 0.05
 
 
 class AbandonedError(Exception):
-    """Another part has failed; there is nothing left to do."""
+    """Another part has failed."""
 
 
 class Meter:
-    """How long each part has been at work, as opposed to waiting for another."""
+    """The time each part has spent working, as opposed to waiting for another."""
 
     def __init__(self) -> None:
         self.seconds = {"decode": 0.0, "compute": 0.0, "encode": 0.0}
 
     def time(self, part: str, items: Iterable[Item], *, sign: int = 1) -> Iterator[Item]:
-        """Pass items on, and count the time that making each takes as work of `part` (or as none, negative)."""
+        """Pass items on, and add the time that producing each takes to `part` (with sign=-1, subtract it)."""
         iterator = iter(items)
         while True:
             begin = time.perf_counter()
@@ -34,7 +34,7 @@ class Meter:
             yield item
 
     def bottleneck(self) -> str:
-        """The part that was at work longest."""
+        """The part that worked longest."""
         return max(self.seconds, key=lambda part: self.seconds[part])
 
 
@@ -46,30 +46,30 @@ class Failure:
         self.error: BaseException | None = None
 
     def set(self, error: BaseException) -> None:
-        """Note an error, unless there was one before."""
+        """Record an error, if it is the first."""
         with self._lock:
             if self.error is None and not isinstance(error, AbandonedError):
                 self.error = error
 
     def check(self) -> None:
-        """Raise AbandonedError once something has failed."""
+        """Raise AbandonedError if a part has failed."""
         if self.error is not None:
             raise AbandonedError
 
 
 class Channel(Generic[Item]):
-    """A short queue that lets go of both ends when something fails."""
+    """A short queue whose two ends give up when a part fails."""
 
     def __init__(self, size: int, failure: Failure) -> None:
         self._queue: queue.Queue[tuple[Item] | None] = queue.Queue(size)
         self._failure = failure
 
     def put(self, item: Item) -> None:
-        """Wait for room and put an item in."""
+        """Add an item, once there is room."""
         self._put((item,))
 
     def finish(self) -> None:
-        """Nothing more comes."""
+        """Mark the end."""
         self._put(None)
 
     def __iter__(self) -> Iterator[Item]:
@@ -104,7 +104,7 @@ def run(
     *,
     depth: int = 2,
 ) -> None:
-    """Read, restore and write at the same time; restoring happens in the calling thread.
+    """Read, restore and write at the same time; the calling thread restores.
 
     Raises the first error of any part, after the others have stopped.
     """
@@ -134,7 +134,7 @@ def run(
     except BaseException as error:
         failure.set(error)
     for thread in threads:
-        # A reader may hang in a pipe that nobody writes to: it isn't waited for.
+        # Give up on a reader that hangs, as in a pipe that nobody writes to.
         thread.join(timeout=5)
     if failure.error is not None:
         raise failure.error

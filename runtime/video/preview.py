@@ -1,4 +1,4 @@
-"""A look at the result before the long run."""
+"""Stills and a time estimate before a long run."""
 
 import time
 from collections.abc import Iterator
@@ -10,61 +10,68 @@ from typing import Any
 import cv2
 import numpy as np
 
-from zsm.errors import VideoError
-from zsm.runtime.video import images
+from zsm.errors import ArgumentError, VideoError
+from zsm.runtime.video import images, job
 from zsm.runtime.video.colour import Codes
-from zsm.runtime.video.job import Options, Restore, expected_frames
+from zsm.runtime.video.options import Options, Restorer
 from zsm.runtime.video.source import Source
 
 
 @dataclass(frozen=True, kw_only=True)
 class Preview:
-    """Stills, and an estimate for everything."""
+    """Stills, and the estimated time of the run."""
 
     stills: list[Path]
     seconds: float | None
-    """What restoring the whole source would take, without encoding."""
+    """Estimated time of the run without encoding; None if the source doesn't announce its length."""
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values."""
+        """Convert to plain values."""
         return asdict(self) | {"stills": [str(path) for path in self.stills]}
 
 
-def preview(source: Source, target: Path, restore: Restore, options: Options, count: int) -> Preview:
-    """Write `count` stills, spread over the source, to the folder `<target>.preview`.
+def preview(source: Source, target: Path, restorer: Restorer, options: Options, count: int) -> Preview:
+    """Write `count` stills, spread over the part that would be restored, to the folder `<target>.preview`.
 
-    Each has the enlarged input on the left and a restored frame on the right: one between two originals,
-    beside the original before it. VideoError if the source is too short.
+    Each shows the enlarged input on the left and a restored frame on the right: where frames are interpolated, an
+    interpolated one beside the original before it. Makes all checks that the run would make first. Raises
+    ArgumentError or VideoError if one fails, or if the source has no frame there.
     """
     if count < 1:
-        raise VideoError(f"a preview needs at least 1 still, not {count}")
+        raise ArgumentError(f"a preview must have at least 1 still, got {count}")
+    job.check(source, target, restorer, options)
     folder = target.with_name(f"{target.name}.preview")
-    folder.mkdir(parents=True, exist_ok=True)
     stills, outputs, seconds = [], 0, 0.0
-    for number, frames in enumerate(_excerpts(source, options.window, count)):
+    for number, frames in enumerate(_clips(source, restorer.window, options, count)):
         begin = time.perf_counter()
-        restored = list(restore(frames, cuts=None))
+        restored = list(restorer.stream(frames, cuts=None, every=options.every))
         seconds += time.perf_counter() - begin
         outputs += len(restored)
-        middle = (len(restored) // 2) | 1 if len(restored) > 1 else 0
+        output = _middle(len(restored), options.every)
+        folder.mkdir(parents=True, exist_ok=True)
         stills.append(folder / f"{number:03d}.png")
-        images.write(stills[-1], _side_by_side(frames[middle // 2], restored[middle]))
+        images.write(stills[-1], _side_by_side(frames[output * options.every // 2], restored[output]))
     if not stills:
-        raise VideoError(f"{source.info.name} has no frame to preview")
-    total = expected_frames(source, options)
+        raise VideoError(f"{source.info.name} has no frame to preview in the chosen part")
+    total = options.frames_expected(source.info)
     return Preview(stills=stills, seconds=total * seconds / outputs if total else None)
 
 
-def _excerpts(source: Source, length: int, count: int) -> Iterator[list[Codes]]:
-    """`count` runs of `length` neighbouring frames, as far apart as the source allows."""
-    spacing = max(length, (source.info.frames or 0) // count)
-    pictures = source.pictures()
+def _middle(outputs: int, every: int) -> int:
+    """The output in the middle, an interpolated one if there are any."""
+    return (outputs // 2) | 1 if every == 1 and outputs > 1 else outputs // 2
+
+
+def _clips(source: Source, length: int, options: Options, count: int) -> Iterator[list[Codes]]:
+    """Yield `count` clips of `length` frames, as far apart as the source allows."""
+    spacing = max(length, (options.excerpt.frames_expected(source.info) or 0) // count)
+    frames = options.excerpt.read(source)
     for _ in range(count):
-        frames = [picture.pixels() for picture in islice(pictures, length)]
-        if not frames:
+        clip = [frame.pixels() for frame in islice(frames, length)]
+        if not clip:
             return
-        yield frames
-        for _ in islice(pictures, spacing - length):
+        yield clip
+        for _ in islice(frames, spacing - length):
             pass
 
 

@@ -1,15 +1,18 @@
-"""The hidden folder beside the output in which it grows, and which an interrupted run leaves to be resumed.
+"""The hidden folder beside the output, in which it grows and which an interrupted run leaves behind.
 
-What is finished is entered into a journal, which is replaced as a whole: whenever a run is killed, the
-journal describes what is there.
+Finished segments are entered into a journal, which is replaced atomically: whenever a run is killed, the journal
+describes what is there.
 """
 
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from types import TracebackType
+from typing import Self
 
+from zsm import files
 from zsm.errors import VideoError
 
 
@@ -19,33 +22,37 @@ class Segment:
 
     frames: int
     delay: int
-    """By how many frames its packets are out of order, at most."""
+    """The most frames by which a packet is out of order."""
 
 
 @dataclass(kw_only=True)
 class Journal:
-    """What has been done of a job."""
+    """The finished part of a job."""
 
     job: dict[str, str]
-    """What the result depends on: to be resumed, a job must be the same."""
+    """Everything that the result depends on; only an equal job can be resumed."""
     segments: list[Segment] = field(default_factory=list)
     cuts: list[int] = field(default_factory=list)
     """The scene beginnings found so far, at least as far as the output goes."""
 
 
 class Workspace:
-    """The folder and its journal. Use as a context: on an error, a folder in which nothing is finished goes."""
+    """The folder and its journal. Leaving the context with an error removes the folder, unless a part is finished.
+
+    Raises VideoError if the output exists, if another job was interrupted there, or if the folder can't be written.
+    """
 
     def __init__(self, target: Path, job: Mapping[str, str], *, resume: bool, overwrite: bool) -> None:
         self.target = target
         self.folder = folder_of(target)
+        self.images = self.folder / "frames"
         self.journal = Journal(job=dict(job))
         check_target(target, overwrite=overwrite or resume)
         if self.folder.exists() and not resume:
             if not overwrite:
                 raise VideoError(
                     f"an interrupted run of {target} is in {self.folder}: continue it with --resume, "
-                    "or start anew with --overwrite"
+                    "or start over with --overwrite"
                 )
             shutil.rmtree(self.folder)
         try:
@@ -55,24 +62,27 @@ class Workspace:
         self._load()
         self.save()
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is not None and not self.journal.segments and not any(self.images.glob("[0-9]*")):
+            shutil.rmtree(self.folder, ignore_errors=True)
+
     def save(self) -> None:
         """Replace the journal on disk."""
-        partial = self.folder / "journal.part"
         try:
-            partial.write_text(json.dumps(asdict(self.journal)))
-            partial.replace(self.folder / "journal.json")
+            files.write(self.folder / "journal.json", json.dumps(asdict(self.journal)))
         except OSError as error:
             raise VideoError(f"can't write {self.folder}: {error.strerror}") from error
 
     def publish(self, result: Path) -> None:
-        """Put the finished result in its place, in one step, and remove the rest."""
+        """Move the finished result to its place, in one step, and remove the folder."""
         if self.target.is_dir():
             shutil.rmtree(self.target)
         result.replace(self.target)
-        shutil.rmtree(self.folder, ignore_errors=True)
-
-    def discard(self) -> None:
-        """Remove the folder."""
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _load(self) -> None:
@@ -85,40 +95,35 @@ class Workspace:
                 job=data["job"], segments=[Segment(**segment) for segment in data["segments"]], cuts=data["cuts"]
             )
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise VideoError(f"{path} is damaged ({error}); start anew with --overwrite") from error
+            raise VideoError(f"{path} is damaged ({error}); start over with --overwrite") from error
         changed = sorted(key for key in found.job | self.journal.job if found.job.get(key) != self.journal.job.get(key))
         if changed:
             raise VideoError(
-                f"the interrupted run in {self.folder} was another job: {', '.join(changed)} differ; "
-                "give the same, or start anew with --overwrite"
+                f"the interrupted run in {self.folder} was another job, with different {', '.join(changed)}; "
+                "use the same options, or start over with --overwrite"
             )
         self.journal = found
 
 
+def identify(path: Path | None) -> dict[str, str]:
+    """Describe a source, so that a run isn't resumed with another one."""
+    if path is None or path.is_dir():
+        return {"input": str(path)}
+    stat = path.stat()
+    return {"input": str(path.absolute()), "input size": str(stat.st_size), "input time": str(stat.st_mtime_ns)}
+
+
 def folder_of(target: Path) -> Path:
-    """Where the output `target` grows."""
+    """The folder in which `target` grows."""
     return target.with_name(f".{target.name}.zsm")
 
 
 def is_finished(target: Path) -> bool:
-    """Whether the output is there, and no interrupted run that would replace it."""
+    """Whether the output exists, and no interrupted run would replace it."""
     return target.exists() and not folder_of(target).exists()
 
 
 def check_target(target: Path, *, overwrite: bool) -> None:
     """Raise VideoError if something is in the way."""
     if target.exists() and not overwrite and not (target.is_dir() and not any(target.iterdir())):
-        raise VideoError(f"{target} exists; give --overwrite to replace it")
-
-
-def restart(done: int, cuts: Sequence[int], window: int, overlap: int) -> int:
-    """The input frame from which a stream has to begin, to give output `done` and those after it again.
-
-    A scene's windows lie on a grid that begins with the scene, except for the last, which is slid back. The
-    place is on the grid, early enough that output `done` depends on no window before it, and that the scene
-    is known to go on for a window's length, so that the last window is the same.
-    """
-    scene = max((cut for cut in cuts if 2 * cut <= done), default=0)
-    step = window - overlap
-    latest = done // 2 + 1 - window
-    return scene + max(0, latest - scene) // step * step
+        raise VideoError(f"{target} exists; replace it with --overwrite")

@@ -1,4 +1,4 @@
-"""Where restored frames go: segments of an encoded file, a folder of images, a pipe."""
+"""Where restored frames go: a video file made of segments, a folder of images, or a pipe."""
 
 import re
 import shutil
@@ -13,20 +13,20 @@ from typing import Any, Protocol
 import av
 from av.error import FFmpegError
 
-from zsm.errors import StoppedError, VideoError
+from zsm.errors import Error, StoppedError, VideoError
 from zsm.runtime.video import colour, encoders, images
 from zsm.runtime.video.colour import Codes
 from zsm.runtime.video.resume import Segment, Workspace
 from zsm.runtime.video.source import message
 
 INDEX_BASE = Fraction(1, 1000)
-"""Segments count frames, in Matroska's milliseconds; the finished file gets the times."""
+"""Segments number their frames, in Matroska's milliseconds; the finished file gets the real times."""
 
 IMAGE_NAME = re.compile(r"\d{6,}\.png")
-"""Of a FolderSink."""
+"""The names that a FolderSink gives its images."""
 
 MOST_DELAY = 64
-"""Frames; more than any encoder reorders."""
+"""In frames; more than any encoder reorders."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,28 +39,28 @@ class Timeline:
 
 
 class Sink(Protocol):
-    """A place for frames."""
+    """A destination of frames."""
 
     done: int
-    """How many frames it has already, from a run that is being resumed."""
+    """Frames it holds already, from the run that is being resumed."""
 
     def write(self, pixels: Codes) -> None:
-        """Take the next frame. StoppedError once `stop` is set and what is done can be resumed."""
+        """Take the next frame; raises StoppedError if a stop was asked for and the run can be resumed here."""
         ...
 
     def finish(self, timeline: Timeline) -> None:
-        """All frames are there: make the result appear under its name."""
+        """Make the complete result appear under its name."""
         ...
 
     def abandon(self) -> None:
-        """Something failed: leave nothing unfinished."""
+        """Drop whatever is unfinished, after an error."""
         ...
 
 
 class SegmentSink:
-    """Encodes to a sequence of files of `length` frames each, which `assemble` then makes one of.
+    """Encodes to files of `length` frames each, which `assemble` joins at the end.
 
-    An encoder begins anew with each segment, so that the frames don't depend on where a run was interrupted.
+    Every segment gets a fresh encoder, so that the frames don't depend on where a run was interrupted.
     """
 
     def __init__(
@@ -80,7 +80,6 @@ class SegmentSink:
         self.done = sum(segment.frames for segment in workspace.journal.segments)
 
     def write(self, pixels: Codes) -> None:
-        """Encode a frame."""
         with _explained(self._workspace.folder):
             if self._open is None:
                 self._open = _Writer(self._workspace.folder / "segment.part", self._plan)
@@ -91,7 +90,6 @@ class SegmentSink:
                     raise StoppedError(_stopped(self._workspace))
 
     def finish(self, timeline: Timeline) -> None:
-        """Assemble the segments and put the result in its place."""
         with _explained(self._workspace.folder):
             if self._open is not None:
                 self._close_segment()
@@ -102,11 +100,9 @@ class SegmentSink:
             self._workspace.publish(result)
 
     def abandon(self) -> None:
-        """Remove the open segment, and everything if no other is finished."""
+        """Remove the segment that is being written."""
         if self._open is not None:
             self._open.abandon()
-        if not self._workspace.journal.segments:
-            self._workspace.discard()
 
     def _close_segment(self) -> None:
         writer, self._open = self._open, None
@@ -120,7 +116,7 @@ class SegmentSink:
 
 
 class _Writer:
-    """One segment in the making."""
+    """The segment that is being written."""
 
     def __init__(self, path: Path, plan: encoders.Plan) -> None:
         self._path = path
@@ -154,7 +150,7 @@ class _Writer:
     def _mux(self, packets: list[Any]) -> None:
         for packet in packets:
             self._delay = max(self._delay, self._packets - packet.pts)
-            # Not the encoder's: of clips shorter than its delay, x265 gives any, also some that come after pts.
+            # Not the encoder's own: for clips shorter than its delay, x265 gives arbitrary ones, even after pts.
             packet.dts = self._packets - MOST_DELAY
             self._packets += 1
             packet.time_base = INDEX_BASE
@@ -162,15 +158,15 @@ class _Writer:
 
 
 def check_folder(folder: Path) -> None:
-    """VideoError if `folder` exists and isn't what a FolderSink left: replacing it would lose something else."""
+    """Raise VideoError if `folder` is a file, or holds anything but an earlier run's images."""
     if not folder.exists():
         return
     if not folder.is_dir():
-        raise VideoError(f"{folder} is a file, and images go into a folder; give another name (.mp4, .mkv: a video)")
+        raise VideoError(f"{folder} is a file, but images need a folder; choose another name (.mp4, .mkv: a video)")
     others = sorted(path.name for path in folder.iterdir() if not IMAGE_NAME.fullmatch(path.name))
     if others:
         raise VideoError(
-            f"{folder} holds {others[0]}, which is no image of an earlier run, and is not replaced; give another "
+            f"{folder} won't be replaced: it holds {others[0]}, which isn't an image of an earlier run; choose another "
             f"folder for images, or a video's name such as {folder / 'out.mp4'}"
         )
 
@@ -181,36 +177,38 @@ class FolderSink:
     def __init__(self, workspace: Workspace, stop: threading.Event) -> None:
         self._workspace = workspace
         self._stop = stop
-        self._folder = workspace.folder / "frames"
+        self._folder = workspace.images
         self._folder.mkdir(exist_ok=True)
+        for partial in self._folder.glob(".*.part"):  # left behind when a run was killed
+            partial.unlink()
         self.done = 0
         while self._path(self.done).exists():
             self.done += 1
         self._next = self.done
+        self._cuts_saved = len(workspace.journal.cuts)
 
     def write(self, pixels: Codes) -> None:
-        """Write a frame; the journal first, if a cut was found since."""
-        self._workspace.save()
+        """Write a frame, after entering the cuts found since the last one into the journal."""
+        if len(self._workspace.journal.cuts) != self._cuts_saved:
+            self._cuts_saved = len(self._workspace.journal.cuts)
+            self._workspace.save()
         images.write(self._path(self._next), pixels)
         self._next += 1
         if self._stop.is_set():
             raise StoppedError(_stopped(self._workspace))
 
     def finish(self, timeline: Timeline) -> None:
-        """Put the folder in its place."""
         self._workspace.publish(self._folder)
 
     def abandon(self) -> None:
-        """Remove everything if there is nothing to resume."""
-        if not self._next:
-            self._workspace.discard()
+        """Do nothing: every image is complete."""
 
     def _path(self, number: int) -> Path:
         return self._folder / f"{number:06d}.png"
 
 
 class PipeSink:
-    """Writes uncompressed video to a stream: y4m, or raw frames."""
+    """Writes uncompressed video to a binary stream: y4m, or raw frames."""
 
     done = 0
 
@@ -222,7 +220,6 @@ class PipeSink:
         self._frames = 0
 
     def write(self, pixels: Codes) -> None:
-        """Write a frame."""
         frame = colour.from_rgb(pixels, self._plan.colour, self._plan.pixel_format)
         frame.pts = self._frames
         frame.time_base = 1 / self._plan.rate
@@ -232,12 +229,11 @@ class PipeSink:
             raise StoppedError(f"stopped after {self._frames} frames")
 
     def finish(self, timeline: Timeline) -> None:
-        """Write what is still held back."""
         self._container.mux(self._stream.encode(None))
         self._container.close()
 
     def abandon(self) -> None:
-        """Nothing can be taken back."""
+        """Do nothing: what was written can't be taken back."""
 
 
 class _explained:  # noqa: N801 (used like a function)
@@ -250,10 +246,10 @@ class _explained:  # noqa: N801 (used like a function)
         return None
 
     def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
-        if isinstance(error, FFmpegError | OSError):
+        if isinstance(error, FFmpegError | OSError) and not isinstance(error, Error):
             free = shutil.disk_usage(self._place.parent).free
             raise VideoError(f"can't write {self._place} ({free >> 20} MiB are free): {message(error)}") from error
 
 
 def _stopped(workspace: Workspace) -> str:
-    return f"stopped; what is done is in {workspace.folder}: continue with the same command and --resume"
+    return f"stopped; the finished part is in {workspace.folder}: continue with the same command and --resume"

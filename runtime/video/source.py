@@ -1,4 +1,4 @@
-"""A video file, a pipe or a folder of images as a sequence of pictures with their times."""
+"""A video file, a pipe or a folder of images as a sequence of timed frames."""
 
 import re
 from collections import Counter
@@ -15,65 +15,67 @@ from av.error import FFmpegError
 from av.sidedata.sidedata import Type as SideData
 from numpy.typing import NDArray
 
-from zsm.errors import VideoError
+from zsm.errors import ArgumentError, Error, VideoError
 from zsm.runtime.video import colour as colours
 from zsm.runtime.video import images
 from zsm.runtime.video.colour import Codes, Colour
 
 MAX_PIXELS = 2**26
-"""Larger input frames are refused: restored, one would take more than 3 GB."""
+"""The largest input frame; restored, a larger one would take more than 3 GB."""
 DEFAULT_RATE = Fraction(25)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Info:
-    """What a source is: as its first frame shows it, and as its header announces it."""
+    """The properties of a source, from its first frame and its header."""
 
     name: str
+    path: Path | None = None
+    """None for a pipe."""
     size: tuple[int, int]
-    """Width and height as displayed, that is after rotation."""
+    """Width and height as displayed, after rotation."""
     colour: Colour
     pixel_format: str
     time_base: Fraction
     rate: Fraction
-    """Frames per second: exact where the rate is constant, else the average."""
+    """Frames per second; the average if the rate varies."""
     frames: int | None = None
-    """How many frames are expected, as far as the header lets one tell."""
+    """The number of frames that the header announces."""
     aspect: Fraction = Fraction(1)
     """The sample aspect ratio, as displayed."""
     mastering: bytes | None = None
     light_level: bytes | None = None
 
 
-class Picture(Protocol):
-    """A frame that has not been converted yet."""
+class SourceFrame(Protocol):
+    """A frame that has not been converted to RGB yet."""
 
     @property
     def time(self) -> int:
-        """When it is shown, in the source's time base."""
+        """Presentation time, in the source's time base."""
         ...
 
     @property
     def duration(self) -> int:
-        """How long it is shown, in the source's time base; 0 where the source doesn't say."""
+        """Duration in the source's time base; 0 if the source doesn't say."""
         ...
 
     def pixels(self) -> Codes:
-        """RGB (h,w,3), uint8 or uint16, upright. VideoError if it can't be decoded."""
+        """Convert to RGB (h,w,3), uint8 or uint16, upright; raises VideoError if it can't be decoded."""
         ...
 
 
 class Source(Protocol):
-    """Where frames come from. The first picture is read when a source is made."""
+    """Where frames come from. The first frame is read when a source is opened."""
 
     info: Info
 
-    def pictures(self) -> Iterator[Picture]:
-        """All pictures, their times strictly increasing. To be called once."""
+    def frames(self) -> Iterator[SourceFrame]:
+        """Yield all frames, their times strictly increasing. Call it once."""
         ...
 
     def notes(self) -> list[str]:
-        """What was put up with so far, a sentence each."""
+        """Report the damage tolerated so far, one sentence each."""
         ...
 
     def close(self) -> None:
@@ -95,9 +97,9 @@ class _Decoded:
 
 
 class VideoSource:
-    """The first video stream of a file or pipe that isn't a cover picture.
+    """The first video stream of a file or pipe, cover pictures aside.
 
-    Damage is put up with as far as something can be decoded, and noted. VideoError if nothing can.
+    Tolerates damaged input: decodes what it can and records a note. Raises VideoError if nothing can be decoded.
     """
 
     def __init__(
@@ -136,7 +138,7 @@ class VideoSource:
         self._first = next(self._frames, None)
 
     def skip_to(self, seconds: Fraction) -> None:
-        """Let `pictures` begin at a key frame at or before `seconds`, on the stream's clock, if one can be found."""
+        """Let `frames` begin at the key frame at or before `seconds` on the stream's clock, if it can be found."""
         if not isinstance(self._file, Path) or self._first is None:
             return
         size = (self._first.width, self._first.height)
@@ -149,14 +151,14 @@ class VideoSource:
         stamp = None if first is None or first.pts is None else first.pts * self.info.time_base
         self._whole = stamp is None or stamp > seconds or (first.width, first.height) != size  # type: ignore[union-attr]
         if self._whole:
-            # The file's index misleads, or there is none: begin at the beginning.
+            # The file's index is wrong or missing: begin at the beginning.
             self.container.close()
             self._open()
         else:
             self._first = first
 
-    def pictures(self) -> Iterator[Picture]:
-        """All pictures, their times strictly increasing. To be called once."""
+    def frames(self) -> Iterator[SourceFrame]:
+        """Yield all frames, their times strictly increasing. Call it once."""
         assert self._first is not None
         step = max(1, round(1 / (self.info.rate * self.info.time_base)))
         previous, time = None, 0
@@ -180,7 +182,7 @@ class VideoSource:
             self._notes.append(f"the file announces {self.stream.frames} frames, {number} could be read")
 
     def notes(self) -> list[str]:
-        """What was put up with so far, a sentence each."""
+        """Report the damage tolerated so far, one sentence each."""
         sentences = {
             "packets": "{} damaged packets were skipped",
             "corrupt": "{} frames were decoded from damaged data",
@@ -189,7 +191,6 @@ class VideoSource:
         return self._notes + [text.format(self._counts[key]) for key, text in sentences.items() if self._counts[key]]
 
     def close(self) -> None:
-        """Close the file."""
         self.container.close()
 
     def _video_stream(self) -> av.VideoStream:
@@ -197,9 +198,9 @@ class VideoSource:
         if not streams:
             raise VideoError(f"{self._name} has no video stream")
         if streams[0].codec_context is None:
-            raise VideoError(f"{self._name} is of a codec that can't be decoded here")
+            raise VideoError(f"{self._name} is encoded with a codec that can't be decoded here")
         if len(streams) > 1:
-            self._notes.append(f"of {len(streams)} video streams only the first is used")
+            self._notes.append(f"only the first of {len(streams)} video streams is used")
         return streams[0]
 
     def _decode(self) -> Iterator[av.VideoFrame]:
@@ -231,6 +232,7 @@ class VideoSource:
         duration = (self.stream.duration or 0) * time_base or Fraction(self.container.duration or 0, av.time_base)
         return Info(
             name=self._name,
+            path=self._file if isinstance(self._file, Path) else None,
             size=size,
             colour=colours.describe(frame),
             pixel_format=frame.format.name,
@@ -249,7 +251,7 @@ class VideoSource:
         if not self._counts["sizes"]:
             self._notes.append(
                 f"the size changes from {self._first.width}x{self._first.height} to {frame.width}x{frame.height} at "
-                f"frame {number}; frames of other sizes than the first's were scaled to it"
+                f"frame {number}; frames of another size than the first were scaled to it"
             )
         self._counts["sizes"] += 1
         check_size((frame.width, frame.height), self._name)
@@ -271,11 +273,14 @@ class _Still:
         if pixels.shape[1::-1] != self.source.info.size:
             width, height = self.source.info.size
             raise VideoError(
-                f"{self.path} is {pixels.shape[1]}x{pixels.shape[0]}, the images before it are {width}x{height}; "
-                "put images of one size into a folder"
+                f"{self.path} is {pixels.shape[1]}x{pixels.shape[0]}, but the images before it are {width}x{height}; "
+                "all images of a folder must have the same size"
             )
         if pixels.dtype != self.source.info.colour.dtype:
-            raise VideoError(f"{self.path} is {pixels.dtype}, the images before it are not; give images of one depth")
+            raise VideoError(
+                f"{self.path} is {pixels.dtype}, but the images before it aren't; "
+                "all images of a folder must have the same depth"
+            )
         return pixels
 
 
@@ -294,6 +299,7 @@ class FolderSource:
         )
         self.info = Info(
             name=str(folder),
+            path=folder,
             size=check_size((pixels.shape[1], pixels.shape[0]), str(self._paths[0])),
             colour=colour,
             pixel_format="rgb24" if colour.bits == 8 else "rgb48le",
@@ -302,35 +308,35 @@ class FolderSource:
             frames=len(self._paths),
         )
 
-    def pictures(self) -> Iterator[Picture]:
-        """All pictures, numbered by their place in the folder."""
+    def frames(self) -> Iterator[SourceFrame]:
+        """Yield the images; their times are their places in the folder."""
         for time, path in enumerate(self._paths):
             yield _Still(time, path, self)
 
     def notes(self) -> list[str]:
-        """Nothing: damaged images are errors."""
+        """Return nothing: damaged images are errors."""
         return []
 
     def close(self) -> None:
-        """Nothing stays open."""
+        """Do nothing: no file stays open."""
 
 
 def open_source(path: Path, *, rate: Fraction = DEFAULT_RATE) -> VideoSource | FolderSource:
-    """A video file or a folder of images (which gets the rate `rate`)."""
+    """Open a video file or a folder of images (at `rate` frames per second); raises VideoError."""
     return FolderSource(path, rate=rate) if path.is_dir() else VideoSource(path)
 
 
 def read_frames(path: str | Path, *, start: int = 0, frames: int | None = None) -> Iterator[NDArray[np.uint8]]:
     """Yield the frames of a video file or of a folder of images, as RGB (h,w,3) uint8.
 
-    Begins with frame number `start` and ends after `frames` frames, if so many follow. Deeper video is
-    rounded to 8 bits. Raises VideoError for what can't be read.
+    Begins with frame number `start` and yields at most `frames` frames. Deeper video is rounded to 8 bits. Raises
+    VideoError if the source can't be read.
     """
     source = open_source(Path(path))
     try:
         stop = None if frames is None else start + frames
-        for picture in islice(source.pictures(), start, stop):
-            pixels = picture.pixels()
+        for frame in islice(source.frames(), start, stop):
+            pixels = frame.pixels()
             yield pixels if pixels.dtype == np.uint8 else colours.narrow(pixels)
     finally:
         source.close()
@@ -339,25 +345,27 @@ def read_frames(path: str | Path, *, start: int = 0, frames: int | None = None) 
 def open_container(
     file: Any, name: str, *, container_format: str | None = None, options: dict[str, str] | None = None
 ) -> av.container.InputContainer:
-    """Open for reading; VideoError with a reason if that is no video, or unreadable."""
+    """Open a file for reading; raises VideoError, with the reason, if it isn't a video or can't be read."""
     try:
         path = str(file) if isinstance(file, Path) else file
         if isinstance(file, Path) and file.stat().st_size == 0:
             raise VideoError(f"{name} is empty")
         return av.open(path, "r", format=container_format, options=options or {}, metadata_errors="replace")
+    except Error:
+        raise
     except (FFmpegError, OSError, ValueError) as error:
         raise VideoError(f"can't open {name}: {message(error)}") from error
 
 
 def check_size(size: tuple[int, int], name: str) -> tuple[int, int]:
-    """The size; VideoError if frames of it would need unreasonable memory."""
+    """Return the size; raises VideoError if frames of it would need too much memory."""
     if size[0] * size[1] > MAX_PIXELS:
         raise VideoError(f"{name} has frames of {size[0]}x{size[1]}; more than {MAX_PIXELS} pixels aren't supported")
     return size
 
 
 def message(error: BaseException) -> str:
-    """What an error of FFmpeg or of the system says, without codes."""
+    """The text of an error from FFmpeg or the system, without its number."""
     return (getattr(error, "strerror", None) or str(error) or type(error).__name__).strip()
 
 
@@ -370,12 +378,15 @@ RAW = re.compile(r"(?P<width>\d+)x(?P<height>\d+):(?P<format>\w+):(?P<rate>\d+(?
 
 
 def open_pipe(file: BinaryIO, raw: str | None = None) -> VideoSource:
-    """Video from a pipe: raw frames as `raw` says (WxH:pixfmt:fps), else y4m or what can be recognised."""
+    """Open a pipe: raw frames if `raw` describes them (WxH:pixfmt:fps), else y4m or any format FFmpeg recognises.
+
+    Raises ArgumentError for an invalid description, and VideoError if the pipe can't be read.
+    """
     if raw is None:
         return VideoSource(file, name="the input pipe")
     match = RAW.fullmatch(raw)
     if match is None or not int(match["width"]) or not int(match["height"]) or not _rate(match["rate"]):
-        raise VideoError(f"--raw {raw} isn't understood; give WxH:pixfmt:fps, for example 640x360:yuv420p:30000/1001")
+        raise ArgumentError(f"invalid --raw {raw}; give WxH:pixfmt:fps, for example 640x360:yuv420p:30000/1001")
     options = {
         "video_size": f"{match['width']}x{match['height']}",
         "pixel_format": colours.video_format(match["format"]).name,

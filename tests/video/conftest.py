@@ -1,9 +1,11 @@
-"""Media made and read back by FFmpeg's own programs, and a simple stand-in for the network."""
+"""Media made and read back by FFmpeg's own programs, and a simple stand-in for a Runtime."""
 
 import json
 import shutil
 import subprocess
 from collections.abc import Callable, Collection, Iterable, Iterator
+from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -75,15 +77,38 @@ def enlarge(frame: Pixels) -> Pixels:
     return np.repeat(np.repeat(frame, 4, axis=0), 4, axis=1)
 
 
-def restore(
-    frames: Iterable[Pixels], *, cuts: Collection[int] | Callable[[Pixels, Pixels], bool] | None = None
-) -> Iterator[Pixels]:
-    """What a network does, done simply: 4x by repetition, missing frames by averaging, none across cuts."""
-    previous: Pixels | None = None
-    for number, frame in enumerate(frames):
-        if previous is not None:
-            is_cut = cuts(previous, frame) if callable(cuts) else number in (cuts or ())
-            mean = (previous.astype(np.uint32) + frame + 1) // 2
-            yield enlarge(previous if is_cut else mean.astype(frame.dtype))
-        yield enlarge(frame)
-        previous = frame
+@dataclass(kw_only=True)
+class Repeater:
+    """A Restorer: 4x by repetition; missing frames by averaging, or at a cut by repeating the frame before."""
+
+    scale: int = 4
+    window: int = 4
+    overlap: int = 1
+    identity: str = "repeater"
+
+    def stream(
+        self,
+        frames: Iterable[Pixels],
+        *,
+        cuts: Collection[int] | Callable[[Pixels, Pixels], bool] | None = None,
+        first: int = 0,
+        every: int = 1,
+    ) -> Iterator[Pixels]:
+        for number, frame in zip(count(), self.outputs(frames, cuts), strict=False):
+            if number >= first and (number - first) % every == 0:
+                yield frame
+
+    def outputs(
+        self, frames: Iterable[Pixels], cuts: Collection[int] | Callable[[Pixels, Pixels], bool] | None
+    ) -> Iterator[Pixels]:
+        previous: Pixels | None = None
+        for number, frame in enumerate(frames):
+            if previous is not None:
+                is_cut = cuts(previous, frame) if callable(cuts) else number in (cuts or ())
+                mean = (previous.astype(np.uint32) + frame + 1) // 2
+                yield enlarge(previous if is_cut else mean.astype(frame.dtype))
+            yield enlarge(frame)
+            previous = frame
+
+
+REPEATER = Repeater()

@@ -1,8 +1,7 @@
 """Restore mutated videos, one JSON line each: `python fuzz.py FOLDER FIRST COUNT`.
 
-FOLDER holds healthy videos. File number n is one of them with a mutation that n determines. Whatever
-happens besides a result that can be read back, or a VideoError, is a bug: so is more than LIMIT bytes of
-memory or SECONDS of time.
+FOLDER holds healthy videos. File number n is one of them with a mutation that n determines. Anything but a result that
+can be read back, or a VideoError, is a bug; so is using more than LIMIT bytes of memory or SECONDS of time.
 """
 
 import json
@@ -18,7 +17,7 @@ from typing import Any
 import av
 
 from zsm.errors import VideoError
-from zsm.runtime.video import Encoding, Options, open_source, read_frames, restore_to_file
+from zsm.runtime.video import Encoding, Restorer, read_frames, restore
 
 LIMIT = 3 * 2**30
 SECONDS = 20
@@ -53,15 +52,10 @@ def mutate(data: bytes, chance: random.Random) -> bytes:
     return bytes(damaged)
 
 
-def outcome(path: Path, target: Path, restore: Any) -> dict[str, Any]:
-    """What became of a file: frames, or the message."""
+def outcome(path: Path, target: Path, restorer: Restorer) -> dict[str, Any]:
+    """Restore a file; returns the number of frames, or the message."""
     try:
-        source = open_source(path)
-        try:
-            options = Options(encoding=Encoding(preset="ultrafast"), overwrite=True)
-            summary = restore_to_file(source, path, target, restore, options)
-        finally:
-            source.close()
+        summary = restore(path, target, restorer, encoding=Encoding(preset="ultrafast"), overwrite=True)
     except VideoError as error:
         message = str(error)
         if not message or target.exists():
@@ -75,7 +69,7 @@ def outcome(path: Path, target: Path, restore: Any) -> dict[str, Any]:
 def main(folder: Path, first: int, count: int) -> None:
     """Go through the numbers."""
     sys.path.insert(0, str(Path(__file__).parents[2]))
-    from tests.video.conftest import restore
+    from tests.video.conftest import REPEATER
 
     def late(number: int, frame: Any) -> Iterator[None]:
         raise TimeoutError(f"more than {SECONDS} s")
@@ -91,7 +85,7 @@ def main(folder: Path, first: int, count: int) -> None:
         path.write_bytes(mutate(original.read_bytes(), chance))
         begin = time.monotonic()
         signal.alarm(SECONDS)
-        result = outcome(path, folder / "result.mkv", restore)
+        result = outcome(path, folder / "result.mkv", REPEATER)
         signal.alarm(0)
         seconds = round(time.monotonic() - begin, 2)
         print(json.dumps({"number": number, "seconds": seconds, **result}), flush=True)

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from tests.video.conftest import restore
+from tests.video.conftest import REPEATER
 
 from zsm.errors import VideoError
-from zsm.runtime.video import Encoding, Options, open_source, restore_to_file
+from zsm.runtime.video import Encoding, restore
 from zsm.runtime.video.colour import BT601, BT709, BT2020, RGB, Colour, from_rgb, to_rgb
 
 Ffmpeg = Callable[..., bytes]
@@ -63,10 +63,7 @@ def test_codes_come_back_within_one(
     ffmpeg("-f", "rawvideo", "-pix_fmt", pixel_format, "-s", f"{width}x{height}", *tags, "-i", "-",
            "-c:v", "ffv1", *tags, source, stdin=raw.tobytes())  # fmt: skip
     lossless = {"crf": 0.0, "preset": "ultrafast"} if codec != "ffv1" else {}
-    options = Options(encoding=Encoding(codec=codec, **lossless))  # type: ignore[arg-type]
-    opened = open_source(source)
-    restore_to_file(opened, source, target, restore, options)
-    opened.close()
+    restore(source, target, REPEATER, encoding=Encoding(codec=codec, **lossless))  # type: ignore[arg-type]
 
     before, after = (probe(path)["streams"][0] for path in (source, target))
     assert after["pix_fmt"].replace("yuvj", "yuv") == pixel_format
@@ -89,9 +86,7 @@ def test_a_deep_ramp_does_not_become_bands(ffmpeg: Ffmpeg, tmp_path: Path, depth
     source, target = tmp_path / "ramp.mkv", tmp_path / "out.mkv"
     ffmpeg("-f", "rawvideo", "-pix_fmt", name, "-s", "256x16", "-i", "-", "-c:v", "ffv1", source,
            stdin=planes.astype(np.uint16).tobytes())  # fmt: skip
-    opened = open_source(source)
-    restore_to_file(opened, source, target, restore, Options(encoding=Encoding(codec="ffv1")))
-    opened.close()
+    restore(source, target, REPEATER, encoding=Encoding(codec="ffv1"))
     found = np.frombuffer(
         ffmpeg("-i", target, "-fps_mode", "passthrough", "-f", "rawvideo", "-pix_fmt", name, "-"), np.uint16
     )
@@ -111,9 +106,7 @@ def test_hdr_keeps_its_tags_and_metadata(ffmpeg: Ffmpeg, probe: Probe, tmp_path:
     light = [side_data(probe, source)]
     for name in ("out.mp4", "out.mkv", "out.webm"):
         target = tmp_path / name
-        opened = open_source(source)
-        restore_to_file(opened, source, target, restore, Options())
-        opened.close()
+        restore(source, target, REPEATER)
         stream = probe(target)["streams"][0]
         assert stream["pix_fmt"] == "yuv420p10le"
         assert [stream[f"color_{key}"] for key in ("space", "transfer", "primaries")] == [
@@ -144,9 +137,7 @@ def test_hlg_and_pq_survive_without_metadata(ffmpeg: Ffmpeg, probe: Probe, tmp_p
     ffmpeg("-f", "lavfi", "-i", "testsrc2=s=32x32:d=0.2", "-pix_fmt", "yuv420p10le", "-c:v", "libx265",
            "-x265-params", f"log-level=none:colorprim=bt2020:transfer={transfer}:colormatrix=bt2020nc",
            source)  # fmt: skip
-    opened = open_source(source)
-    restore_to_file(opened, source, target, restore, Options())
-    opened.close()
+    restore(source, target, REPEATER)
     assert probe(target)["streams"][0]["color_transfer"] == transfer
 
 
@@ -154,9 +145,7 @@ def test_an_unstated_matrix_is_written_down(ffmpeg: Ffmpeg, probe: Probe, tmp_pa
     """A player would guess BT.601 for the small source and BT.709 for the large output."""
     source, target = tmp_path / "in.mp4", tmp_path / "out.mp4"
     ffmpeg("-f", "lavfi", "-i", "testsrc2=s=360x240:d=0.1", "-c:v", "libx264", "-pix_fmt", "yuv420p", source)
-    opened = open_source(source)
-    restore_to_file(opened, source, target, restore, Options(encoding=Encoding(preset="ultrafast")))
-    opened.close()
+    restore(source, target, REPEATER, encoding=Encoding(preset="ultrafast"))
     assert probe(target)["streams"][0]["color_space"] == "smpte170m"
 
 
@@ -166,9 +155,7 @@ def test_grey_stays_grey(
 ) -> None:
     source, target = tmp_path / "in.mkv", tmp_path / "out.mkv"
     ffmpeg("-f", "lavfi", "-i", "testsrc2=s=32x32:d=0.1", "-pix_fmt", pixel_format, "-c:v", "ffv1", source)
-    opened = open_source(source)
-    restore_to_file(opened, source, target, restore, Options(fps_mode="keep"))
-    opened.close()
+    restore(source, target, REPEATER, fps_mode="keep")
     rgb = decode(target).reshape(-1, 128, 128, 3)
     assert np.ptp(rgb, axis=3).max() <= 2
 
@@ -176,9 +163,7 @@ def test_grey_stays_grey(
 def test_alpha_is_dropped_and_said(ffmpeg: Ffmpeg, tmp_path: Path) -> None:
     source = tmp_path / "in.mkv"
     ffmpeg("-f", "lavfi", "-i", "testsrc2=s=32x32:d=0.1", "-pix_fmt", "yuva420p", "-c:v", "ffv1", source)
-    opened = open_source(source)
-    summary = restore_to_file(opened, source, tmp_path / "out.mkv", restore, Options())
-    opened.close()
+    summary = restore(source, tmp_path / "out.mkv", REPEATER)
     assert "the alpha channel is dropped" in summary.notes
 
 

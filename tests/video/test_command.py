@@ -6,32 +6,58 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable
-from contextlib import suppress
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import closing, suppress
+from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import cv2
 import numpy as np
 import pytest
-from tests.video.conftest import restore
+from tests.video.conftest import REPEATER, Repeater, enlarge
 
+from zsm import Runtime
 from zsm.cli import main
-from zsm.errors import VideoError
+from zsm.errors import ArgumentError, StoppedError, VideoError
 from zsm.runtime.video import (
     Encoding,
+    Excerpt,
     Options,
     find_jobs,
     images,
     open_pipe,
     open_source,
+    preview,
     read_frames,
-    restore_to_file,
-    restore_to_pipe,
+    restore,
+    restore_source,
 )
+from zsm.runtime.video.timestamps import FpsMode
 
 Ffmpeg = Callable[..., bytes]
 Probe = Callable[..., Any]
+
+
+class Clock:
+    seconds = 0.0
+
+    def __call__(self) -> float:
+        return self.seconds
+
+
+class Timed(Repeater):
+    """Takes a second per output, on a clock of its own."""
+
+    def __init__(self, clock: Clock) -> None:
+        super().__init__()
+        self._clock = clock
+
+    def stream(self, *arguments: Any, **options: Any) -> Iterator[Any]:
+        for frame in super().stream(*arguments, **options):
+            self._clock.seconds += 1
+            yield frame
 
 
 def zsm(*arguments: str | Path, stdin: bytes | None = None) -> subprocess.CompletedProcess[bytes]:
@@ -63,7 +89,7 @@ def test_zsm_between_two_ffmpegs(
 def piped(data: bytes, raw: str | None = None) -> bytes:
     """What `zsm run B - -` writes, with a simple network."""
     source, out = open_pipe(io.BytesIO(data), raw), io.BytesIO()
-    restore_to_pipe(source, out, restore, Options(), raw=raw is not None)
+    restore_source(source, out, REPEATER, Options(), raw=raw is not None)
     source.close()
     return out.getvalue()
 
@@ -94,18 +120,18 @@ def test_raw_frames_through_pipes(ffmpeg: Ffmpeg, clip: Path, pixel_format: str)
 
 @pytest.mark.parametrize("raw", ["36x26", "36x26:rgb24:0", "0x5:rgb24:25", "36x26:nosuch:25", "36x26:pal8:25",
                                  "36x26:cuda:25", "36x26:rgb4:25", "36x26:uyyvyy411:25"])  # fmt: skip
-def test_raw_descriptions_that_cannot_be(raw: str) -> None:
-    with pytest.raises(VideoError, match=r"--raw .* isn't understood|there is no pixel format|isn't supported"):
+def test_invalid_raw_descriptions_are_rejected(raw: str) -> None:
+    with pytest.raises(ArgumentError, match=r"invalid --raw|there is no pixel format|isn't supported"):
         open_pipe(io.BytesIO(), raw)
 
 
 def test_a_pipe_into_a_file(ffmpeg: Ffmpeg, clip: Path, tmp_path: Path) -> None:
     source = open_pipe(io.BytesIO(ffmpeg("-i", clip, "-f", "yuv4mpegpipe", "-")))
-    restore_to_file(source, None, tmp_path / "out.mp4", restore, Options())
+    restore_source(source, tmp_path / "out.mp4", REPEATER, Options())
     assert sum(1 for _ in read_frames(tmp_path / "out.mp4")) == 39
 
 
-def test_an_empty_pipe_is_refused() -> None:
+def test_an_empty_pipe_is_rejected() -> None:
     with pytest.raises(VideoError, match="the input pipe"):
         open_pipe(io.BytesIO())
 
@@ -125,7 +151,7 @@ def test_many_files_and_one_of_them_bad(
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a.mov", "b.mp4"]
     (folder / "c.avi").unlink()
     assert main(["run", str(bicubic_bundle), str(folder / "*"), str(tmp_path / "out"), "--resume"]) == 0
-    assert capsys.readouterr().err.count("is finished already") == 2
+    assert capsys.readouterr().err.count("is already finished") == 2
 
 
 def test_which_files_are_meant(tmp_path: Path) -> None:
@@ -140,7 +166,7 @@ def test_which_files_are_meant(tmp_path: Path) -> None:
     assert find_jobs([str(tmp_path / "two.mp4")], Path("out.mkv")) == [(tmp_path / "two.mp4", Path("out.mkv"))]
     with pytest.raises(VideoError, match="nothing matches"):
         find_jobs([str(tmp_path / "*.webm")], Path("out"))
-    with pytest.raises(VideoError, match="don't go into one file"):
+    with pytest.raises(ArgumentError, match="don't fit into one file"):
         find_jobs([str(tmp_path)], Path("out.mp4"))
 
 
@@ -195,12 +221,12 @@ def test_a_missing_package_is_named_before_anything_is_opened(package: str, tmp_
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("more", [["{clip}"], ["--preview", "1"], ["--preview", "0"], ["--resume"]])
+@pytest.mark.parametrize("more", [["{clip}"], ["--preview", "1"], ["--resume"]])
 def test_only_one_video_goes_into_a_pipe(
     bicubic_bundle: Path, clip: Path, capsys: pytest.CaptureFixture[str], more: list[str]
 ) -> None:
     arguments = [argument.format(clip=clip) for argument in more]
-    assert main(["run", str(bicubic_bundle), str(clip), *arguments, "-"]) == 1
+    assert main(["run", str(bicubic_bundle), str(clip), *arguments, "-"]) == 2
     assert "a pipe takes one restored video" in capsys.readouterr().err
 
 
@@ -212,27 +238,130 @@ def test_only_one_video_goes_into_a_pipe(
         ({"codec": "h264", "crf": 0}, "--codec, --crf"),
     ],
 )
-def test_what_an_output_does_not_heed_is_refused(
-    clip: Path, tmp_path: Path, encoding: dict[str, Any], named: str
-) -> None:
+def test_options_without_effect_are_rejected(clip: Path, tmp_path: Path, encoding: dict[str, Any], named: str) -> None:
     source, options = open_source(clip), Options(encoding=Encoding(**encoding))
-    with pytest.raises(VideoError, match=f"PNG files have no use for {named}: leave that out"):
-        restore_to_file(source, clip, tmp_path / "out", restore, options)
+    with pytest.raises(ArgumentError, match=f"PNG files have no use for {named}: leave that out"):
+        restore_source(source, tmp_path / "out", REPEATER, options)
     pipe = io.BytesIO()
-    with pytest.raises(VideoError, match=f"uncompressed frames in a pipe have no use for {named}: leave that out"):
-        restore_to_pipe(source, pipe, restore, options)
+    with pytest.raises(ArgumentError, match=f"uncompressed frames in a pipe have no use for {named}: leave that out"):
+        restore_source(source, pipe, REPEATER, options)
     assert (list(tmp_path.iterdir()), pipe.getvalue()) == ([], b"")
     source.close()
 
 
-def test_a_pipe_heeds_the_pixel_format_and_images_do_not(clip: Path, tmp_path: Path) -> None:
+def test_the_pixel_format_is_for_pipes_and_not_for_images(clip: Path, tmp_path: Path) -> None:
     source, pipe = open_source(clip), io.BytesIO()
     options = Options(encoding=Encoding(pix_fmt="yuv444p"))
-    with pytest.raises(VideoError, match="--pix-fmt"):
-        restore_to_file(source, clip, tmp_path / "out", restore, options)
-    restore_to_pipe(source, pipe, restore, options)
+    with pytest.raises(ArgumentError, match="--pix-fmt"):
+        restore_source(source, tmp_path / "out", REPEATER, options)
+    restore_source(source, pipe, REPEATER, options)
     assert b" C444 " in pipe.getvalue()[:100]
     source.close()
+
+
+def test_a_file_of_cuts_that_cannot_be_read_is_a_failure(
+    bicubic_bundle: Path, clip: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = [
+        "run",
+        str(bicubic_bundle),
+        str(clip),
+        str(tmp_path / "out.mp4"),
+        "--cuts",
+        "absent.txt",
+        "--no-progress",
+    ]
+    for more in ([], ["--preview", "1"]):
+        assert main([*command, *more]) == 1
+        assert capsys.readouterr().err.startswith("zsm run: can't read the cuts in absent.txt")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_one_call_restores_a_video(bicubic_bundle: Path, clip: Path, probe: Probe, tmp_path: Path) -> None:
+    with Runtime(bicubic_bundle) as runtime:
+        summary = restore(clip, tmp_path / "out.mkv", runtime, start="0:00:00.2", frames=10)
+    assert (summary.frames_in, summary.frames_out, summary.size_out) == (10, 19, (144, 104))
+    streams = probe(tmp_path / "out.mkv", "-count_frames", "-show_streams")["streams"]
+    assert [stream["codec_type"] for stream in streams] == ["video", "audio"]
+    assert (streams[0]["nb_read_frames"], streams[0]["width"]) == ("19", 144)
+
+
+@pytest.mark.parametrize("other", [{"window": 3}, {"overlap": 2}, {"bundle": "compact"}])
+def test_a_run_is_not_resumed_with_another_runtime(
+    bicubic_bundle: Path, clip: Path, tmp_path: Path, other: dict[str, Any]
+) -> None:
+    stop = threading.Event()
+    stop.set()
+    with Runtime(bicubic_bundle) as runtime, pytest.raises(StoppedError):
+        restore(clip, tmp_path / "out.mp4", runtime, segment=10, stop=stop)
+    with Runtime(**{"bundle": bicubic_bundle, **other}) as runtime, pytest.raises(VideoError, match="another job"):
+        restore(clip, tmp_path / "out.mp4", runtime, segment=10, resume=True)
+
+
+@pytest.mark.parametrize("time", [float("nan"), float("inf"), -1, "x"])
+def test_invalid_starts_are_rejected(clip: Path, tmp_path: Path, time: float | str) -> None:
+    with pytest.raises(ArgumentError):
+        restore(clip, tmp_path / "out.mp4", REPEATER, start=time)
+
+
+@pytest.mark.parametrize("fps_mode", get_args(FpsMode))
+def test_a_preview_shows_the_chosen_part(clip: Path, tmp_path: Path, fps_mode: FpsMode) -> None:
+    """On the left the input enlarged, on the right the restored frame."""
+    part = Excerpt(start=Fraction(2, 5), end=Fraction(3, 5))  # frames 10 to 14
+    with closing(open_source(clip)) as source:
+        options = Options(excerpt=part, fps_mode=fps_mode)
+        made = preview(source, tmp_path / "out.mkv", REPEATER, options, 1)
+    [still] = [images.read(path) for path in made.stills]
+    given = list(read_frames(clip, start=10, frames=4))
+    # The middle output of 7 is the one after frame 1; of the 4 originals it is frame 2.
+    expected = enlarge(given[2]) if fps_mode == "keep" else list(REPEATER.stream(given))[3]
+    assert np.array_equal(still[:, 144:], expected)
+
+
+@pytest.mark.parametrize("part", [Excerpt(start=Fraction(100)), Excerpt(start=Fraction(100), frames=3)])
+def test_a_preview_of_nothing_is_an_error(clip: Path, tmp_path: Path, part: Excerpt) -> None:
+    with closing(open_source(clip)) as source, pytest.raises(VideoError, match="no frame to preview"):
+        preview(source, tmp_path / "out.mkv", REPEATER, Options(excerpt=part), 1)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_preview_estimates_the_run_that_was_asked_for(clip: Path, tmp_path: Path) -> None:
+    """With a restorer that takes a second per output."""
+
+    def estimate(**options: Any) -> float:
+        clock = Clock()
+        with closing(open_source(clip)) as source, pytest.MonkeyPatch.context() as patch:
+            patch.setattr("time.perf_counter", clock)
+            seconds = preview(source, tmp_path / "out.mkv", Timed(clock), Options(**options), 2).seconds
+        assert seconds is not None
+        return seconds
+
+    assert estimate() == pytest.approx(39)
+    assert estimate(fps_mode="keep") == pytest.approx(20)
+    assert estimate(excerpt=Excerpt(frames=10)) == pytest.approx(19)
+    assert estimate(excerpt=Excerpt(start=Fraction(2, 5)), fps_mode="keep") == pytest.approx(10)
+
+
+@pytest.mark.parametrize(
+    ("options", "error"),
+    [
+        (Options(encoding=Encoding(codec="nosuch", crf=3)), ArgumentError),
+        (Options(encoding=Encoding(codec="vp9", pix_fmt="nv12")), ArgumentError),
+        (Options(encoding=Encoding(codec="vp9")), VideoError),
+        (Options(cuts="absent.txt"), VideoError),
+    ],
+)
+def test_a_preview_makes_the_checks_of_the_run(
+    clip: Path, tmp_path: Path, options: Options, error: type[Exception]
+) -> None:
+    target = tmp_path / "out.mov"
+    with closing(open_source(clip)) as source:
+        with pytest.raises(error) as of_run:
+            restore_source(source, target, REPEATER, options)
+        with pytest.raises(error) as of_preview:
+            preview(source, target, REPEATER, options, 1)
+    assert str(of_run.value) == str(of_preview.value)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_preview_writes_stills_and_an_estimate(
@@ -280,18 +409,21 @@ def test_people_are_told_in_sentences(
 
 @pytest.mark.parametrize(
     "arguments",
-    [["--start", "x"], ["--start", "3", "--end", "2"], ["--frames", "0"], ["--crf", "-3"], ["--cuts", "absent.txt"],
-     ["--segment", "0"], ["--rate", "0"], ["--rate", "1e-9"], ["--rate", "1e400"], ["--window", "1"],
-     ["--preview", "-1"], ["--preview", "0"], ["--raw", "8x8:rgb24:25"]],
+    [["--start", "x"], ["--start", "3", "--end", "2"], ["--frames", "0"], ["--crf", "-3"], ["--codec", "nosuch"],
+     ["--pix-fmt", "nosuch"], ["--segment", "0"], ["--rate", "0"], ["--rate", "x"], ["--rate", "1e-9"],
+     ["--rate", "1e400"], ["--window", "1"], ["--overlap", "4"], ["--preview", "-1"], ["--preview", "0"],
+     ["--fps-mode", "half"], ["--raw", "8x8:rgb24:25"], ["--preview", "1", "--codec", "nosuch", "--crf", "3"]],
 )  # fmt: skip
-def test_options_that_cannot_be(
+def test_invalid_options_exit_with_2(
     bicubic_bundle: Path, clip: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str]
 ) -> None:
     command = ["run", str(bicubic_bundle), str(clip), str(tmp_path / "out.mp4"), "--no-progress", *arguments]
-    assert main(command) == 1
-    message = capsys.readouterr().err
-    assert message.startswith("zsm run: ")
-    assert message.count("\n") == 1
+    try:
+        status = main(command)
+    except SystemExit as stopped:  # argparse rejects some of them
+        status = stopped.code if isinstance(stopped.code, int) else -1
+    assert status == 2
+    assert capsys.readouterr().err.splitlines()[-1].startswith("zsm run: ")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -307,7 +439,7 @@ def test_a_folder_that_holds_anything_else_is_not_replaced(
     (tmp_path / ".videos.zsm").mkdir()
     command = ["run", str(bicubic_bundle), str(clip), str(videos), "--no-progress", *more]
     assert main(command) == 1
-    assert "holds wedding.mp4, which is no image of an earlier run, and is not replaced" in capsys.readouterr().err
+    assert "won't be replaced: it holds wedding.mp4" in capsys.readouterr().err
     assert (videos / "wedding.mp4").read_bytes() == b"precious"
     (videos / "wedding.mp4").unlink()
     assert main([*command, "--overwrite"]) == 0
@@ -316,17 +448,17 @@ def test_a_folder_that_holds_anything_else_is_not_replaced(
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
-    [(["{clip}", "{file}", "--overwrite"], "is a file, and images go into a folder"),
-     (["{clip}", ".", "--overwrite"], "the output '.' is no name"),
-     (["{clip}", "", "--preview", "1"], "the output '' is no name"),
-     (["{clip}", "..", "--overwrite"], "the output '..' is no name"),
+    [(["{clip}", "{file}", "--overwrite"], "is a file, but images need a folder"),
+     (["{clip}", ".", "--overwrite"], "invalid output '.'"),
+     (["{clip}", "", "--preview", "1"], "invalid output ''"),
+     (["{clip}", "..", "--overwrite"], "invalid output '..'"),
      (["{clip}", "{file}/out.mp4", "--preview", "1"], "Not a directory"),
      (["{clip}", "{long}.mp4"], "File name too long"),
      (["{clip}", "{long}.mp4", "--resume"], "File name too long"),
      (["{long}", "{file}.mp4"], "File name too long"),
      (["{clip}", "{file}.mp4", "--start", "1e400"], "too large")],
 )  # fmt: skip
-def test_names_and_numbers_that_the_system_refuses(
+def test_names_and_numbers_that_the_system_rejects(
     bicubic_bundle: Path,
     clip: Path,
     tmp_path: Path,
@@ -337,7 +469,8 @@ def test_names_and_numbers_that_the_system_refuses(
     file = tmp_path / "file"
     file.write_bytes(b"something")
     names = {"clip": clip, "file": file, "long": tmp_path / ("long" * 64)}
-    assert main(["run", str(bicubic_bundle), *(a.format(**names) for a in arguments), "--no-progress"]) == 1
+    status = 2 if message.startswith("invalid") else 1
+    assert main(["run", str(bicubic_bundle), *(a.format(**names) for a in arguments), "--no-progress"]) == status
     said = capsys.readouterr().err
     assert said.startswith("zsm run: ")
     assert message in said

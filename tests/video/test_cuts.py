@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.video.conftest import Pixels, restore
+from tests.video.conftest import REPEATER, Pixels
 
 from zsm.errors import VideoError
-from zsm.runtime.video import Encoding, Options, Summary, open_source, read_frames, restore_to_file
+from zsm.runtime.video import Encoding, Summary, read_frames, restore
 from zsm.runtime.video.cuts import CutDetector, read_file
 
 Ffmpeg = Callable[..., bytes]
@@ -27,11 +27,7 @@ def scenes(ffmpeg: Ffmpeg, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run(source: Path, target: Path, **options: Any) -> Summary:
-    opened = open_source(source)
-    try:
-        return restore_to_file(opened, source, target, restore, Options(encoding=Encoding(codec="ffv1"), **options))
-    finally:
-        opened.close()
+    return restore(source, target, REPEATER, encoding=Encoding(codec="ffv1"), **options)
 
 
 def test_cuts_are_found_and_nothing_is_mixed_across_them(scenes: Path, tmp_path: Path) -> None:

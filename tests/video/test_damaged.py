@@ -11,10 +11,10 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-from tests.video.conftest import restore
+from tests.video.conftest import REPEATER
 
 from zsm.errors import VideoError
-from zsm.runtime.video import Encoding, Options, Summary, open_source, read_frames, restore_to_file
+from zsm.runtime.video import Encoding, Summary, read_frames, restore
 
 Ffmpeg = Callable[..., bytes]
 
@@ -31,13 +31,7 @@ def clip(ffmpeg: Ffmpeg, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run(source: Path, target: Path, **options: Any) -> Summary:
-    opened = open_source(source)
-    try:
-        return restore_to_file(
-            opened, source, target, restore, Options(encoding=Encoding(preset="ultrafast"), **options)
-        )
-    finally:
-        opened.close()
+    return restore(source, target, REPEATER, encoding=Encoding(preset="ultrafast"), **options)
 
 
 def test_what_is_no_video_is_refused(ffmpeg: Ffmpeg, clip: Path, tmp_path: Path) -> None:

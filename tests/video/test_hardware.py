@@ -5,11 +5,11 @@ from pathlib import Path
 
 import av
 import pytest
-from tests.video.conftest import restore
+from tests.video.conftest import REPEATER
 
 from zsm.cli import main
 from zsm.errors import VideoError
-from zsm.runtime.video import Encoding, Options, open_source, restore_to_file
+from zsm.runtime.video import Encoding, restore
 
 Ffmpeg = Callable[..., bytes]
 
@@ -72,10 +72,7 @@ def test_hardware_encoders_are_given_frames_in_ordinary_memory(
         pytest.skip(f"this build of FFmpeg has no {codec}")
     deep = tmp_path / "deep.mkv"
     ffmpeg("-i", clip, "-an", "-frames:v", "3", "-pix_fmt", "yuv420p10le", "-c:v", "ffv1", deep)
-    options = Options(encoding=Encoding(codec=codec))
     for path, pixel_format in ((clip, eight_bits), (deep, ten_bits)):
-        source = open_source(path)
         with pytest.raises(VideoError, match=f"{codec} can't write 144x104 {pixel_format}"):
-            restore_to_file(source, path, tmp_path / "out.mkv", restore, options)
-        source.close()
+            restore(path, tmp_path / "out.mkv", REPEATER, encoding=Encoding(codec=codec))
     assert list(tmp_path.iterdir()) == [deep]

@@ -10,17 +10,18 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from tests.video.conftest import Pixels, restore
+from tests.video.conftest import REPEATER, Pixels, Repeater
 
 from zsm.cli import main
-from zsm.errors import StoppedError, VideoError
-from zsm.runtime.video import Encoding, Options, open_source, read_frames, restore_to_file
+from zsm.errors import Error, FrameError, OutOfMemoryError, StoppedError, VideoError
+from zsm.runtime.video import Encoding, Options, open_source, read_frames, restore, restore_source
+from zsm.runtime.video.timestamps import FpsMode
 
 Ffmpeg = Callable[..., bytes]
 FAST = Encoding(preset="ultrafast")
@@ -35,6 +36,34 @@ def clip(ffmpeg: Ffmpeg, tmp_path_factory: pytest.TempPathFactory) -> Path:
     graph = ";".join(scenes) + ";[testsrc2][smptebars][mandelbrot]concat=n=3"
     ffmpeg("-filter_complex", graph, "-f", "lavfi", "-i", "sine=d=2.4", "-c:v", "libx264", "-c:a", "aac", path)
     return path
+
+
+@dataclass
+class Failing(Repeater):
+    """Fails after some outputs."""
+
+    error: Exception
+    after: int = field(kw_only=True)
+
+    def outputs(self, *arguments: Any) -> Iterator[Pixels]:
+        for number, frame in enumerate(super().outputs(*arguments)):
+            if number == self.after:
+                raise self.error
+            yield frame
+
+
+@dataclass(kw_only=True)
+class Counting(Repeater):
+    """Records what is asked of it, and how many outputs it yields."""
+
+    asked: list[tuple[int, int]] = field(default_factory=list)
+    yielded: int = 0
+
+    def stream(self, frames: Any, *, cuts: Any = None, first: int = 0, every: int = 1) -> Iterator[Pixels]:
+        self.asked.append((first, every))
+        for frame in super().stream(frames, cuts=cuts, first=first, every=every):
+            self.yielded += 1
+            yield frame
 
 
 def frame_hashes(ffmpeg: Ffmpeg, path: Path) -> list[bytes]:
@@ -112,11 +141,7 @@ def test_ctrl_c_finishes_the_segment_and_says_how_to_go_on(
 
 def test_stopping_between_any_two_segments_changes_nothing(ffmpeg: Ffmpeg, clip: Path, tmp_path: Path) -> None:
     def run(target: Path, stop: threading.Event, *, resume: bool) -> None:
-        source = open_source(clip)
-        try:
-            restore_to_file(source, clip, target, restore, Options(encoding=FAST, segment=13, resume=resume), stop=stop)
-        finally:
-            source.close()
+        restore(clip, target, REPEATER, encoding=FAST, segment=13, resume=resume, stop=stop)
 
     whole, pieces = tmp_path / "whole.mkv", tmp_path / "pieces.mkv"
     run(whole, threading.Event(), resume=False)
@@ -136,22 +161,18 @@ def test_an_interrupted_run_is_not_thrown_away_unasked(clip: Path, tmp_path: Pat
     stop.set()
     target = tmp_path / "out.mp4"
 
-    def run(**options: Any) -> None:
-        source = open_source(clip)
-        try:
-            restore_to_file(source, clip, target, restore, Options(encoding=FAST, segment=10, **options), stop=stop)
-        finally:
-            source.close()
+    def run(restorer: Repeater = REPEATER, **options: Any) -> None:
+        restore(clip, target, restorer, encoding=FAST, segment=10, stop=stop, **options)
 
     with pytest.raises(StoppedError):
         run()
     with pytest.raises(VideoError, match="continue it with --resume"):
         run()
-    with pytest.raises(VideoError, match="was another job: network, window differ"):
-        run(resume=True, network="another", window=5)
+    with pytest.raises(VideoError, match="was another job, with different network, window;"):
+        run(Repeater(identity="another", window=5), resume=True)
     stop.clear()
     run(overwrite=True)
-    with pytest.raises(VideoError, match="exists; give --overwrite"):
+    with pytest.raises(VideoError, match="exists; replace it with --overwrite"):
         run()
 
 
@@ -171,23 +192,63 @@ def test_a_killed_run_that_replaces_an_output_is_not_finished(bicubic_bundle: Pa
 
 
 def test_the_first_error_of_any_part_stops_everything(clip: Path, tmp_path: Path) -> None:
-    def broken(frames: Any, *, cuts: Any = None) -> Iterator[Pixels]:
-        for number, frame in enumerate(restore(frames, cuts=cuts)):
-            if number == 15:
-                raise ZeroDivisionError("the network broke")
-            yield frame
-
     def failing_listener(progress: Any) -> None:
         raise OSError(errno.EIO, "the terminal broke")
 
-    for network, listener, kind in ((broken, print, ZeroDivisionError), (restore, failing_listener, OSError)):
-        source = open_source(clip)
-        quiet = (lambda progress: None) if listener is print else listener
+    broken = Failing(ZeroDivisionError("the network broke"), after=15)
+    for restorer, listener, kind in ((broken, None, ZeroDivisionError), (REPEATER, failing_listener, OSError)):
         with pytest.raises(kind, match="broke"):
-            restore_to_file(source, clip, tmp_path / "out.mp4", network, Options(encoding=FAST), listener=quiet)
-        source.close()
+            restore(clip, tmp_path / "out.mp4", restorer, encoding=FAST, listener=listener)
         assert list(tmp_path.iterdir()) == []
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("zsm-")]
+
+
+@pytest.mark.parametrize("error", [OutOfMemoryError("the GPU is full"), FrameError("an odd frame")])
+def test_the_restorer_s_own_errors_keep_their_type_and_say_how_to_go_on(
+    clip: Path, tmp_path: Path, error: Error
+) -> None:
+    with pytest.raises(type(error), match=f"^{error}$"):
+        restore(clip, tmp_path / "out.mp4", Failing(error, after=5), encoding=FAST, segment=10)
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(type(error), match=f"{error}; the finished part is in .* --resume"):
+        restore(clip, tmp_path / "out.mp4", Failing(error, after=35), encoding=FAST, segment=10)
+    restore(clip, tmp_path / "out.mp4", REPEATER, encoding=FAST, segment=10, resume=True)
+    assert sum(1 for _ in read_frames(tmp_path / "out.mp4")) == 119
+
+
+def test_the_system_s_lack_of_memory_is_explained(clip: Path, tmp_path: Path) -> None:
+    with pytest.raises(VideoError, match="not enough memory for frames of this size"):
+        restore(clip, tmp_path / "out.mp4", Failing(MemoryError(), after=5), encoding=FAST)
+
+
+@pytest.mark.parametrize(("fps_mode", "every"), [("double", 1), ("slow", 1), ("keep", 2)])
+def test_only_the_outputs_that_are_written_are_reconstructed(
+    clip: Path, tmp_path: Path, fps_mode: FpsMode, every: int
+) -> None:
+    """Before and after an interruption; the restorer yields nothing to be thrown away."""
+    stop = threading.Event()
+    stop.set()
+    restorer = Counting()
+    while not (tmp_path / "out.mkv").exists():
+        with suppress(StoppedError):
+            restore(clip, tmp_path / "out.mkv", restorer, encoding=FAST, segment=40, fps_mode=fps_mode, resume=True,
+                    stop=stop)  # fmt: skip
+    assert {asked for _, asked in restorer.asked} == {every}
+    assert len(restorer.asked) == 119 // every // 40 + 1
+    written = sum(1 for _ in read_frames(tmp_path / "out.mkv"))
+    assert written == 119 // every + every - 1
+    # Queues may hold a few outputs when a run is stopped.
+    assert restorer.yielded <= written + 6 * len(restorer.asked)
+
+
+def test_a_leftover_of_a_killed_write_is_not_published(clip: Path, tmp_path: Path) -> None:
+    stop = threading.Event()
+    stop.set()
+    with pytest.raises(StoppedError):
+        restore(clip, tmp_path / "out", REPEATER, frames=5, stop=stop)
+    (tmp_path / ".out.zsm" / "frames" / ".000001.abc.part").write_bytes(b"half an image")
+    restore(clip, tmp_path / "out", REPEATER, frames=5, resume=True)
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [f"{number:06d}.png" for number in range(9)]
 
 
 def test_a_full_disk_leaves_nothing_half_written(bicubic_bundle: Path, clip: Path, tmp_path: Path) -> None:
@@ -214,6 +275,6 @@ def test_too_little_space_is_found_first(clip: Path, tmp_path: Path, monkeypatch
     source = open_source(clip)
     monkeypatch.setattr(source, "info", replace(source.info, frames=int(frames)))
     with pytest.raises(VideoError, match=r"will take about .* MiB are free"):
-        restore_to_file(source, clip, tmp_path / "out.mkv", restore, Options(encoding=Encoding(codec="ffv1")))
+        restore_source(source, tmp_path / "out.mkv", REPEATER, Options(encoding=Encoding(codec="ffv1")))
     source.close()
     assert list(tmp_path.iterdir()) == []

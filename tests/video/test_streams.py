@@ -3,6 +3,7 @@
 import io
 import re
 from collections.abc import Callable
+from contextlib import closing
 from fractions import Fraction
 from itertools import accumulate, pairwise
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 
 import av
 import pytest
-from tests.video.conftest import restore
+from tests.video.conftest import REPEATER
 
 from zsm.errors import VideoError
 from zsm.runtime.video import (
@@ -20,8 +21,7 @@ from zsm.runtime.video import (
     Summary,
     open_source,
     read_frames,
-    restore_to_file,
-    restore_to_pipe,
+    restore_source,
 )
 from zsm.runtime.video.encoders import Plan
 
@@ -34,11 +34,8 @@ FAST = Encoding(preset="ultrafast")
 
 def run(source: Path, target: Path, **options: Any) -> Summary:
     options = {"encoding": Encoding() if target.suffix == ".webm" else FAST, **options}
-    opened = open_source(source)
-    try:
-        return restore_to_file(opened, source, target, restore, Options(**options))
-    finally:
-        opened.close()
+    with closing(open_source(source)) as opened:
+        return restore_source(opened, target, REPEATER, Options(**options))
 
 
 @pytest.fixture(scope="module")
@@ -231,7 +228,7 @@ def test_the_average_rate_of_a_long_video_may_be_any_fraction(
     run(source, target, encoding=Encoding(codec=codec), excerpt=Excerpt(frames=4))
     assert len(list(read_frames(target))) == 7
     pipe = io.BytesIO()
-    restore_to_pipe(open_source(source), pipe, restore, Options(excerpt=Excerpt(frames=2)))
+    restore_source(open_source(source), pipe, REPEATER, Options(excerpt=Excerpt(frames=2)))
     written = re.search(rb" F(\d+):(\d+) ", pipe.getvalue())
     assert written
     assert float(Fraction(int(written[1]), int(written[2])) / rate) == pytest.approx(2, abs=1e-12)

@@ -1,8 +1,8 @@
 """Restore videos: 4x the resolution, 2x the frame rate.
 
-INPUT is a video, a folder of images, `-` for a pipe, or several: a folder of videos, a quoted glob, many
-names. OUTPUT is a video (.mp4, .mkv, .mov, .webm), a folder (PNG images; of videos, if there are many inputs),
-or `-`. Audio, subtitles, chapters and metadata are passed through.
+INPUT is a video, a folder of images or `-` for a pipe; several names, a folder of videos or a quoted glob restore
+several. OUTPUT is a video (.mp4, .mkv, .mov, .webm), a folder (of PNG images, or of videos for several inputs), or `-`.
+Audio, subtitles, chapters and metadata are passed through.
 """
 
 import argparse
@@ -11,13 +11,14 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
+from dataclasses import asdict
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from zsm.cli.options import add_runtime_options, runtime_options
-from zsm.errors import Error, VideoError
+from zsm.cli.options import add_bundle, add_frame_limit, add_json, add_runtime_options, positive, runtime_options
+from zsm.errors import ArgumentError, Error, StoppedError, VideoError
 
 if TYPE_CHECKING:
     from zsm import engine
@@ -28,14 +29,14 @@ SUMMARY = "restore a video or a folder of images"
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments."""
-    parser.add_argument("bundle", type=Path, metavar="BUNDLE", help="the bundle's folder")
+    add_bundle(parser)
     parser.add_argument("inputs", nargs="+", metavar="INPUT", help="video, folder, glob, or - for a pipe")
     parser.add_argument("output", metavar="OUTPUT", help="video, folder, or - for a pipe")
-    parser.add_argument("--overwrite", action="store_true", help="replace an output that exists")
+    parser.add_argument("--overwrite", action="store_true", help="replace an existing output")
     parser.add_argument("--resume", action="store_true", help="continue an interrupted run; skip finished outputs")
-    parser.add_argument("--no-space-check", action="store_true", help="start even if the disk seems too full")
-    parser.add_argument("--json", action="store_true", help="events as JSON lines, the last one a summary")
-    parser.add_argument("--no-progress", action="store_true", help="don't show how far it is")
+    parser.add_argument("--no-space-check", action="store_true", help="start even if the disk seems too small")
+    add_json(parser)
+    parser.add_argument("--no-progress", action="store_true", help="don't show a progress line")
     _configure_time(parser.add_argument_group("time"))
     _configure_encoding(parser.add_argument_group("encoding"))
     add_runtime_options(parser)
@@ -46,26 +47,32 @@ def _configure_time(group: Any) -> None:
         "--fps-mode",
         choices=("double", "slow", "keep"),
         default="double",
-        help="double: twice the frame rate; slow: half the speed; keep: only the original frames (double)",
+        help="double: twice the frame rate; slow: half the speed; keep: original frames only (default: %(default)s)",
     )
-    group.add_argument("--start", metavar="TIME", help="begin at, as seconds or H:MM:SS")
-    group.add_argument("--end", metavar="TIME", help="end at")
-    group.add_argument("--frames", type=int, metavar="N", help="process at most N input frames")
-    group.add_argument("--rate", type=_rate, default=Fraction(25), help="frame rate of a folder of images (25)")
+    group.add_argument("--start", metavar="TIME", help="where to begin, in seconds or H:MM:SS")
+    group.add_argument("--end", metavar="TIME", help="where to end")
+    add_frame_limit(group)
+    group.add_argument(
+        "--rate",
+        type=_rate,
+        default=Fraction(25),
+        metavar="FPS",
+        help="frame rate of a folder of images (default: %(default)s)",
+    )
     group.add_argument(
         "--cuts",
         default="auto",
         metavar="auto|off|FILE",
         help="where scenes begin: detected, nowhere, or at the frame numbers in a file (default: %(default)s)",
     )
-    group.add_argument("--preview", type=int, metavar="N", help="only write N stills, and estimate the time")
+    group.add_argument("--preview", type=positive, metavar="N", help="only write N stills, and estimate the time")
 
 
 def _rate(text: str) -> Fraction:
     try:
         return Fraction(text)
     except (ValueError, ZeroDivisionError):
-        raise argparse.ArgumentTypeError(f"{text!r} is no frame rate; give one like 25 or 30000/1001") from None
+        raise argparse.ArgumentTypeError(f"invalid frame rate {text!r}; give one like 25 or 30000/1001") from None
 
 
 def _configure_encoding(group: Any) -> None:
@@ -73,21 +80,26 @@ def _configure_encoding(group: Any) -> None:
     group.add_argument("--crf", type=float, help="constant quality on the encoder's scale: lower is better")
     group.add_argument("--preset", help="the encoder's speed preset")
     group.add_argument("--pix-fmt", metavar="NAME", help="pixel format (default: as deep as the source)")
-    group.add_argument("--hardware", action="store_true", help="encode on the graphics card")
-    group.add_argument("--segment", type=int, default=120, metavar="N", help="frames between resuming points (120)")
-    group.add_argument("--raw", metavar="WxH:PIXFMT:FPS", help="the input pipe holds raw frames, so does the output")
+    group.add_argument("--hardware", action="store_true", help="use a hardware encoder")
+    group.add_argument(
+        "--segment",
+        type=positive,
+        default=120,
+        metavar="N",
+        help="output frames between places where a run can be resumed (default: %(default)s)",
+    )
+    group.add_argument("--raw", metavar="WxH:PIXFMT:FPS", help="read raw frames from the input pipe, and write such")
 
 
 def execute(args: argparse.Namespace) -> int:
-    """Restore everything; the status is 1 if something failed, 130 after Ctrl-C."""
-    with _explained("can't go on"):
+    """Restore everything; returns 130 after Ctrl-C."""
+    with _explained("the run failed"):
         return _restore_all(args)
 
 
 def _restore_all(args: argparse.Namespace) -> int:
-    # Before anything is opened or written: these need the packages that may be missing.
+    # Imported before anything is opened or written, because packages may be missing.
     from zsm import engine
-    from zsm.runtime import video
 
     options = _options(args)
     jobs = _jobs(args)
@@ -98,7 +110,7 @@ def _restore_all(args: argparse.Namespace) -> int:
             try:
                 with _explained(f"{source} to {target}"):
                     _restore(args, options, source, target, runtime, report, stop)
-            except video.StoppedError as error:
+            except StoppedError as error:
                 report.failed(source, error)
                 return 130
             except Error as error:
@@ -108,46 +120,41 @@ def _restore_all(args: argparse.Namespace) -> int:
                 report.failed(source, error)
                 failed += 1
     if failed:
-        raise video.VideoError(f"{failed} of {len(jobs)} inputs failed")
+        raise VideoError(f"{failed} of {len(jobs)} inputs failed")
     return 0
 
 
 def _jobs(args: argparse.Namespace) -> list[tuple[Any, Any]]:
-    """Pairs of input and output, either of which may be `-`."""
+    """Pair inputs with outputs; either may be `-`."""
     from zsm.runtime import video
 
     if args.raw and args.inputs != ["-"]:
-        raise video.VideoError("--raw describes frames that come through a pipe: give - as INPUT")
+        raise ArgumentError("--raw describes frames that come through a pipe: give - as INPUT")
     if (args.inputs == ["-"] and sys.stdin is None) or (args.output == "-" and sys.stdout is None):
-        raise video.VideoError("- stands for a pipe, and none is connected")
+        raise VideoError("- stands for a pipe, but none is connected")
     if args.output == "-":
         if len(args.inputs) > 1 or args.preview is not None or args.resume:
-            raise video.VideoError("a pipe takes one restored video: give one INPUT, no --preview and no --resume")
+            raise ArgumentError("a pipe takes one restored video: give one INPUT, without --preview and --resume")
         if sys.stdout.isatty():
-            raise video.VideoError("video doesn't go to a terminal: pipe the output into a program")
+            raise VideoError("video can't be written to a terminal; pipe it into a program")
         return [(args.inputs[0] if args.inputs == ["-"] else Path(args.inputs[0]), "-")]
     jobs = [("-", args.output)] if args.inputs == ["-"] else list(video.find_jobs(args.inputs, Path(args.output)))
     if any(Path(target).name in ("", "..") for _, target in jobs):
-        raise video.VideoError(f"the output {args.output!r} is no name for a file or for a new folder")
+        raise ArgumentError(f"invalid output {args.output!r}; give the name of a file or of a new folder")
     return jobs
 
 
 def _options(args: argparse.Namespace) -> "video.Options":
-    from zsm.engine import Bundle
     from zsm.runtime import video
-    from zsm.runtime.video import timestamps as timing
 
     return video.Options(
-        window=args.window,
-        overlap=args.overlap,
-        network=Bundle(args.bundle).manifest.to_json(),
         fps_mode=args.fps_mode,
         encoding=video.Encoding(
             codec=args.codec, crf=args.crf, preset=args.preset, pix_fmt=args.pix_fmt, hardware=args.hardware
         ),
         excerpt=video.Excerpt(
-            start=timing.parse_time(args.start) if args.start else Fraction(0),
-            end=timing.parse_time(args.end) if args.end else None,
+            start=video.parse_time(args.start) if args.start else Fraction(0),
+            end=video.parse_time(args.end) if args.end else None,
             frames=args.frames,
         ),
         cuts=args.cuts,
@@ -171,36 +178,36 @@ def _restore(
     from zsm.runtime import video
 
     if args.resume and target != "-" and video.is_finished(Path(target)):
-        report.say(f"{target} is finished already")
+        report.say(f"{target} is already finished")
         return
     source = video.open_pipe(sys.stdin.buffer, args.raw) if path == "-" else video.open_source(path, rate=args.rate)
-    try:
+    with closing(source):
         if args.preview is not None:
-            report.previewed(video.preview(source, Path(target), runtime.stream, options, args.preview))
+            report.previewed(video.preview(source, Path(target), runtime, options, args.preview))
             return
-        shared: dict[str, Any] = {"listener": report.progress, "stop": stop}
         with report.showing(source, options):
-            if target == "-":
-                file = sys.stdout.buffer
-                summary = video.restore_to_pipe(source, file, runtime.stream, options, raw=bool(args.raw), **shared)
-            else:
-                given = None if path == "-" else path
-                summary = video.restore_to_file(source, given, Path(target), runtime.stream, options, **shared)
+            summary = video.restore_source(
+                source,
+                sys.stdout.buffer if target == "-" else Path(target),
+                runtime,
+                options,
+                raw=bool(args.raw),
+                listener=report.progress,
+                stop=stop,
+            )
         report.done(summary)
-    finally:
-        source.close()
 
 
 @contextmanager
 def _explained(what: str) -> Iterator[None]:
-    """Tell in a message what the system or FFmpeg refuses."""
+    """Turn errors of the system and of FFmpeg into messages."""
     from av import FFmpegError
 
     from zsm.runtime.video.source import message
 
     try:
         yield
-    except BrokenPipeError:
+    except (Error, BrokenPipeError):
         raise
     except (FFmpegError, OSError, OverflowError) as error:
         name = getattr(error, "filename", None)
@@ -208,7 +215,7 @@ def _explained(what: str) -> Iterator[None]:
 
 
 class _Report:
-    """What the user is told: a progress line and sentences, or JSON lines."""
+    """Output for the user: a progress line and sentences, or JSON lines."""
 
     def __init__(self, args: argparse.Namespace) -> None:
         from rich.console import Console
@@ -221,7 +228,7 @@ class _Report:
         self._task: Any = None
 
     def event(self, kind: str, **values: Any) -> None:
-        """Print an event, where events are wanted."""
+        """Print an event, with `--json`."""
         if self._json:
             print(json.dumps({"event": kind, **values}), file=self._stream, flush=True)
 
@@ -233,14 +240,12 @@ class _Report:
             self._console.print(sentence, markup=False)
 
     @contextmanager
-    def showing(self, source: Any, options: "video.Options") -> Iterator[None]:
+    def showing(self, source: "video.Source", options: "video.Options") -> Iterator[None]:
         """Show a progress line while one input is processed."""
         from rich.progress import BarColumn, Progress, TextColumn
 
-        from zsm.runtime import video
-
         width, height = source.info.size
-        total = video.expected_frames(source, options)
+        total = options.frames_expected(source.info)
         self.event("start", input=source.info.name, size=[width, height], frames=total)
         if self._quiet:
             yield
@@ -252,9 +257,7 @@ class _Report:
             yield
 
     def progress(self, progress: "video.Progress") -> None:
-        """Take note of a frame written."""
-        from dataclasses import asdict
-
+        """Report a frame written."""
         self.event("progress", **asdict(progress))
         if self._bar is not None:
             eta = "" if progress.eta is None else f"  {_clock(progress.eta)} to go"
@@ -262,7 +265,7 @@ class _Report:
             self._bar.update(self._task, completed=progress.frame, speed=speed)
 
     def done(self, summary: "video.Summary") -> None:
-        """Tell what was done."""
+        """Report the result."""
         if self._json:
             self.event("summary", **summary.to_dict())
             return
@@ -276,16 +279,16 @@ class _Report:
         )
 
     def previewed(self, preview: "video.Preview") -> None:
-        """Tell where the stills are and how long everything would take."""
+        """Report where the stills are, and how long the run would take."""
         if self._json:
             self.event("preview", **preview.to_dict())
             return
         self.say(f"stills: {', '.join(map(str, preview.stills))}")
         if preview.seconds is not None:
-            self.say(f"restoring everything would take about {_clock(preview.seconds)}, and the encoder's time")
+            self.say(f"the run would take about {_clock(preview.seconds)}, besides encoding")
 
     def failed(self, source: Any, error: Exception) -> None:
-        """Tell what went wrong with one of several inputs."""
+        """Report what went wrong with one of several inputs."""
         if self._json:
             self.event("error", input=str(source), message=str(error))
         else:
@@ -306,7 +309,7 @@ def _stopping(report: _Report) -> Iterator[threading.Event]:
         if stop.is_set():
             raise KeyboardInterrupt
         stop.set()
-        report.say("finishing the segment at hand; Ctrl-C again stops at once and loses it")
+        report.say("finishing the current segment; press Ctrl-C again to stop at once and lose it")
 
     before = signal.signal(signal.SIGINT, interrupt)
     try:

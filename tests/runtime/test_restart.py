@@ -1,14 +1,14 @@
-"""Resuming: which frames a stream has to be given again."""
+"""The frame from which an interrupted stream has to begin again."""
 
 from hypothesis import given
 from hypothesis import strategies as st
 
 from zsm.runtime import plan
-from zsm.runtime.video.resume import restart
+from zsm.runtime.windows import restart
 
 
 def origins(frames: int, window: int, overlap: int, cuts: list[int]) -> dict[int, tuple[int, int]]:
-    """For each output, the window (first and last input) that it comes from."""
+    """The window (first input, end) that each output comes from."""
     found = {}
     for item in plan(frames, window, overlap, cuts):
         for output in item.outputs:

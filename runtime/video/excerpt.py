@@ -1,0 +1,91 @@
+"""The part of a source that is restored."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+
+import av
+
+from zsm.errors import ArgumentError
+from zsm.runtime.video.source import Info, Source, SourceFrame, VideoSource
+
+
+@dataclass(frozen=True, kw_only=True)
+class Excerpt:
+    """The part of a source to restore; start and end in seconds from the file's beginning.
+
+    Raises ArgumentError for an empty or negative range.
+    """
+
+    start: Fraction = Fraction(0)
+    end: Fraction | None = None
+    frames: int | None = None
+    """The most input frames to read."""
+
+    def __post_init__(self) -> None:
+        if self.start < 0:
+            raise ArgumentError(f"the start can't be negative, got {float(self.start):g} s")
+        if self.end is not None and self.end <= self.start:
+            raise ArgumentError(f"the end ({float(self.end):g} s) must come after the start ({float(self.start):g} s)")
+        if self.frames is not None and self.frames < 1:
+            raise ArgumentError(f"frames must be at least 1, got {self.frames}")
+
+    @property
+    def shifts(self) -> bool:
+        """Whether the output's clock starts later than the source's."""
+        return self.start > 0
+
+    def frames_expected(self, info: Info) -> int | None:
+        """Estimate the number of frames in the excerpt; None if the source doesn't announce its length."""
+        limits = [] if info.frames is None else [max(0, info.frames - round(self.start * info.rate))]
+        if self.end is not None:
+            limits.append(round((self.end - self.start) * info.rate))
+        if self.frames is not None:
+            limits.append(self.frames)
+        return min(limits, default=None)
+
+    def read(self, source: Source) -> Iterator[SourceFrame]:
+        """Yield the excerpt's frames. Seeks where the source allows it."""
+        origin = _origin(source)
+        if self.shifts and isinstance(source, VideoSource):
+            source.skip_to(origin + self.start)
+        count = 0
+        for frame in source.frames():
+            seconds = frame.time * source.info.time_base - origin
+            if seconds < self.start:
+                continue
+            if (self.end is not None and seconds >= self.end) or count == self.frames:
+                return
+            count += 1
+            yield frame
+
+    def zero(self, source: Source) -> Fraction:
+        """The time on the source's clock, in seconds, that becomes 0 in the output.
+
+        That is the source's own 0, unless its clock starts anywhere (MPEG-TS) or the excerpt begins later.
+        """
+        if self.shifts:
+            return _origin(source) + self.start
+        arbitrary = isinstance(source, VideoSource) and source.container.format.name == "mpegts"
+        return _origin(source) if arbitrary else Fraction(0)
+
+
+def _origin(source: Source) -> Fraction:
+    """The time on the source's own clock at which the file begins."""
+    if not isinstance(source, VideoSource):
+        return Fraction(0)
+    return Fraction(source.container.start_time or 0, av.time_base)
+
+
+def parse_time(text: str) -> Fraction:
+    """Convert `90`, `1:30` or `0:01:30.5` to seconds; raises ArgumentError for anything else."""
+    try:
+        parts = [Fraction(part) for part in text.split(":")]
+    except ValueError:
+        parts = []
+    if not 1 <= len(parts) <= 3 or any(part < 0 for part in parts) or "/" in text:
+        raise ArgumentError(f"invalid time {text!r}; give seconds or H:MM:SS, for example 90 or 0:01:30.5")
+    seconds = Fraction(0)
+    for part in parts:
+        seconds = seconds * 60 + part
+    return seconds
