@@ -22,8 +22,16 @@ def zsm(*arguments: str | Path, **environment: str) -> subprocess.CompletedProce
     return subprocess.run(command, capture_output=True, text=True, env=env, check=False)
 
 
-@pytest.mark.parametrize("code", ["import zsm", "from zsm.cli import main; main(['--help'])"])
-def test_importing_and_helping_load_nothing_heavy(code: str) -> None:
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import zsm",
+        "from zsm.cli import main; main(['--help'])",
+        "from zsm.cli import main; main(['bench', '--help'])",
+        "from zsm.cli import main; main(['run', '--help'])",
+    ],
+)
+def test_import_and_help_load_no_heavy_module(code: str) -> None:
     script = f"import sys\ntry:\n {code}\nexcept SystemExit: pass\nprint(sorted({HEAVY} & sys.modules.keys()))"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "[]"
