@@ -274,12 +274,11 @@ class _Still:
             width, height = self.source.info.size
             raise VideoError(
                 f"{self.path} is {pixels.shape[1]}x{pixels.shape[0]}, but the images before it are {width}x{height}; "
-                "all images of a folder must have the same size"
+                "all must have the same size"
             )
         if pixels.dtype != self.source.info.colour.dtype:
             raise VideoError(
-                f"{self.path} is {pixels.dtype}, but the images before it aren't; "
-                "all images of a folder must have the same depth"
+                f"{self.path} is {pixels.dtype}, but the images before it aren't; all must have the same depth"
             )
         return pixels
 
@@ -314,7 +313,7 @@ class FolderSource:
             yield _Still(time, path, self)
 
     def notes(self) -> list[str]:
-        """Return nothing: damaged images are errors."""
+        """Return nothing, as damaged images are errors."""
         return []
 
     def close(self) -> None:

@@ -200,6 +200,6 @@ def test_black_and_white_are_right(bits: int, matrix: int) -> None:
             assert np.abs(to_rgb(frame, colour).astype(int) - value).max() <= (0 if bits == 8 else 8)
 
 
-def test_matrices_that_cannot_be_inverted_here_are_refused() -> None:
+def test_unsupported_matrices_are_rejected() -> None:
     with pytest.raises(VideoError, match="code 14 of ITU-T"):
         Colour(matrix=14, full_range=False)

@@ -54,7 +54,7 @@ def test_cuts_from_a_file(scenes: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("number", ["ten", "-3", "9" * 5000])
-def test_a_file_that_holds_no_numbers_is_refused(number: str, tmp_path: Path) -> None:
+def test_a_file_of_anything_but_numbers_is_rejected(number: str, tmp_path: Path) -> None:
     (tmp_path / "cuts.txt").write_text(f"5 {number}\n")
     with pytest.raises(VideoError, match=f"holds '{number[:40]}'"):
         read_file(tmp_path / "cuts.txt")

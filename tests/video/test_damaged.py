@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from tests.video.conftest import REPEATER
 
-from zsm.errors import VideoError
+from zsm.errors import ArgumentError, VideoError
 from zsm.runtime.video import Encoding, Summary, read_frames, restore
 
 Ffmpeg = Callable[..., bytes]
@@ -34,7 +34,7 @@ def run(source: Path, target: Path, **options: Any) -> Summary:
     return restore(source, target, REPEATER, encoding=Encoding(preset="ultrafast"), **options)
 
 
-def test_what_is_no_video_is_refused(ffmpeg: Ffmpeg, clip: Path, tmp_path: Path) -> None:
+def test_files_that_are_not_videos_are_rejected(ffmpeg: Ffmpeg, clip: Path, tmp_path: Path) -> None:
     (tmp_path / "empty.mp4").touch()
     (tmp_path / "text.mp4").write_text("not a video\n" * 100)
     (tmp_path / "header.mp4").write_bytes(clip.read_bytes()[:400])
@@ -102,21 +102,21 @@ def test_one_frame(ffmpeg: Ffmpeg, tmp_path: Path) -> None:
     assert sum(1 for _ in read_frames(tmp_path / "out.mp4")) == 1
 
 
-def test_huge_frames_are_refused(ffmpeg: Ffmpeg, tmp_path: Path) -> None:
+def test_huge_frames_are_rejected(ffmpeg: Ffmpeg, tmp_path: Path) -> None:
     ffmpeg("-f", "lavfi", "-i", "color=s=8200x8200:r=1", "-frames:v", "1", "-c:v", "mjpeg", tmp_path / "huge.avi")
     with pytest.raises(VideoError, match="frames of 8200x8200"):
         run(tmp_path / "huge.avi", tmp_path / "out.mp4")
 
 
-def test_images_of_unequal_size_or_depth_are_refused(tmp_path: Path) -> None:
+def test_images_of_unequal_size_or_depth_are_rejected(tmp_path: Path) -> None:
     folder = tmp_path / "images"
     folder.mkdir()
     for number, (size, dtype) in enumerate([((8, 9), np.uint8), ((8, 9), np.uint8), ((8, 10), np.uint8)]):
         cv2.imwrite(str(folder / f"{number}.png"), np.zeros((*size, 3), dtype))
-    with pytest.raises(VideoError, match=r"2\.png is 10x8, the images before it are 9x8"):
+    with pytest.raises(VideoError, match=r"2\.png is 10x8, but the images before it are 9x8"):
         run(folder, tmp_path / "out.mp4")
     cv2.imwrite(str(folder / "2.png"), np.zeros((8, 9, 3), np.uint16))
-    with pytest.raises(VideoError, match="give images of one depth"):
+    with pytest.raises(VideoError, match="must have the same depth"):
         run(folder, tmp_path / "out.mp4")
     (folder / "1.png").write_bytes((folder / "1.png").read_bytes()[:40])
     with pytest.raises(VideoError, match="is damaged"):
@@ -124,7 +124,7 @@ def test_images_of_unequal_size_or_depth_are_refused(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["images"]
 
 
-def test_an_output_that_is_the_input_is_refused(clip: Path, tmp_path: Path) -> None:
+def test_an_output_that_is_the_input_is_rejected(clip: Path, tmp_path: Path) -> None:
     data = clip.read_bytes()
     same = tmp_path / "same.mp4"
     same.write_bytes(data)
@@ -135,7 +135,7 @@ def test_an_output_that_is_the_input_is_refused(clip: Path, tmp_path: Path) -> N
 
 @pytest.mark.parametrize("name", ["out.txt", "out.avi", "out.gif"])
 def test_containers_that_are_not_written(clip: Path, tmp_path: Path, name: str) -> None:
-    with pytest.raises(VideoError, match=r"give \.mp4, \.mkv, \.mov, \.webm, or a folder"):
+    with pytest.raises(ArgumentError, match=r"choose \.mp4, \.mkv, \.mov, \.webm, or a folder"):
         run(clip, tmp_path / name)
 
 

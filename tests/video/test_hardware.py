@@ -35,7 +35,7 @@ without_graphics_card = pytest.mark.skipif(
      for codec in ("h264", "hevc", "av1", "vp9")]
     + [(["--codec", "h264_nvenc"], "h264_nvenc"),
        (["--codec", "h264_nvenc", "--hardware"], "h264_nvenc"),
-       (["--hardware"], "to encode on the CPU, give --codec libx264 and no --hardware")],
+       (["--hardware"], "to encode on the CPU, use --codec libx264 without --hardware")],
 )  # fmt: skip
 def test_hardware_encoders_that_are_absent(
     bicubic_bundle: Path,
