@@ -14,8 +14,9 @@ from onnx import ModelProto, ValueInfoProto
 from zsm.engine.bundle.manifest import FORMAT_VERSION, MANIFEST, Bundle, Manifest, Precision, StageSpec, TensorSpec
 from zsm.errors import OutputError
 from zsm.export import check as verify
-from zsm.export import graphs, pixels
+from zsm.export import graphs, int8, pixels
 from zsm.export import released as released
+from zsm.export.int8 import Int8Options, Plan
 from zsm.export.model import Network, checkpoint
 from zsm.export.stages import stages
 from zsm.plugins.operator import OPSET, make_portable
@@ -36,6 +37,8 @@ class Options:
     weights_sha256: str = ""
     licence: str = "unknown"
     """The licence of the weights."""
+    int8: Int8Options | None = None
+    """Quantise layers as far as a loss of quality allows; the rest keeps `precision`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,28 +59,44 @@ def export_bundle(
     options = options or Options()
     out = out.resolve()
     _check_target(out, options)
+    plan = None if options.int8 is None else _plan(network, options.int8, progress)
     with _staging(out) as folder:
-        specs = {}
-        for name, model, parameters, flop in _models(network.eval(), options.precision, progress):
-            specs[name] = _write(folder, name, model, parameters, flop, options)
-        manifest = Manifest(
-            format_version=FORMAT_VERSION,
-            network=network.config,
-            precision=options.precision,
-            opset=OPSET,
-            portable=options.portable,
-            trained=options.trained,
-            weights_sha256=options.weights_sha256,
-            licence=options.licence,
-            stages=specs,
-        )
-        (folder / MANIFEST).write_text(manifest.to_json(), "utf-8")
+        _fill(folder, network, options, plan, progress)
         progress("verifying")
         error = verify.compare(network, folder)
         if not error.acceptable:
             raise OutputError(f"the exported graphs differ from the network: {error}; no bundle was written")
         _put_in_place(folder, out)
     return Exported(bundle=Bundle(out), error=error)
+
+
+def _plan(network: Network, options: Int8Options, progress: Progress) -> Plan:
+    """Choose int8 layers by running the network in float32."""
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        _fill(folder, network, Options(), None, progress)
+        return int8.plan(Bundle(folder), options, progress)
+
+
+def _fill(folder: Path, network: Network, options: Options, plan: Plan | None, progress: Progress) -> None:
+    """Write every file of a bundle."""
+    specs = {}
+    for name, model, parameters, flop in _models(network.eval(), options.precision, progress):
+        quantised = model if plan is None else plan.apply(name, model)
+        specs[name] = _write(folder, name, quantised, parameters, flop, options)
+    manifest = Manifest(
+        format_version=FORMAT_VERSION,
+        network=network.config,
+        precision=options.precision,
+        opset=OPSET,
+        portable=options.portable,
+        trained=options.trained,
+        weights_sha256=options.weights_sha256,
+        licence=options.licence,
+        stages=specs,
+        quantisation=None if plan is None else plan.quantisation,
+    )
+    (folder / MANIFEST).write_text(manifest.to_json(), "utf-8")
 
 
 def export_weights(
@@ -88,6 +107,7 @@ def export_weights(
     portable: bool = False,
     overwrite: bool = False,
     licence: str | None = None,
+    quantise: Int8Options | None = None,
     progress: Progress = lambda _: None,
 ) -> Exported:
     """Export a weights file: safetensors, or a PyTorch checkpoint in the released format.
@@ -106,6 +126,7 @@ def export_weights(
         trained=said.get("trained", "true") == "true",
         weights_sha256=hashlib.sha256(content).hexdigest(),
         licence=licence,
+        int8=quantise,
     )
     return export_bundle(network, out, options, progress)
 

@@ -1,7 +1,8 @@
 """The network's arithmetic on one window, stage by stage (paper, section 3)."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Protocol
 
 import numpy as np
@@ -57,6 +58,17 @@ def interpolate(session: Session, previous: Features, following: Features) -> Te
     inputs = {f"previous_{name}": level for name, level in previous.levels.items()}
     inputs |= {f"next_{name}": level for name, level in following.levels.items()}
     return session.run("interpolate", inputs)["feature"]
+
+
+def window(session: Session, network: Network, frames: Sequence[Features], gaps: Sequence[Tensor]) -> Iterator[Hidden]:
+    """What each output of a window is reconstructed from, given its frames and the features between them."""
+    features = [frames[0].levels["level1"]]
+    neighbours = [(frames[0], frames[0])]
+    for (previous, following), gap in zip(pairwise(frames), gaps, strict=True):
+        features += [gap, following.levels["level1"]]
+        neighbours += [(previous, following), (following, following)]
+    for states, (previous, following) in zip(propagate(session, network, features), neighbours, strict=True):
+        yield Hidden(states, previous, following)
 
 
 def propagate(session: Session, network: Network, features: Sequence[Tensor]) -> list[tuple[Tensor, ...]]:

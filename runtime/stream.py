@@ -3,7 +3,6 @@
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
-from itertools import pairwise
 from typing import Any, Literal
 
 import numpy as np
@@ -205,20 +204,9 @@ class Scene:
             yield from self._yield_to(windows.boundary(self._start, start, self._window))
         self._start = start
         self._pending.clear()
-        self._pending = deque(self._hidden())
+        self._pending = deque(stages.window(self._session, self._network, self._features, self._gaps))
         for _ in range(self._done - 2 * start):
             self._pending.popleft()
-
-    def _hidden(self) -> Iterator[Hidden]:
-        features = [self._features[0].levels["level1"]]
-        for gap, frame in zip(self._gaps, list(self._features)[1:], strict=True):
-            features += [gap, frame.levels["level1"]]
-        states = stages.propagate(self._session, self._network, features)
-        neighbours = [(self._features[0], self._features[0])]
-        for previous, following in pairwise(self._features):
-            neighbours += [(previous, following), (following, following)]
-        for state, (previous, following) in zip(states, neighbours, strict=True):
-            yield Hidden(state, previous, following)
 
     def _yield_to(self, output: int) -> Iterator[Tensor]:
         while self._done <= output:

@@ -10,6 +10,7 @@ import onnx
 import onnxruntime as ort
 from numpy.typing import NDArray
 
+from zsm.engine.backends import uint8
 from zsm.engine.bundle.manifest import Bundle
 from zsm.engine.devices import CLOSED, OpenOptions
 from zsm.errors import BackendError, FrameError
@@ -29,12 +30,13 @@ def open_bundle(bundle: Bundle, options: OpenOptions) -> Backend:
 
 
 def open_session(
-    bundle: Bundle, stage: str, options: ort.SessionOptions, library: Path | None, provider: str, settings: Any = None
+    stage: str, content: bytes, options: ort.SessionOptions, library: Path | None, provider: str, settings: Any = None
 ) -> ort.InferenceSession:
     """Load a stage on a provider, with our operator from a native library or as a function; raises BackendError."""
-    content = bundle.read(stage)
     try:
         model = onnx.load_from_string(content)
+        if provider == CPU:
+            uint8.rewrite(model)
         if library is None:
             make_portable(model)
         else:
@@ -46,6 +48,11 @@ def open_session(
     if session.get_providers()[0] != provider:
         raise BackendError(f"{provider} failed to start; ONNX Runtime's log says why")
     return session
+
+
+def open_on_cpu(stage: str, content: bytes, threads: int | None) -> ort.InferenceSession:
+    """Load a stage on the CPU; raises BackendError."""
+    return open_session(stage, content, _options(threads), onnxruntime_library(), CPU)
 
 
 def failure(stage: str, shapes: Mapping[str, Any], error: Exception) -> BackendError:
@@ -79,9 +86,7 @@ class OnnxRuntimeBackend:
     def __init__(self, bundle: Bundle, threads: int | None) -> None:
         self._threads = threads
         self._library = onnxruntime_library()
-        self._stages = {
-            name: open_session(bundle, name, _options(threads), self._library, CPU) for name in bundle.manifest.stages
-        }
+        self._stages = {name: open_on_cpu(name, bundle.read(name), threads) for name in bundle.manifest.stages}
 
     def open(self, height: int, width: int) -> Session:
         """Prepare for frames of one size."""

@@ -52,6 +52,43 @@ class StageSpec:
 
 
 @dataclass(frozen=True, kw_only=True)
+class QuantisedBlock:
+    """A block of layers that could be int8, and what quantising it alone was measured to cost."""
+
+    stage: str
+    block: str
+    layers: Count
+    share: float
+    """Part of the network's arithmetic, 0 to 1."""
+    loss: float
+    """Y-PSNR in dB, the mean over the calibration clips."""
+    worst: float
+    """The same for the clip that loses most."""
+    admitted: bool
+    """Whether it is int8 in this bundle."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Quantisation:
+    """How a bundle's int8 layers were chosen."""
+
+    method: str
+    """How ranges were chosen: `minmax`, `percentile` or `mse`."""
+    budget: float
+    """Y-PSNR in dB that quantising could cost in the mean over the calibration clips."""
+    loss: float
+    """What it does cost there."""
+    worst: float
+    """The same for the clip that loses most."""
+    blocks: tuple[QuantisedBlock, ...]
+
+    @property
+    def share(self) -> float:
+        """Part of the network's arithmetic that is int8, 0 to 1."""
+        return sum(block.share for block in self.blocks if block.admitted)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Manifest:
     """The contents of `manifest.json`."""
 
@@ -66,6 +103,8 @@ class Manifest:
     """Digest of the weights file that was exported; empty if there was none."""
     licence: str
     stages: Mapping[str, StageSpec]
+    quantisation: Quantisation | None = None
+    """Which layers are int8, and why; everything else has the bundle's precision."""
 
     def to_json(self) -> str:
         """The text of `manifest.json`."""

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from zsm.engine.bundle.manifest import OUTPUT_SIZE, Bundle
 from zsm.engine.devices import Device
-from zsm.engine.diagnose.verify import LIMITS, Comparison, compare
+from zsm.engine.diagnose.verify import Comparison, compare, limit_for
 from zsm.errors import BackendError
 from zsm.plugins.operator import make_portable
 
@@ -44,7 +44,7 @@ def locate(bundle: Bundle, stage: str, inputs: Mapping[str, Array], device: str,
         found = _onnxruntime(model, inputs, "CUDAExecutionProvider", {"device_id": str(where.index), "use_tf32": "0"})
     else:
         found = _onnxruntime(model, inputs, "CPUExecutionProvider", {})
-    return first_difference(model, expected, found, LIMITS[bundle.manifest.precision])
+    return first_difference(model, expected, found, limit_for(bundle.manifest))
 
 
 def first_difference(

@@ -72,7 +72,7 @@ def _onnxruntime(bundle: Bundle, size: Size) -> Iterator[LayerTime]:
             options = ort.SessionOptions()
             options.enable_profiling = True
             options.profile_file_prefix = str(Path(folder) / "profile")
-            session = open_session(bundle, stage, options, onnxruntime_library(), CPU)
+            session = open_session(stage, bundle.read(stage), options, onnxruntime_library(), CPU)
             inputs = _inputs(bundle, stage, size)
             for _ in range(REPEATS):
                 session.run(None, inputs)

@@ -89,7 +89,7 @@ class OrtCompiler:
         options.log_severity_level = 3
         options.intra_op_num_threads = self._threads or 0
         options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
-        session = open_session(self._bundle, stage, options, self._library, self._provider, self._settings)
+        session = open_session(stage, self._bundle.read(stage), options, self._library, self._provider, self._settings)
         elsewhere = _assigned_elsewhere(session, self._provider)
         if elsewhere:
             raise BackendError(

@@ -71,17 +71,21 @@ def _as_json(bundle: "Bundle", memory: "Memory | None", commands: dict[str, str]
 def _print_description(bundle: "Bundle", args: argparse.Namespace) -> None:
     from rich.console import Console
 
-    from zsm.cli.tables import stage_table
+    from zsm.cli.tables import precision_text, quantisation_table, stage_table
 
     manifest = bundle.manifest
     console = Console(markup=False, highlight=False)
-    console.print(f"{args.bundle}: {manifest.precision}, format {manifest.format_version}, opset {manifest.opset}")
+    console.print(
+        f"{args.bundle}: {precision_text(manifest)}, format {manifest.format_version}, opset {manifest.opset}"
+    )
     console.print(f"network: {', '.join(f'{name} {value}' for name, value in manifest.network.to_dict().items())}")
     console.print(f"weights: {'trained' if manifest.trained else 'untrained'}, licence {manifest.licence}")
     if manifest.weights_sha256:
         console.print(f"weights sha256: {manifest.weights_sha256}", soft_wrap=True)
     console.print(f"opens in any ONNX Runtime: {'yes' if manifest.portable else 'no (export with --portable)'}")
     console.print(stage_table(manifest, args.size))
+    if manifest.quantisation:
+        console.print(quantisation_table(manifest.quantisation))
 
 
 def _print_memory(bundle: "Bundle", memory: "Memory", args: argparse.Namespace) -> None:

@@ -1,0 +1,126 @@
+"""The network run over samples, with some of its stages replaced."""
+
+from collections import ChainMap, defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from statistics import mean
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+from numpy.typing import NDArray
+from onnx import ModelProto
+
+from zsm.engine.backends.onnxruntime import OnnxRuntimeSession, open_on_cpu
+from zsm.engine.bundle.manifest import Bundle
+from zsm.evaluation import metrics
+from zsm.export.int8.samples import Sample
+from zsm.runtime import network
+
+Scores = dict[str, float]
+"""Y-PSNR in dB by clip: the mean over all frames of its samples."""
+
+Models = Mapping[str, ModelProto]
+"""Graphs by stage."""
+
+Sessions = Mapping[str, ort.InferenceSession]
+
+Visit = Callable[[str, str, NDArray[np.float32]], None]
+"""Called with a stage, a tensor's name, and its values."""
+
+ORDER = ("extract", "interpolate", "propagate", "reconstruct")
+
+DTYPE = np.dtype(np.uint8)
+
+
+@dataclass(frozen=True)
+class _Window:
+    """What the stages before the reconstruction compute for one sample."""
+
+    frames: list[network.Features]
+    gaps: list[NDArray[np.float32]]
+    hidden: list[network.Hidden]
+
+
+class Trials:
+    """Runs a float32 bundle over samples, with any of its stages replaced.
+
+    What the stages before the first replaced one compute is kept from the first run.
+    """
+
+    def __init__(self, bundle: Bundle, samples: Sequence[Sample], threads: int | None = None) -> None:
+        self._network = bundle.network
+        self._threads = threads
+        self.samples = samples
+        self.models = {
+            name: onnx.load_from_string(bundle.read(name)) for name in ORDER if name in bundle.manifest.stages
+        }
+        pixels = {name: onnx.load_from_string(bundle.read(name)) for name in ("ingest_uint8", "emit_uint8")}
+        self._sessions = self._opened({**self.models, **pixels})
+        self._known = [self._window(self._session(sample, self._sessions), sample, None, 0) for sample in samples]
+
+    def psnr(self, replaced: Models) -> Scores:
+        """Score the network with some stages replaced."""
+        sessions = ChainMap(self._opened(replaced), dict(self._sessions))
+        first = min((ORDER.index(name) for name in replaced), default=len(ORDER))
+        scores: dict[str, list[float]] = defaultdict(list)
+        for sample, known in zip(self.samples, self._known, strict=True):
+            session = self._session(sample, sessions)
+            window = self._window(session, sample, known, first)
+            for hidden, truth in zip(window.hidden, sample.truth, strict=True):
+                pixels = network.reconstruct(session, self._network, hidden, DTYPE)[0]
+                scores[sample.clip].append(metrics.psnr(metrics.luma(pixels), truth))
+        return {clip: mean(each) for clip, each in scores.items()}
+
+    def observe(self, tensors: Mapping[str, set[str]], visit: Visit) -> None:
+        """Run the unquantised network, and visit these tensors of each stage at each of its executions."""
+        exposed = {stage: _exposed(self.models[stage], names) for stage, names in tensors.items()}
+        sessions = ChainMap(self._opened(exposed), dict(self._sessions))
+        for sample in self.samples:
+            height, width = sample.lr.shape[1:3]
+            session = _Observed(sessions, height, width, self.models, tensors, visit)
+            for hidden in self._window(session, sample, None, 0).hidden:
+                network.reconstruct(session, self._network, hidden, DTYPE)
+
+    def _opened(self, models: Models) -> dict[str, ort.InferenceSession]:
+        return {name: open_on_cpu(name, model.SerializeToString(), self._threads) for name, model in models.items()}
+
+    def _session(self, sample: Sample, sessions: Sessions) -> OnnxRuntimeSession:
+        return OnnxRuntimeSession(sessions, *sample.lr.shape[1:3])
+
+    def _window(self, session: OnnxRuntimeSession, sample: Sample, known: _Window | None, first: int) -> _Window:
+        """All up to the hidden states; results of the stages before number `first` are taken from `known`."""
+        if known and first > ORDER.index("propagate"):
+            return known
+        frames = known.frames if known and first > 0 else [network.extract(session, frame) for frame in sample.lr]
+        gaps = known.gaps if known and first > 1 else [network.interpolate(session, a, b) for a, b in pairwise(frames)]
+        return _Window(frames, gaps, list(network.window(session, self._network, frames, gaps)))
+
+
+class _Observed(OnnxRuntimeSession):
+    """A session whose stages have further outputs, which are shown to `visit` and not to the caller."""
+
+    def __init__(
+        self, stages: Sessions, height: int, width: int, models: Models, tensors: Mapping[str, set[str]], visit: Visit
+    ) -> None:
+        super().__init__(stages, height, width)
+        self._outputs = {stage: {value.name for value in model.graph.output} for stage, model in models.items()}
+        self._tensors = tensors
+        self._visit = visit
+
+    def run(self, stage: str, inputs: Mapping[str, NDArray[np.float32]]) -> dict[str, NDArray[np.float32]]:
+        outputs = super().run(stage, inputs)
+        for name, values in {**inputs, **outputs}.items():
+            if name in self._tensors.get(stage, ()):
+                self._visit(stage, name, values)
+        return {name: values for name, values in outputs.items() if name in self._outputs.get(stage, outputs)}
+
+
+def _exposed(model: ModelProto, names: set[str]) -> ModelProto:
+    """A copy of a graph with these tensors as further outputs."""
+    copied = ModelProto()
+    copied.CopyFrom(model)
+    known = {value.name for value in (*copied.graph.input, *copied.graph.output)}
+    copied.graph.output.extend(onnx.helper.make_empty_tensor_value_info(name) for name in sorted(names - known))
+    return copied
