@@ -2,7 +2,6 @@
 
 import json
 import os
-import runpy
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import pytest
 import torch
 from filelock import FileLock
 from numpy.typing import NDArray
+from tests import reference_weights
 from tests.needs import missing, required
 
 from zsm.engine import NetworkConfig
@@ -115,27 +115,30 @@ def bicubic_bundle(export_once: Callable[..., Path]) -> Path:
 
 @pytest.fixture(scope="session")
 def goldens() -> Path:
-    """Inputs and outputs of the reference network."""
+    """More of the reference network's data than the repository holds."""
     return reference_data("goldens", "the reference network's outputs")
 
 
 @pytest.fixture(scope="session")
-def golden(goldens: Path) -> Callable[[str], tuple[NDArray[Any], NDArray[Any]]]:
+def golden() -> Callable[[str], tuple[NDArray[Any], NDArray[Any]]]:
     """By a case's name: a clip (N,H,W,3), and the reference network's outputs (2N-1,4H,4W,3)."""
 
     def load(case: str) -> tuple[NDArray[Any], NDArray[Any]]:
-        with np.load(goldens / f"{case}.npz") as data:
+        file = ROOT / "tests" / "data" / f"{case}.npz"
+        if not file.is_file():
+            file = reference_data("goldens", "the reference network's outputs") / file.name
+        with np.load(file) as data:
             return np.moveaxis(data["x"][0], 1, -1), np.moveaxis(data["y"][0], 1, -1)
 
     return load
 
 
 @pytest.fixture(scope="session")
-def full_weights(goldens: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The reference network's weights (seed 1), in the released checkpoint's format."""
-    make = runpy.run_path(str(goldens / "reference_weights.py"))["state_dict"]
+def full_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The reference weights (seed 1) for the full-size network, in the released checkpoint's format."""
+    weights = reference_weights.state_dict(Network(NetworkConfig()), seed=1)
     path = tmp_path_factory.mktemp("weights") / "seed1.pth"
-    torch.save({name: torch.from_numpy(values) for name, values in make(1).items()}, path)
+    torch.save({name: torch.from_numpy(values) for name, values in weights.items()}, path)
     return path
 
 

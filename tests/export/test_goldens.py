@@ -1,5 +1,6 @@
 """Bundles of the full-size network against the reference network's own outputs."""
 
+import runpy
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import onnxruntime as ort
 import pytest
 import torch
 from numpy.typing import NDArray
+from tests import reference_weights
 
 from zsm.engine import Bundle, NetworkConfig, Runtime
 from zsm.export import Options, export_bundle
@@ -72,6 +74,13 @@ class Portable:
     def __call__(self, stage: str, **inputs: Array) -> dict[str, Array]:
         session = self.sessions[stage]
         return dict(zip((o.name for o in session.get_outputs()), session.run(None, inputs), strict=True))
+
+
+def test_the_weights_are_the_reference_networks(goldens: Path) -> None:
+    expected = runpy.run_path(str(goldens / "reference_weights.py"))["state_dict"](1)
+    found = reference_weights.state_dict(Network(NetworkConfig()), seed=1)
+    assert found.keys() == expected.keys()
+    assert all(np.array_equal(found[name], expected[name]) for name in expected)
 
 
 def test_intermediates_stage_by_stage_in_bare_sessions(goldens: Path, full_bundle: Path) -> None:
