@@ -1,8 +1,8 @@
-"""Weights for the full-size network that a formula gives, so that its outputs can be compared without the released file.
+"""Weights for the full-size network by a formula, so that parity can be tested without the released checkpoint.
 
-Every value follows from the seed, the parameter's name in the released checkpoint, and its place in the tensor: the name
-seeds a splitmix64 generator, whose numbers are scaled to a variance that keeps the network's features of order 1 and its
-sampling offsets at one to three pixels. `tests/data/n2_32x48.npz` holds what the reference network makes of them (seed 1):
+Every value follows from the seed, the parameter's name in the released checkpoint, and its place in the tensor: the
+name seeds a splitmix64 generator, whose numbers are scaled to a variance that keeps features of order 1 and sampling
+offsets at one to three pixels. `tests/data/n2_32x48.npz` holds the reference network's output with them (seed 1):
 `x` (1,N,3,h,w) in [0, 1] and `y` (1,2N-1,3,4h,4w).
 """
 
@@ -84,4 +84,4 @@ def _uniform(seed: int, name: str, count: int) -> NDArray[np.float64]:
         for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
             mixed = (mixed ^ (mixed >> np.uint64(shift))) * np.uint64(factor)
     mixed ^= mixed >> np.uint64(31)
-    return (mixed >> np.uint64(11)) * 2.0**-53
+    return (mixed >> np.uint64(11)).astype(np.float64) * 2.0**-53
