@@ -1,4 +1,4 @@
-"""From a network in PyTorch to a bundle of ONNX graphs."""
+"""Exports a PyTorch network as a bundle of ONNX graphs."""
 
 from typing import TYPE_CHECKING, Any
 

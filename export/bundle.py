@@ -1,4 +1,4 @@
-"""Writes a bundle: every stage traced and checked, the whole verified, then put in place at once."""
+"""Writes a bundle: traces every stage, verifies the whole against the network, then puts it in place in one step."""
 
 import hashlib
 import shutil
@@ -13,16 +13,14 @@ from onnx import ModelProto, ValueInfoProto
 
 from zsm.engine.bundle.manifest import FORMAT_VERSION, MANIFEST, Bundle, Manifest, Precision, StageSpec, TensorSpec
 from zsm.errors import OutputError
-from zsm.export import check as verify
-from zsm.export import graphs, int8, pixels
-from zsm.export import released as released
+from zsm.export import check, graphs, int8, pixels, released
 from zsm.export.int8 import Int8Options, Plan
 from zsm.export.model import Network, checkpoint
 from zsm.export.stages import stages
 from zsm.plugins.operator import OPSET, make_portable
 
 Progress = Callable[[str], None]
-"""Told what is being done next."""
+"""Called with a description of each step."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,30 +29,31 @@ class Options:
 
     precision: Precision = "fp32"
     portable: bool = False
-    """Put the operator's function into the files, so that any ONNX Runtime opens them."""
+    """Embed the operator as an ONNX function, so that any ONNX Runtime opens the files."""
     overwrite: bool = False
     trained: bool = True
     weights_sha256: str = ""
     licence: str = "unknown"
     """The licence of the weights."""
     int8: Int8Options | None = None
-    """Quantise layers as far as a loss of quality allows; the rest keeps `precision`."""
+    """Quantise as many layers as a loss budget allows; the rest keep `precision`."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Exported:
-    """A bundle that was written, and how far its outputs are from the network's."""
+    """A finished bundle, and how its outputs differ from the network's."""
 
     bundle: Bundle
-    error: verify.Difference
+    error: check.Difference
 
 
 def export_bundle(
     network: Network, out: Path, options: Options | None = None, progress: Progress = lambda _: None
 ) -> Exported:
-    """Write a network as the bundle `out`, which must not exist unless `options.overwrite`.
+    """Export a network to the folder `out`, which must not exist unless `options.overwrite` is set.
 
-    The bundle is verified against the network before it gets its name; on any failure none is left.
+    The bundle is verified before it gets its name, and a failure leaves nothing behind. Raises OutputError if it can't
+    be written or differs from the network; with `options.int8`, also DataError or ArgumentError.
     """
     options = options or Options()
     out = out.resolve()
@@ -63,7 +62,7 @@ def export_bundle(
     with _staging(out) as folder:
         _fill(folder, network, options, plan, progress)
         progress("verifying")
-        error = verify.compare(network, folder)
+        error = check.compare(network, folder)
         if not error.acceptable:
             raise OutputError(f"the exported graphs differ from the network: {error}; no bundle was written")
         _put_in_place(folder, out)
@@ -112,18 +111,19 @@ def export_weights(
 ) -> Exported:
     """Export a weights file: safetensors, or a PyTorch checkpoint in the released format.
 
-    What the file says of itself goes into the bundle; `licence` overrides its word on that.
+    The file's metadata goes into the bundle; `licence` overrides the licence it states. Raises DataError for invalid
+    weights, and what `export_bundle` raises.
     """
     network = checkpoint.load(weights)
-    said = checkpoint.metadata(weights)
+    metadata = checkpoint.metadata(weights)
     content = weights.read_bytes()
     if licence is None:
-        licence = released.LICENCE if released.is_released(content) else said.get("licence", "unknown")
+        licence = released.LICENCE if released.is_released(content) else metadata.get("licence", "unknown")
     options = Options(
         precision=precision,
         portable=portable,
         overwrite=overwrite,
-        trained=said.get("trained", "true") == "true",
+        trained=metadata.get("trained", "true") == "true",
         weights_sha256=hashlib.sha256(content).hexdigest(),
         licence=licence,
         int8=quantise,
@@ -173,14 +173,14 @@ def _check_target(out: Path, options: Options) -> None:
     if not out.exists():
         return
     if not options.overwrite:
-        raise OutputError(f"{out} is there already; give another folder, or --overwrite")
+        raise OutputError(f"{out} already exists; give another folder, or --overwrite")
     if not (out / MANIFEST).is_file():
-        raise OutputError(f"{out} is no bundle, so it won't be overwritten; give another folder")
+        raise OutputError(f"{out} isn't a bundle, so it won't be overwritten; give another folder")
 
 
 @contextmanager
 def _staging(out: Path) -> Iterator[Path]:
-    """A folder beside the target, gone afterwards whatever happens."""
+    """A temporary folder beside the target. (`zsm.files` replaces files; a bundle is a folder.)"""
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         folder = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
@@ -196,7 +196,7 @@ def _staging(out: Path) -> Iterator[Path]:
 
 
 def _put_in_place(folder: Path, out: Path) -> None:
-    """Give the finished folder its name; an older bundle there goes only when the new one is complete."""
+    """Rename the finished folder; an older bundle is deleted only once the new one is in place."""
     if not out.exists():
         folder.rename(out)
         return

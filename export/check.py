@@ -1,4 +1,4 @@
-"""Does a bundle compute what its network does?"""
+"""Checks that a bundle computes what its network computes."""
 
 import math
 from dataclasses import dataclass
@@ -16,16 +16,16 @@ from zsm.export.pixels import PIXEL_TYPES
 from zsm.runtime import GRID
 
 LIMIT_ABSOLUTE = 1e-4
-"""For fp32, outputs being of order 1."""
+"""For fp32; outputs are of order 1."""
 LIMIT_PSNR = 55.0
 """For fp16, in dB at peak 1."""
 LIMIT_INT8 = 25.0
-"""For int8, in dB at peak 1, on noise: what real clips lose is measured when the layers are chosen."""
+"""For int8, in dB at peak 1, on noise; the loss on real clips is measured when the layers are chosen."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Difference:
-    """How far a bundle's outputs are from the network's in float32."""
+    """The difference between a bundle's outputs and the network's in float32."""
 
     precision: Precision
     int8: bool = False
@@ -34,7 +34,7 @@ class Difference:
 
     @property
     def acceptable(self) -> bool:
-        """Whether the difference is no more than rounding makes."""
+        """Whether rounding explains the difference."""
         if self.precision == "fp32" and not self.int8:
             return self.max_abs <= LIMIT_ABSOLUTE
         return self.psnr >= self._least_psnr
@@ -50,7 +50,7 @@ class Difference:
 
 
 def reference(network: Network, clip: Tensor) -> Tensor:
-    """A clip (N,H,W,3) in [0, 1] through the network in PyTorch: (2N-1,4H,4W,3), not clipped."""
+    """Run a clip (N,H,W,3) in [0, 1] through the PyTorch network: (2N-1,4H,4W,3), not clipped."""
     planes = clip.movedim(-1, 1)[None]
     height, width = clip.shape[1:3]
     missing = (0, -width % GRID, 0, -height % GRID)
@@ -64,9 +64,9 @@ def reference(network: Network, clip: Tensor) -> Tensor:
 
 
 def compare(network: Network, folder: Path) -> Difference:
-    """Run a random clip through the bundle on ONNX Runtime, and through the network.
+    """Run a random clip of each pixel type through the bundle on ONNX Runtime, and through the network.
 
-    The clip is run as each type of pixels; of the integer types' error, what rounding makes is not counted.
+    For integer pixels, the half level of rounding isn't counted as an error.
     """
     bundle = Bundle(folder)
     clip = torch.rand(3, 22, 27, 3, generator=torch.Generator().manual_seed(0))

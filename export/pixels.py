@@ -1,6 +1,6 @@
-"""The stages at both ends, which hold no weights: pixels to planes (`ingest`) and back (`emit`).
+"""The first and last stage: pixels to planes (`ingest`) and back (`emit`). They have no weights.
 
-Their arithmetic is float32 in every bundle: float16 can't hold 65,535, nor all 256 levels once scaled.
+They compute in float32 in every bundle: float16 can't represent 65,535, nor all 256 levels once scaled.
 """
 
 import onnx.parser
@@ -34,8 +34,8 @@ def _model(graph: str) -> ModelProto:
 def ingest(pixels: str, precision: Precision, config: NetworkConfig) -> ModelProto:
     """Frames (n,h,w,3) to planes (n,3,H,W) in [0, 1]; H and W are the next multiples of 4.
 
-    What is added at the right and below is zero, as in the released network, or repeats the edge where an
-    enlarged input is added to the output, which would else darken towards the border.
+    Padding at the right and bottom is zero, as in the released network. It repeats the edge for a network with a
+    bicubic base, whose output would darken towards the border otherwise.
     """
     mode = "edge" if config.base == "bicubic" else "constant"
     return _model(f"""

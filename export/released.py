@@ -1,4 +1,4 @@
-"""The released checkpoint: fetched into the user's cache, and recognised by its git blob id."""
+"""The released checkpoint: fetched into the user's cache, and recognised by its git blob ID."""
 
 import hashlib
 import http.client
@@ -16,11 +16,11 @@ URL = f"https://github.com/Mukosame/Zooming-Slow-Mo-CVPR-2020/raw/master/experim
 LICENCE = "GPL-3.0 (weights of github.com/Mukosame/Zooming-Slow-Mo-CVPR-2020)"
 
 Progress = Callable[[int, int | None], None]
-"""Told how many bytes have come, and of how many if the server says so."""
+"""Called with the bytes received so far, and the total if the server announces it."""
 
 
 def git_blob_id(content: bytes) -> str:
-    """The name that git gives a file's content."""
+    """Git's hash of a file's content."""
     return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
 
 
@@ -30,9 +30,9 @@ def is_released(content: bytes) -> bool:
 
 
 def fetch(url: str = URL, blob: str = BLOB, progress: Progress = lambda done, total: None) -> Path:
-    """The path of the released checkpoint in the cache; it is downloaded if it isn't there.
+    """Return the path of the released checkpoint in the cache, downloading it if necessary.
 
-    Raises DataError when it can't be reached, or when what came isn't it; then nothing is kept.
+    Raises DataError if the download fails or isn't the released file; nothing is kept then.
     """
     target = cache_folder() / "weights" / FILE
     try:
@@ -42,7 +42,7 @@ def fetch(url: str = URL, blob: str = BLOB, progress: Progress = lambda done, to
         found = git_blob_id(content)
         if found != blob:
             raise DataError(
-                f"{url} gave {len(content)} bytes with git blob id {found}, not the released checkpoint ({blob}); "
+                f"{url} returned {len(content)} bytes with git blob ID {found}, not the released checkpoint ({blob}); "
                 "nothing was kept: try again, or give another --url"
             )
         write(target, content)

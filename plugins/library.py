@@ -1,7 +1,7 @@
-"""Finding the native libraries, and registering TensorRT's.
+"""Finds the native libraries, and registers the plugin with TensorRT.
 
-They are looked for in the folder that `ZSM_PLUGIN_DIR` names; without it, in the installed package (a wheel that
-was built with them) and then in the build folder of a checkout.
+They are searched in `$ZSM_PLUGIN_DIR`; if that isn't set, in the installed package (a wheel built with them), then in
+the build folder of a checkout.
 """
 
 import os
@@ -17,34 +17,33 @@ _PACKAGE = Path(__file__).resolve().parent
 
 
 def directories() -> tuple[Path, ...]:
-    """Where libraries are looked for, first to last.
-
-    Raises PluginError if ZSM_PLUGIN_DIR names no folder.
-    """
+    """The folders to search, in order. Raises PluginError if `$ZSM_PLUGIN_DIR` isn't a folder."""
     chosen = os.environ.get(VARIABLE)
     if not chosen:
         return _PACKAGE / "lib", _PACKAGE.parent / "build" / "release" / "lib"
     if not Path(chosen).is_dir():
-        raise PluginError(f"{VARIABLE} is {chosen}, which is no folder; name one with libzsm_*.so, or unset it")
+        raise PluginError(
+            f"{VARIABLE} is {chosen}, which isn't a folder; set it to the one with libzsm_*.so, or unset it"
+        )
     return (Path(chosen).resolve(),)
 
 
 def library(name: str) -> Path | None:
-    """The library of that name (core, onnxruntime, tensorrt10, tensorrt11), or None if it isn't there."""
+    """The path of a library (core, onnxruntime, tensorrt10, tensorrt11), or None if there is none."""
     files = (folder / f"libzsm_{name}.so" for folder in directories())
     return next((file for file in files if file.is_file()), None)
 
 
 def onnxruntime_library() -> Path | None:
-    """The library for `SessionOptions.register_custom_ops_library`, or None if it isn't there."""
+    """The path for `SessionOptions.register_custom_ops_library`, or None if there is none."""
     return library("onnxruntime")
 
 
 def load(tensorrt: ModuleType) -> Path:
-    """Register the plugin with TensorRT, once a process; returns the library it comes from.
+    """Register the plugin with TensorRT, once per process; returns the library's path.
 
-    `tensorrt` is the imported module: tensorrt, tensorrt_lean or tensorrt_dispatch. Raises PluginError if there is
-    no library for its major version, or if it can't be loaded.
+    `tensorrt` is the imported module: tensorrt, tensorrt_lean or tensorrt_dispatch. Raises PluginError if there is no
+    library for its major version, or if TensorRT can't load it.
     """
     name = f"tensorrt{tensorrt.__version__.split('.')[0]}"
     path = library(name)

@@ -1,4 +1,4 @@
-"""The C interface of the native libraries (core/deform_conv.h), called from Python. For tests and benchmarks."""
+"""Python bindings for the native libraries' C interface (core/deform_conv.h), for tests and benchmarks."""
 
 import ctypes
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ class Kernel(IntEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class Attributes:
-    """Those of ONNX's DeformConv."""
+    """The attributes of ONNX's DeformConv."""
 
     kernel_shape: tuple[int, int] = (3, 3)
     strides: tuple[int, int] = (1, 1)
@@ -51,7 +51,7 @@ class Shape(ctypes.Structure):
 
     @classmethod
     def of(cls, x: tuple[int, ...], outputs: int, attributes: Attributes) -> Self:
-        """The shape of an input (N,C,H,W) and as many outputs."""
+        """The shape for an input (N,C,H,W) and a number of output channels."""
         a = attributes
         return cls(*x, outputs, *a.kernel_shape, *a.strides, *a.dilations, *a.pads, a.group, a.offset_group)
 
@@ -63,7 +63,7 @@ class Tensors(ctypes.Structure):
 
 
 class Core:
-    """A library that exports the C interface: any of ours does."""
+    """Any of our libraries; each exports the C interface. Raises PluginError for calls that it refuses."""
 
     def __init__(self, path: Path) -> None:
         self._library = ctypes.CDLL(str(path))
@@ -71,7 +71,7 @@ class Core:
         self._library.zsm_cuda_architectures.restype = ctypes.c_char_p
 
     def cuda_architectures(self) -> tuple[str, ...]:
-        """The GPU architectures it carries code for; none if it was built without CUDA."""
+        """The GPU architectures the library has code for; empty if it was built without CUDA."""
         return tuple(self._library.zsm_cuda_architectures().decode().split())
 
     def output_size(self, shape: Shape) -> tuple[int, int]:
@@ -81,15 +81,15 @@ class Core:
         return height.value, width.value
 
     def reference(self, attributes: Attributes, *inputs: Array) -> Array:
-        """The output for x, offset_mask, weight and bias, by the readable implementation."""
+        """Run the readable implementation on x, offset_mask, weight and bias."""
         return self._on_host("reference", attributes, inputs)
 
     def cpu(self, attributes: Attributes, *inputs: Array) -> Array:
-        """The same by the fast implementation, in one thread."""
+        """Run the fast implementation, in one thread."""
         return self._on_host("cpu", attributes, inputs, None, None)
 
     def cuda_kernels(self, shape: Shape, dtype: DTypeLike, *, channels_last: bool) -> list[Kernel]:
-        """The CUDA kernels that take a shape on the current device, the likely fastest first."""
+        """The CUDA kernels that support a shape on the current device, the probably fastest first."""
         found = (ctypes.c_int32 * 8)()
         count = self._library.zsm_deform_conv2d_cuda_kernels(
             ctypes.byref(shape), _type(dtype), int(channels_last), found
@@ -106,7 +106,7 @@ class Core:
         kernel: Kernel = Kernel.AUTO,
         stream: int | None = None,
     ) -> None:
-        """Launch a CUDA kernel on a stream, by default the default one; returns at once."""
+        """Launch a CUDA kernel on a stream (by default, the default stream) and return at once."""
         options = int(channels_last), int(kernel)
         self._call("cuda", shape, _type(dtype), *options, ctypes.byref(addresses), ctypes.c_void_p(stream))
 

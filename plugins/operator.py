@@ -14,7 +14,7 @@ DOMAIN = "zsm"
 NAME = "DeformConv2d"
 VERSION = 1
 OPSET = 20
-"""The standard operator set that the function is written in."""
+"""The version of the standard operator set in which the function is written."""
 
 _FUNCTION = f"""
 <domain: "{DOMAIN}", opset_import: ["": {OPSET}]>
@@ -38,14 +38,14 @@ _FUNCTION = f"""
 
 
 def function() -> "onnx.FunctionProto":
-    """The operator as a model-local function over the standard `DeformConv`: runs where no plugin is."""
+    """The operator as a model-local function over the standard `DeformConv`, for use without a plugin."""
     import onnx.parser
 
     return onnx.parser.parse_function(_FUNCTION)
 
 
 def make_portable(model: "onnx.ModelProto") -> "onnx.ModelProto":
-    """Give the model the operator's function, in place, if it uses the operator and has none yet."""
+    """Add the operator's function to a model, in place, if it uses the operator and lacks the function."""
     used = any((node.domain, node.op_type) == (DOMAIN, NAME) for node in model.graph.node)
     if used and not any(f.domain == DOMAIN for f in model.functions):
         model.functions.append(function())

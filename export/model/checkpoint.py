@@ -1,4 +1,4 @@
-"""Weights in files: safetensors with this project's names, and the released checkpoint with its own."""
+"""Weights files: safetensors with this project's parameter names, and the released checkpoint with its own."""
 
 import json
 from collections.abc import Iterable, Mapping
@@ -11,8 +11,9 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from zsm.engine.bundle.network import NetworkConfig
-from zsm.errors import ArgumentError, DataError
+from zsm.errors import DataError
 from zsm.export.model.network import Network
+from zsm.files import replacing
 
 # The released checkpoint's names (left) and ours (right), by prefix; the longest prefix decides.
 # Within an alignment its `_1` is our `first`, its `_2` our `second`.
@@ -57,7 +58,7 @@ RELEASED_ALIGN_PARTS = {
 
 
 def our_name(released: str) -> str:
-    """The released checkpoint's name of a parameter to ours; any other name stays as it is."""
+    """Translate a parameter name of the released checkpoint; any other name stays as it is."""
     for prefix in sorted(RELEASED_PREFIXES, key=len, reverse=True):
         if released.startswith(prefix + "."):
             ours, rest = RELEASED_PREFIXES[prefix], released.removeprefix(prefix + ".")
@@ -80,8 +81,8 @@ def _align_part(name: str) -> str:
 def load(path: Path, config: NetworkConfig | None = None) -> Network:
     """Load a network: `.safetensors` as `save` writes it, else a PyTorch checkpoint in the released format.
 
-    A safetensors file knows its configuration. For a PyTorch checkpoint it is `config`, or the released
-    network's. Raises DataError, listing every name and shape that doesn't fit.
+    A safetensors file stores its configuration. A PyTorch checkpoint doesn't: `config` gives it, by default the
+    released network's. Raises DataError, which lists every name and shape that doesn't match.
     """
     if not path.is_file():
         raise DataError(f"there is no weights file {path}")
@@ -97,34 +98,30 @@ def load(path: Path, config: NetworkConfig | None = None) -> Network:
 
 
 def save(network: Network, path: Path, metadata: Mapping[str, str] | None = None) -> None:
-    """Write weights and configuration as safetensors; `metadata` is kept in the file's header."""
+    """Write weights and configuration as safetensors; `metadata` goes into the file's header. Raises OSError."""
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
     header = {**(metadata or {}), "network": json.dumps(network.config.to_dict())}
-    temporary = path.with_name(path.name + ".part")
-    try:
+    with replacing(path) as temporary:
         safetensors.torch.save_file(tensors, temporary, header)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def metadata(path: Path) -> dict[str, str]:
-    """What a safetensors file says of itself; nothing for any other file."""
+    """The metadata in a safetensors file's header; empty for any other file."""
     if path.suffix != ".safetensors":
         return {}
     try:
         with safetensors.safe_open(path, "pt") as file:
             return dict(file.metadata() or {})
     except (SafetensorError, OSError) as error:
-        raise DataError(f"{path} is no readable safetensors file: {error}") from error
+        raise DataError(f"{path} isn't a readable safetensors file: {error}") from error
 
 
 def _read_safetensors(path: Path) -> tuple[NetworkConfig | None, dict[str, Tensor]]:
     network = metadata(path).get("network")
     try:
         config = NetworkConfig.from_dict(json.loads(network)) if network else None
-    except (ValueError, ArgumentError) as error:
-        raise DataError(f"{path} says of its network what can't be read: {error}") from error
+    except ValueError as error:
+        raise DataError(f"{path} has an invalid network configuration: {error}") from error
     return config, safetensors.torch.load_file(path)
 
 
@@ -132,16 +129,16 @@ def _read_pickle(path: Path) -> dict[str, Tensor]:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except (UnpicklingError, RuntimeError, EOFError, OSError, ValueError) as error:
-        raise DataError(f"{path} is no PyTorch checkpoint that holds only weights: {error}") from error
+        raise DataError(f"{path} isn't a PyTorch checkpoint of weights alone: {error}") from error
     if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
-        raise DataError(f"{path} holds no plain table of weights; save the network's state_dict alone")
+        raise DataError(f"{path} isn't a plain state_dict; save the network's state_dict alone")
     return {our_name(str(name).removeprefix("module.")): value for name, value in content.items()}
 
 
 def _check(path: Path, found: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> None:
     problems = [
         *(f"missing: {name} {_shape(wanted[name])}" for name in sorted(wanted.keys() - found.keys())),
-        *(f"not the network's: {name} {_shape(found[name])}" for name in sorted(found.keys() - wanted.keys())),
+        *(f"unexpected: {name} {_shape(found[name])}" for name in sorted(found.keys() - wanted.keys())),
         *(
             f"wrong shape: {name} is {_shape(found[name])}, the network's is {_shape(wanted[name])}"
             for name in sorted(found.keys() & wanted.keys())

@@ -12,7 +12,7 @@ from zsm.plugins import operator
 
 try:
     from torchvision.ops import deform_conv2d as _torchvision
-except (ImportError, RuntimeError):  # RuntimeError: torchvision is there, built for another torch
+except (ImportError, RuntimeError):  # RuntimeError: torchvision was built for another torch
     _torchvision = None
 
 KERNEL = 3
@@ -20,10 +20,10 @@ TAPS = KERNEL * KERNEL
 
 
 def deform_conv2d(x: Tensor, offset_mask: Tensor, weight: Tensor, bias: Tensor, groups: int) -> Tensor:
-    """3x3, stride 1, padding 1.
+    """A 3x3 modulated deformable convolution with stride 1 and padding 1 (section 3.2).
 
-    x (N,C,H,W); offset_mask (N,27*groups,H,W): 18 offsets a group as (dy,dx) pairs, then 9 mask logits a
-    group; weight (O,C,3,3); bias (O). Gives (N,O,H,W).
+    x (N,C,H,W); offset_mask (N,27*groups,H,W): 18 offsets per group as (dy,dx) pairs, then 9 mask logits per group;
+    weight (O,C,3,3); bias (O). Returns (N,O,H,W).
     """
     if torch.compiler.is_exporting():
         return _node(x, offset_mask, weight, bias, groups)
@@ -34,10 +34,10 @@ def deform_conv2d(x: Tensor, offset_mask: Tensor, weight: Tensor, bias: Tensor, 
 
 
 def deform_conv2d_plain(x: Tensor, offset_mask: Tensor, weight: Tensor, bias: Tensor, groups: int) -> Tensor:
-    """The same from torch's own operators alone."""
+    """The same in torch's own operators."""
     n, c, h, w = x.shape
     offset, logit = offset_mask.split([2 * TAPS * groups, TAPS * groups], dim=1)
-    # Coordinates need float32 where features are in less.
+    # Coordinates need float32 even if features have less.
     offset = offset.to(torch.promote_types(offset.dtype, torch.float32))
     grid = _normalise(_positions(offset.reshape(n * groups, TAPS, 2, h, w)), h, w)
     sampled = functional.grid_sample(
@@ -107,5 +107,5 @@ class DeformConv2d(nn.Module):
         nn.init.zeros_(self.offset_mask.bias)
 
     def forward(self, x: Tensor, guide: Tensor) -> Tensor:
-        """Sample and convolve x (N,C,H,W) where the guide (N,C,H,W) says."""
+        """Sample and convolve x (N,C,H,W) at offsets computed from the guide (N,C,H,W)."""
         return deform_conv2d(x, self.offset_mask(guide), self.weight, self.bias, self.groups)

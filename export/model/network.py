@@ -86,10 +86,10 @@ class Reconstruction(nn.Module):
         self.enlarge = Bicubic() if config.base == "bicubic" else None
 
     def forward(self, hidden: tuple[Tensor, ...], base: tuple[Tensor, ...] = ()) -> Tensor:
-        """Hidden states (N,C,H,W), one a direction, and a network with a base also gets the input frames.
+        """Reconstruct (N,3,4H,4W), not clipped, from hidden states (N,C,H,W), one per direction.
 
-        `base`: the missing frame's two neighbours (N,3,H,W), or an original frame twice. Gives (N,3,4H,4W),
-        not clipped.
+        `base`, for a network that has one: an interpolated frame's two neighbours (N,3,H,W), or an original frame
+        twice.
         """
         x = hidden[0] if self.merge is None else self.merge(torch.cat(hidden, 1))
         x = self.blocks(x)
@@ -139,7 +139,7 @@ class Network(nn.Module):
         return out.unflatten(0, (batch, count))
 
     def propagate(self, features: Tensor) -> tuple[Tensor, ...]:
-        """(B,T,C,H,W) to hidden states of the same shape, one tensor a direction (section 3.3).
+        """(B,T,C,H,W) to hidden states of the same shape, one tensor per direction (section 3.3).
 
         Both directions run as one batch. Without a recurrence the features stand for the states.
         """

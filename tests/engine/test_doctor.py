@@ -43,7 +43,7 @@ def test_a_plugin_file_that_is_not_a_library(tmp_path: Path, monkeypatch: pytest
 
 def test_a_missing_plugin_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ZSM_PLUGIN_DIR", str(tmp_path / "nowhere"))
-    assert "which is no folder" in checks()["libzsm_onnxruntime.so"].found
+    assert "which isn't a folder" in checks()["libzsm_onnxruntime.so"].found
 
 
 def test_cuda_without_a_driver_says_so() -> None:

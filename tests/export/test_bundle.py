@@ -55,7 +55,7 @@ def test_portable_files_carry_the_function(tmp_path: Path) -> None:
 
 def test_an_existing_bundle_is_only_replaced_when_asked(tiny_network: Network, bicubic_bundle: Path) -> None:
     before = (bicubic_bundle / "manifest.json").read_bytes()
-    with pytest.raises(OutputError, match="is there already"):
+    with pytest.raises(OutputError, match="already exists"):
         export_bundle(tiny_network, bicubic_bundle)
     assert (bicubic_bundle / "manifest.json").read_bytes() == before
 

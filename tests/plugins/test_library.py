@@ -19,7 +19,7 @@ def test_the_variable_names_the_only_folder(tmp_path: Path, monkeypatch: pytest.
 
 def test_a_variable_that_names_no_folder_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ZSM_PLUGIN_DIR", str(tmp_path / "nowhere"))
-    with pytest.raises(PluginError, match=r"ZSM_PLUGIN_DIR is .*nowhere, which is no folder"):
+    with pytest.raises(PluginError, match=r"ZSM_PLUGIN_DIR is .*nowhere, which isn.t a folder"):
         library("core")
 
 
