@@ -1,4 +1,4 @@
-// The C interface: checks what comes in, picks the element type, turns exceptions into a status.
+// The C interface: checks arguments, dispatches on the element type, turns exceptions into a status.
 #include <new>
 #include <string>
 

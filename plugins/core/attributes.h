@@ -1,4 +1,4 @@
-// The operator's attributes and tensor sizes, as the inference libraries hand them over.
+// The operator's attributes and tensor sizes as inference libraries pass them.
 #pragma once
 
 #include <cstdint>
@@ -11,7 +11,7 @@ namespace zsm {
 
 using Sizes = std::vector<int64_t>;
 
-// Named and valued as those of ONNX's DeformConv; pads are top, left, bottom, right.
+// The names and values of ONNX's DeformConv; pads are top, left, bottom, right.
 struct Attributes {
   Sizes kernel_shape;
   Sizes strides{1, 1};
@@ -21,10 +21,10 @@ struct Attributes {
   int64_t offset_group = 1;
 };
 
-// Values too large for a shape become ones that fault(Shape) refuses.
+// Values that don't fit a shape become ones that fault(Shape) rejects.
 Shape shape_of(const Attributes& attributes, const Sizes& x, int64_t outputs);
 
-// Both return an empty string, or one sentence that says what is wrong.
+// Both return an empty string, or a sentence that says what is wrong.
 std::string fault(const Attributes& attributes);
 std::string resolve(const Attributes& attributes, const Sizes& x, const Sizes& offset_mask, const Sizes& weight,
                     const Sizes& bias, Shape& shape);

@@ -49,7 +49,7 @@ ZSM_HOST_DEVICE int clamp(int value, int least, int most) {
   return value < least ? least : value > most ? most : value;
 }
 
-// Of one tap: where in packed x each pixel of the tile samples, and what the four pixels there count for.
+// For one tap: where each pixel of the tile samples in packed x, and the weights of the four pixels there.
 struct Samples {
   int32_t pixel[kTilePixels];
   float weight[4][kTilePixels];
@@ -67,7 +67,7 @@ ZSM_HOST_DEVICE void find_origins(const Shape& s, int64_t first, int count, Orig
   }
 }
 
-// The channels of offset_mask lie far apart and are read in short runs, which the hardware does not foresee.
+// The channels of offset_mask lie far apart and are read in short runs, which hardware prefetching misses.
 ZSM_HOST_DEVICE void prefetch_offsets(const TileInput& in, int64_t first, int count, int g) {
   const Shape& s = *in.shape;
   const int64_t pixels = int64_t{output_height(s)} * output_width(s);
@@ -97,7 +97,7 @@ ZSM_HOST_DEVICE void locate(const TileInput& in, int64_t first, int count, int g
   }
 }
 
-// Blocks of the last channels store kBlock values too: the next tap's overwrite what is too many.
+// The last block stores kBlock values as well; the next tap overwrites the excess.
 ZSM_HOST_DEVICE void sample(const Shape& s, const float* group_x, int k, int count, const Samples& samples,
                             float* columns) {
   const int64_t row = int64_t{s.width + 2 * kBorder} * kBlock;

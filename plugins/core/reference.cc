@@ -1,4 +1,4 @@
-// The deformable convolution as its definition has it: what every faster version is tested against.
+// The deformable convolution straight from its definition. Every faster version is tested against it.
 #include <vector>
 
 #include "core/kernels.h"
@@ -17,7 +17,7 @@ double sample(const T* plane, const Shape& s, const Corners& corners) {
   return sum;
 }
 
-// The modulated samples of all channels and taps that output pixel (y, x) is made of.
+// The modulated samples of all channels and taps for output pixel (y, x).
 template <typename T>
 void sample_column(const Shape& s, const T* image, const T* offset_mask, int y, int x, double* column) {
   const int K = taps(s);

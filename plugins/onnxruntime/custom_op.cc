@@ -1,6 +1,6 @@
 // zsm::DeformConv2d as a custom operator of ONNX Runtime, on its CPU and CUDA providers.
 //
-// Only ONNX Runtime's C API, whose table of functions the library is handed when it is loaded.
+// Uses only ONNX Runtime's C API, whose function table is passed in when the library is loaded.
 #include <onnxruntime_c_api.h>
 
 #include <memory>
@@ -18,7 +18,7 @@ struct Failure {
   OrtStatus* status;
 };
 
-// Everything below throws a failure, which the callbacks at the bottom return.
+// Everything below throws on failure; the callbacks at the bottom turn that into a status.
 class Api {
  public:
   explicit Api(const OrtApi* api) : api_(api) {}
@@ -48,7 +48,7 @@ zsm::Sizes sizes(const Api& api, const OrtValue* value) {
   return result;
 }
 
-// An attribute that a node does not have keeps its default.
+// An attribute that a node lacks keeps its default.
 void read(const Api& api, const OrtKernelInfo* info, const char* name, zsm::Sizes& values) {
   size_t count = 0;
   if (OrtStatus* missing = api->KernelInfoGetAttributeArray_int64(info, name, nullptr, &count)) {

@@ -1,4 +1,4 @@
-// What TensorRT finds in the library: the creator, and where to put its logger.
+// The library's entry points for TensorRT: the creator, and the logger.
 #include <array>
 
 #include "tensorrt/errors.h"
@@ -15,7 +15,7 @@ class Creator final : public IPluginCreatorV3One {
   char const* getPluginVersion() const noexcept override { return kVersion; }
   char const* getPluginNamespace() const noexcept override { return kNamespace; }
 
-  // TensorRT's parser reads those of a node's attributes that are listed here.
+  // TensorRT's parser reads only the node attributes listed here.
   PluginFieldCollection const* getFieldNames() noexcept override { return &names_.collection(); }
 
   // The same fields in both phases: an engine stores what the plugin was built from.

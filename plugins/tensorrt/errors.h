@@ -1,5 +1,4 @@
-// Where errors go: to TensorRT's recorder where there is one, else to its log, else to
-// standard error.
+// Reports errors to TensorRT's recorder if there is one, else to its log, else to standard error.
 #pragma once
 
 #include <NvInferRuntime.h>

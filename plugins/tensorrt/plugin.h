@@ -1,4 +1,4 @@
-// zsm::DeformConv2d as a plugin of TensorRT.
+// zsm::DeformConv2d as a TensorRT plugin.
 #pragma once
 
 #include <NvInferRuntime.h>
