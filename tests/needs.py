@@ -1,7 +1,8 @@
 """What some tests need and a machine may lack.
 
 A test whose need is missing is skipped. `ZSM_REQUIRE` lists needs, separated by commas, that make it fail instead, so
-that CI notices when a job has lost what it is there to test; `all` stands for every need.
+that CI notices when a job has lost what it is there to test; `all` stands for every need. `ZSM_REQUIRE_GPU=1` requires
+whatever the GPU tests need.
 """
 
 import importlib
@@ -31,9 +32,26 @@ Need = Literal[
 ]
 
 
+GPU: tuple[Need, ...] = (
+    "compute-sanitizer",
+    "cuda-python",
+    "cupy",
+    "gpu",
+    "nvcc",
+    "onnxruntime-gpu",
+    "pycuda",
+    "tensorrt",
+    "torch-cuda",
+    "torchvision",
+)
+"""The needs of tests marked `gpu`."""
+
+
 def required() -> set[str]:
-    """The needs that `ZSM_REQUIRE` lists. Raises pytest.UsageError if one is unknown."""
+    """The needs that the environment requires. Raises pytest.UsageError if one is unknown."""
     names = set(filter(None, os.environ.get("ZSM_REQUIRE", "").split(",")))
+    if os.environ.get("ZSM_REQUIRE_GPU") == "1":
+        names |= set(GPU)
     if unknown := names - {"all", *get_args(Need)}:
         raise pytest.UsageError(f"ZSM_REQUIRE: unknown {', '.join(sorted(unknown))}; choose from {get_args(Need)}")
     return set(get_args(Need)) if "all" in names else names

@@ -7,6 +7,7 @@ from tests.needs import missing, module, required
 @pytest.mark.parametrize("value", ["", "ffmpeg,nvcc"])
 def test_a_need_that_is_not_required_is_skipped(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ZSM_REQUIRE", value)
+    monkeypatch.delenv("ZSM_REQUIRE_GPU", raising=False)
     with pytest.raises(pytest.skip.Exception, match="no GPU here"):
         missing("gpu", "no GPU here")
 
@@ -16,6 +17,13 @@ def test_a_required_need_fails(value: str, monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setenv("ZSM_REQUIRE", value)
     with pytest.raises(pytest.fail.Exception, match="no GPU here"):
         missing("gpu", "no GPU here")
+
+
+def test_one_switch_requires_what_gpu_tests_need(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("ZSM_REQUIRE", raising=False)
+    monkeypatch.setenv("ZSM_REQUIRE_GPU", "1")
+    assert {"gpu", "tensorrt", "onnxruntime-gpu"} <= required()
+    assert "ffmpeg" not in required()
 
 
 def test_a_module_that_is_not_installed_is_a_missing_need(monkeypatch: pytest.MonkeyPatch) -> None:
