@@ -1,14 +1,14 @@
-"""How good the restored frames are: metrics, the baseline, data sets, scoring and reports. No torch.
+"""Measure restored frames: metrics, the baseline, data sets, scoring and reports. No torch.
 
-| module | is |
+| module | contains |
 |---|---|
-| `bicubic` | MATLAB's `imresize`: how LR frames are made, and the baseline's enlargement |
-| `degradations` | noise and JPEG artefacts on LR frames (section 4.3) |
+| `bicubic` | MATLAB's `imresize`, which makes LR frames and the baseline's enlargement |
+| `degradations` | noise and compression for LR frames (section 4.3) |
 | `metrics` | PSNR and SSIM on luma, temporal consistency |
 | `baseline` | bicubic enlargement and frame averaging |
-| `layouts` | data sets on disk -> clips |
-| `systems` | what is scored: a bundle, another system's frames, the baseline |
-| `scoring` | clips and systems -> figures |
+| `layouts` | data sets on disk, as clips |
+| `systems` | what can be scored: a bundle, another system's frames, the baseline |
+| `scoring` | clips and systems in, scores out |
 | `pictures` | crops and side-by-side pictures |
-| `report`, `page` | figures -> table and JSON, HTML |
+| `report`, `page` | scores as a table, JSON and HTML |
 """

@@ -1,4 +1,4 @@
-"""What any restoration has to beat: bicubic enlargement in space, averaging of neighbours in time."""
+"""The baseline that a network has to beat: bicubic enlargement in space, frame averaging in time."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -7,10 +7,10 @@ from zsm.evaluation import bicubic
 
 
 def enlarge_and_average(clip: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """LR frames (N,h,w,3) uint8 -> (2N-1,4h,4w,3) uint8, N >= 1.
+    """Enlarge LR frames (N,h,w,3) uint8, N >= 1, and average neighbours: (2N-1,4h,4w,3) uint8.
 
-    An interpolated frame is the enlarged mean of its two neighbours. Rounded once, so this is what the
-    network computes when its residual is zero and its `base` is `bicubic`.
+    An interpolated frame is the enlarged mean of its two neighbours, rounded once: what a network with base
+    `bicubic` computes when its residual is zero.
     """
     frames, height, width, channels = clip.shape
     restored = np.empty((2 * frames - 1, 4 * height, 4 * width, channels), np.uint8)

@@ -1,34 +1,36 @@
-"""Bicubic resizing as MATLAB's `imresize` does it, which is how the field makes its LR frames.
+"""Bicubic resizing as in MATLAB's `imresize`, with which the literature makes its LR frames.
 
-Keys' cubic kernel with a = -0.5, stretched by the factor when shrinking (antialiasing), half-pixel
-centres, borders mirrored with the edge pixel repeated. OpenCV (a = -0.75, no antialiasing) and Pillow
-(borders cut off, rounding between the passes) differ by far more than rounding.
+Keys' cubic kernel with a = -0.5, widened by the factor when shrinking (antialiasing), half-pixel centres,
+borders mirrored with the edge pixel repeated. OpenCV (a = -0.75, no antialiasing) and Pillow (truncated at the
+borders, rounded between the passes) give clearly different frames.
 """
 
 from functools import lru_cache
-from math import ceil
+from math import ceil, inf
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from zsm.errors import ArgumentError
+from zsm.errors import ArgumentError, ArgumentTypeError, FrameError
 
 
 def resize(image: NDArray[Any], scale: float) -> NDArray[Any]:
-    """Resize images by `scale`: (H,W) or (...,H,W,C) -> ceil(scale*H) by ceil(scale*W), same dtype.
+    """Resize images (H,W) or (...,H,W,C) to ceil(scale*H) by ceil(scale*W), keeping the dtype.
 
-    Floating point comes back unclipped, in its own precision. Integers are computed in float64, clipped
-    to their range and rounded once, halves up: MATLAB's `im2uint8(imresize(im2double(image), scale))`.
-
-    Raises:
-        ArgumentError: `scale` is not positive, or the image is empty or neither of the shapes.
+    Floats are returned unclipped. Integers are computed in float64, clipped to their range and rounded once,
+    halves up: MATLAB's `im2uint8(imresize(im2double(image), scale))`. Raises ArgumentError for a scale that is
+    not positive and finite, ArgumentTypeError for anything but integers and floats, and FrameError for an empty
+    image or another shape.
     """
-    if not scale > 0:
-        raise ArgumentError(f"cannot resize by {scale}: give a scale above 0")
+    if not 0 < scale < inf:
+        raise ArgumentError(f"cannot resize by {scale}: the scale must be a finite number above 0")
+    if not isinstance(image, np.ndarray) or image.dtype.kind not in "iuf":
+        kind = image.dtype if isinstance(image, np.ndarray) else type(image).__name__
+        raise ArgumentTypeError(f"cannot resize {kind}: pass a NumPy array of integers or floats")
     if image.ndim < 2 or image.size == 0:
-        raise ArgumentError(f"cannot resize an array of shape {image.shape}: give (H,W) or (...,H,W,C)")
-    if np.issubdtype(image.dtype, np.integer):
+        raise FrameError(f"cannot resize an array of shape {image.shape}: expected (H,W) or (...,H,W,C), not empty")
+    if image.dtype.kind in "iu":
         limits = np.iinfo(image.dtype)
         real = _resize_float(image.astype(np.float64), scale)
         return np.clip(np.floor(real + 0.5), limits.min, limits.max).astype(image.dtype)
@@ -36,7 +38,7 @@ def resize(image: NDArray[Any], scale: float) -> NDArray[Any]:
 
 
 def weights(length: int, scale: float) -> NDArray[np.float64]:
-    """The matrix (ceil(scale*length), length) that resizes one axis; each row sums to 1. Read-only."""
+    """Return the matrix (ceil(scale*length), length) that resizes one axis. Rows sum to 1; read-only."""
     return _weights(int(length), float(scale))
 
 
@@ -48,7 +50,7 @@ def _weights(length: int, scale: float) -> NDArray[np.float64]:
     centres = (np.arange(out) + 0.5) / scale - 0.5
     taps = np.floor(centres - reach).astype(int)[:, None] + np.arange(ceil(2 * reach) + 2)
     values = _cubic((centres[:, None] - taps) * stretch)
-    # The mirror image repeats every two lengths; several taps may fold onto one pixel.
+    # The mirrored image has period 2*length; several taps may fold onto one pixel.
     folded = taps % (2 * length)
     folded = np.where(folded < length, folded, 2 * length - 1 - folded)
     matrix = np.zeros((out, length))

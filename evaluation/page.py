@@ -1,4 +1,4 @@
-"""The report as one HTML page that needs nothing beside it: tables, per-frame charts, zoomed crops."""
+"""The report as one self-contained HTML page: tables, a chart per clip, crops."""
 
 import json
 from base64 import b64encode
@@ -16,28 +16,26 @@ _COLUMNS = ("PSNR", "SSIM", "original", "interpolated", "whole windows", "tempor
 _CROP = (112, 84)
 _SERIES = 5
 _EXPLANATIONS = {
-    "original / interpolated": "frames that the system saw in low resolution / frames that it had to invent.",
-    "whole windows": "the frames that fill windows of 7, as the paper's released script counts: it drops the rest.",
-    "temporal": "PSNR in dB of the change from frame to frame: flicker lowers it, a steady blur doesn't.",
-    "PSNR, SSIM": "on luma of rounded 8-bit RGB, no border cut; SSIM with an 11x11 Gaussian of sigma 1.5.",
+    "original / interpolated": "frames whose low-resolution version was the input / frames in between.",
+    "whole windows": "only the frames that fill windows of 7, which are the ones the paper's released script scores.",
+    "temporal": "PSNR in dB of the change from frame to frame: flicker lowers it, a constant blur doesn't.",
+    "PSNR, SSIM": "on luma of 8-bit RGB, no border cropped; SSIM with an 11x11 Gaussian window of sigma 1.5.",
 }
 
 
 @dataclass(frozen=True, kw_only=True)
 class Picture:
-    """What the page shows of one clip; small enough to keep for many clips.
-
-    overview: the true frame with the region outlined, JPEG.
-    rows: by title, then by label, the region in PNG and the system's PSNR of the whole frame.
-    """
+    """Pictures of one clip, encoded, and small enough to keep for many clips."""
 
     scores: ClipScores
     overview: bytes
+    """A true frame with the region outlined, JPEG."""
     rows: Mapping[str, Mapping[str, tuple[bytes, float]]]
+    """By title and label: the region as PNG, and the PSNR of the whole frame (NaN for input and truth)."""
 
 
 def picture(scored: Scored) -> Picture:
-    """Choose the region that moves most, and the interpolated and original frame nearest the middle."""
+    """Show the region that moves most, in the interpolated and the original frame nearest the middle of the clip."""
     truth = scored.trial.truth
     original = len(truth) // 4 * 2
     region = pictures.moving_region(truth[original : original + 3], *_CROP)
@@ -52,7 +50,7 @@ def picture(scored: Scored) -> Picture:
 
 
 def render(report: Report, shown: Sequence[Picture]) -> str:
-    """The page, with pictures of the clips in `shown`."""
+    """Return the page's HTML, with pictures of the clips in `shown`."""
     css = Path(__file__).with_name("page.css").read_text()
     body = "".join(
         (
@@ -92,8 +90,8 @@ def _header(report: Report) -> str:
         how += f", then {protocol.degradation} (seed {protocol.seed})"
     untrained = [name for name, facts in report.systems.items() if facts.get("trained") is False]
     notice = (
-        f'<p class="notice"><b>{escape(", ".join(untrained))}</b> is untrained: its figures show that '
-        "everything runs, not what a trained network gives.</p>"
+        f'<p class="notice"><b>{escape(", ".join(untrained))}</b> is untrained: the scores show that '
+        "everything runs, not how well a trained network does.</p>"
         if untrained
         else ""
     )
@@ -123,7 +121,7 @@ def _rows(title: str, systems: Mapping[str, Scores | MeanScores]) -> str:
 
 
 def _figures(scores: Scores | MeanScores) -> list[tuple[float, str]]:
-    """For each column, what is written and, rounded as written, the value that ranks it."""
+    """For each column its value, rounded as displayed so that ties look like ties, and its text."""
     parts = (scores.original, scores.interpolated, scores.windows)
     return [
         (round(scores.all.psnr, 2), f"{scores.all.psnr:.2f}"),
@@ -134,7 +132,7 @@ def _figures(scores: Scores | MeanScores) -> list[tuple[float, str]]:
 
 
 def _best(values: Sequence[float]) -> float | None:
-    """The largest of several different values."""
+    """The largest value; None if all are equal, so that nothing is highlighted."""
     return max(values) if len(set(values)) > 1 else None
 
 
@@ -171,7 +169,7 @@ def _image(kind: str, data: bytes, what: str) -> str:
 
 
 def _chart(systems: Mapping[str, Scores]) -> str:
-    """PSNR of every frame, as lines: where the interpolated frames are worse, they zigzag."""
+    """Draw the PSNR of every frame; lines zigzag where interpolated frames are worse than original ones."""
     values = [value for scores in systems.values() for value in scores.psnr if isfinite(value)]
     if not values:
         return ""

@@ -1,4 +1,4 @@
-"""Where to look in a clip, and pictures of it: crops for the report, one labelled sheet for the demo."""
+"""Crops of the region that moves most, for the report, and a labelled sheet of pictures, for the demo."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -23,21 +23,20 @@ class Region:
     height: int
 
     def of(self, frame: Frame) -> Frame:
-        """Cut it out of a frame (H,W,3)."""
+        """Crop a frame (H,W,3) to the region; a view."""
         return frame[self.y : self.y + self.height, self.x : self.x + self.width]
 
     def drawn_on(self, frame: Frame) -> Frame:
-        """The frame with the region's outline."""
+        """Return a copy of the frame with the region outlined."""
         thickness = max(1, round(frame.shape[1] / 320))
         corners = (self.x, self.y), (self.x + self.width - 1, self.y + self.height - 1)
         return np.asarray(cv2.rectangle(frame.copy(), *corners, (255, 196, 0), thickness), np.uint8)
 
 
 def moving_region(frames: Sequence[Frame] | Frame, width: int, height: int) -> Region:
-    """Where a few neighbouring frames (H,W,3) have moving detail: the region that restoring is hardest in.
+    """Find the region with the most moving detail in a few consecutive frames (H,W,3): the hardest to restore.
 
-    The product of change from frame to frame and of sharpness (the Laplacian) is largest there. Cut to the
-    frame's size.
+    It maximizes the change from frame to frame times the sharpness (Laplacian). No larger than the frame.
     """
     grey = [cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in frames]
     full_height, full_width = grey[0].shape[:2]
@@ -52,14 +51,14 @@ def moving_region(frames: Sequence[Frame] | Frame, width: int, height: int) -> R
 
 
 def enlarged(frame: Frame, scale: int = 4) -> Frame:
-    """Every pixel as a square of `scale` by `scale`: what a low-resolution frame really holds."""
+    """Repeat every pixel `scale` by `scale` times, which shows an LR frame as it is."""
     return np.ascontiguousarray(frame.repeat(scale, axis=0).repeat(scale, axis=1))
 
 
 def sheet(rows: Mapping[str, Mapping[str, Frame]], *, width: int) -> Frame:
-    """Pictures side by side: one row a title, with labelled frames scaled to `width` pixels each.
+    """Arrange labelled frames in titled rows, each frame scaled to `width` pixels.
 
-    Every row has the same labels; they stand above the first row.
+    All rows have the same labels, which are drawn above the first.
     """
     labels = next(iter(rows.values()))
     bands = [_side_by_side([_text(label, width, 34, 0.6, (255, 255, 255)) for label in labels])]
@@ -70,12 +69,12 @@ def sheet(rows: Mapping[str, Mapping[str, Frame]], *, width: int) -> Frame:
 
 
 def png(frame: Frame) -> bytes:
-    """The frame as a PNG file."""
+    """Encode an RGB frame as PNG."""
     return _encoded(".png", frame, [])
 
 
 def jpeg(frame: Frame, quality: int = 88) -> bytes:
-    """The frame as a JPEG file."""
+    """Encode an RGB frame as JPEG."""
     return _encoded(".jpg", frame, [cv2.IMWRITE_JPEG_QUALITY, quality])
 
 
@@ -86,7 +85,7 @@ def _encoded(suffix: str, frame: Frame, options: Sequence[int]) -> bytes:
 
 def _scaled(frame: Frame, width: int) -> Frame:
     height = round(frame.shape[0] * width / frame.shape[1])
-    # Enlarging repeats pixels: the picture must show theirs, not the interpolation's.
+    # Enlarging repeats pixels, because smooth interpolation would hide differences.
     how = cv2.INTER_NEAREST if width > frame.shape[1] else cv2.INTER_AREA
     return np.asarray(cv2.resize(frame, (width, height), interpolation=how), np.uint8)
 

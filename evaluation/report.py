@@ -1,4 +1,4 @@
-"""Figures -> a table for the terminal, and JSON. (`page` makes the HTML.)"""
+"""Scores as a table for the terminal, and as JSON. (`page` makes the HTML.)"""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -12,37 +12,36 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from zsm import __version__
+from zsm import __version__, files
 from zsm.errors import OutputError
 from zsm.evaluation.scoring import ClipScores, MeanScores, Protocol, Scores, means
 
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    """What was measured, and how.
-
-    data: the data set as it was named. systems: what is known of each system, by name, in table order.
-    """
+    """The result of an evaluation, and how it was made."""
 
     data: str
+    """The data set's name."""
     protocol: Protocol
     systems: Mapping[str, Mapping[str, Any]]
+    """Facts about each system, by name, in the table's order."""
     clips: Sequence[ClipScores] = field(repr=False)
 
     @property
     def left_out(self) -> list[str]:
-        """Clips that are in no mean, because a PSNR is infinite."""
+        """Names of the clips left out of all means, because a PSNR is infinite."""
         return [clip.name for clip in self.clips if not clip.comparable]
 
     def means(self) -> dict[str, dict[str, MeanScores]]:
-        """Each group's means, by group and system, then those of all clips."""
+        """Means by group and system; the last group is `all clips`."""
         groups = [group for group in dict.fromkeys(clip.group for clip in self.clips) if group]
         by_group = {group: means([clip for clip in self.clips if clip.group == group]) for group in groups}
         return by_group | {"all clips": means(self.clips)}
 
 
 def table(report: Report) -> Table:
-    """The table for a terminal: a row for each system on each clip, and the means of several clips."""
+    """Make the table for a terminal: a row for each system on each clip, then the means if there are several clips."""
     result = Table(
         title=f"{report.data}: PSNR in dB and SSIM on luma",
         caption=_caption(report),
@@ -62,7 +61,7 @@ def table(report: Report) -> Table:
 
 
 def to_json(report: Report) -> dict[str, Any]:
-    """Everything, down to each frame; a value that is no finite number is None."""
+    """Return all scores, down to each frame, as JSON values. Infinite values and NaN become None."""
     values: dict[str, Any] = _finite(
         {
             "zsm": __version__,
@@ -81,22 +80,19 @@ def to_json(report: Report) -> dict[str, Any]:
 
 
 def check(path: Path) -> None:
-    """Raise OutputError if `path` can't be written: known before the work, not after it."""
+    """Raise OutputError if `path` obviously can't be written, so that a mistake is found before a long evaluation."""
     if path.is_dir():
-        raise OutputError(f"cannot write {path}: it is a folder")
+        raise OutputError(f"cannot write {path}: it is a folder; give a file's name")
     if not path.parent.is_dir():
         raise OutputError(f"cannot write {path}: there is no folder {path.parent}")
 
 
 def write(path: Path, content: str | Mapping[str, Any]) -> None:
-    """Write a text, or JSON, so that the file is either whole or as it was."""
+    """Write text, or a mapping as JSON, atomically. Raises OutputError."""
     text = content if isinstance(content, str) else json.dumps(content, indent=1, allow_nan=False) + "\n"
-    partial = path.with_name(path.name + ".partial")
     try:
-        partial.write_text(text)
-        partial.replace(path)
+        files.write(path, text)
     except OSError as error:
-        partial.unlink(missing_ok=True)
         raise OutputError(f"cannot write {path}: {error.strerror}") from error
 
 

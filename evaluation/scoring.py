@@ -1,70 +1,82 @@
-"""Clips and systems -> figures, by the paper's protocol (section 4.1).
+"""Score systems on clips by the paper's protocol (section 4.1).
 
-HR frames are cropped to a multiple of 4, shrunk by bicubic; the odd ones (1, 3, 5, ...) go in, all come out.
+HR frames are cropped to a multiple of 4. Every other one, shrunk by bicubic, is the input; all are the truth.
 """
 
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import isinf, isnan, nan
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from zsm.errors import DataError
+from zsm.errors import ArgumentError, ArgumentTypeError, DataError
 from zsm.evaluation import bicubic, metrics
-from zsm.evaluation.degradations import Degradation
-from zsm.evaluation.layouts import Clip
 from zsm.runtime import SCALE
 
-# The released script restores windows of 7 frames, each beginning on the frame the last one ended with.
+if TYPE_CHECKING:
+    # Importing these loads OpenCV and PyAV, which scoring frames in memory doesn't need.
+    from zsm.evaluation.degradations import Degradation
+    from zsm.evaluation.layouts import Clip
+
+# The paper's released script restores windows of 7 frames; a window begins with the last frame of the one before.
 _WINDOW_STEP = 6
 
 
 @dataclass(frozen=True, kw_only=True)
 class Protocol:
-    """How a clip becomes input and truth.
+    """How input and truth are made from a clip.
 
-    frames: HR frames taken of each clip, from its beginning; None takes all.
-    whole_windows: take only frames that fill windows of 7, as the paper's released script does.
-    degradation: done to the LR frames, drawn from `seed` and the clip's name.
+    Raises ArgumentError or ArgumentTypeError for an invalid number of frames or seed.
     """
 
     frames: int | None = None
+    """HR frames to use of each clip, counted from its beginning; None for all."""
     whole_windows: bool = False
-    degradation: Degradation | None = None
+    """Use only the frames that fill windows of 7, as the paper's released script does."""
+    degradation: "Degradation | None" = None
+    """Applied to the LR frames, seeded with `seed` and the clip's name."""
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.frames is not None and self.frames < 1:
-            raise DataError(f"cannot score {self.frames} frames of a clip: give 1 or more")
+        if self.frames is not None:
+            _check_integer("frames", self.frames, 1)
+        _check_integer("seed", self.seed, 0)
+
+
+def _check_integer(name: str, value: object, least: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | np.integer):
+        raise ArgumentTypeError(f"{name} must be an integer, got {value!r}")
+    if value < least:
+        raise ArgumentError(f"{name} must be at least {least}, got {value}")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Trial:
-    """One clip, ready: `truth` (2N-1,4h,4w,3) and the system's input `lr` (N,h,w,3), RGB uint8."""
+    """One clip's input and truth, RGB uint8."""
 
-    clip: Clip
+    clip: "Clip"
     truth: NDArray[np.uint8]
+    """(2N-1,4h,4w,3)."""
     lr: NDArray[np.uint8]
+    """The input, (N,h,w,3)."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class System:
-    """What is scored.
-
-    restore: gives frames of the shape and type of the trial's truth.
-    facts: what a report says of the system; JSON values.
-    """
+    """A system to score."""
 
     restore: Callable[[Trial], NDArray[Any]]
+    """Returns frames with the shape and dtype of the trial's truth."""
     facts: Mapping[str, Any] = field(default_factory=dict)
+    """Facts for the report, such as the device; JSON values."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Figures:
-    """Means over frames, or over clips: PSNR in dB, SSIM."""
+    """PSNR in dB and SSIM, averaged over frames or clips."""
 
     psnr: float
     ssim: float
@@ -72,30 +84,33 @@ class Figures:
 
 @dataclass(frozen=True, kw_only=True)
 class Scores:
-    """One system on one clip: figures of every frame, and the PSNR in dB of frame-to-frame changes."""
+    """One system's scores on one clip."""
 
     psnr: tuple[float, ...]
+    """In dB, per frame."""
     ssim: tuple[float, ...]
+    """Per frame."""
     temporal_psnr: float
+    """PSNR in dB of the frame-to-frame changes."""
 
     @property
     def all(self) -> Figures:
-        """Over all frames."""
+        """Means over all frames."""
         return self._over(slice(None))
 
     @property
     def original(self) -> Figures:
-        """Over the frames that the system saw in low resolution."""
+        """Means over the frames whose LR version was the input."""
         return self._over(slice(0, None, 2))
 
     @property
     def interpolated(self) -> Figures:
-        """Over the frames in between; not numbers for a clip of one frame."""
+        """Means over the frames in between; NaN for a clip of one frame."""
         return self._over(slice(1, None, 2))
 
     @property
     def windows(self) -> Figures:
-        """Over the frames that fill windows of 7: the released script leaves out the rest."""
+        """Means over the frames that fill windows of 7, which are the ones the released script scores."""
         return self._over(slice(whole_windows(len(self.psnr))))
 
     def _over(self, frames: slice) -> Figures:
@@ -104,31 +119,34 @@ class Scores:
 
 @dataclass(frozen=True, kw_only=True)
 class ClipScores:
-    """Every system's scores on one clip of `frames` scored frames of `size` (width, height)."""
+    """All systems' scores on one clip."""
 
     name: str
     group: str | None
     frames: int
+    """Frames scored."""
     size: tuple[int, int]
+    """Width and height of the truth."""
     systems: Mapping[str, Scores]
+    """By the system's name."""
 
     @property
     def comparable(self) -> bool:
-        """Whether every PSNR is finite; else the clip is in no mean, of any system.
+        """Whether every PSNR is finite. If not, no system's mean includes the clip.
 
-        A frame restored without error is a blank one: the paper, too, leaves out clips with black frames.
+        Only a blank frame is restored without error; the paper leaves out clips with black frames as well.
         """
         return not any(isinf(value) for scores in self.systems.values() for value in scores.psnr)
 
     @property
     def moving(self) -> bool:
-        """Whether every system's temporal figure is finite: it isn't where nothing moves."""
+        """Whether every temporal PSNR is finite; it is infinite where nothing moves."""
         return not any(isinf(scores.temporal_psnr) for scores in self.systems.values())
 
 
 @dataclass(frozen=True, kw_only=True)
 class MeanScores:
-    """A system's means over the clips' means."""
+    """One system's means over clips."""
 
     all: Figures
     original: Figures
@@ -139,23 +157,26 @@ class MeanScores:
 
 @dataclass(frozen=True, kw_only=True)
 class Scored:
-    """A clip's scores, with the frames they are of; large, so let go of each before taking the next."""
+    """A clip's scores with its frames. Large: drop each one before asking for the next."""
 
     scores: ClipScores
     trial: Trial
     restored: Mapping[str, NDArray[np.uint8]] = field(repr=False)
 
 
-def prepare(clip: Clip, protocol: Protocol) -> Trial:
-    """Read a clip and make the input of it."""
+def prepare(clip: "Clip", protocol: Protocol) -> Trial:
+    """Read a clip, and make input and truth from it. Raises DataError as `trial` does."""
     return trial(clip, clip.read(frames=protocol.frames), protocol)
 
 
-def trial(clip: Clip, frames: NDArray[np.uint8], protocol: Protocol) -> Trial:
-    """Make the input of a clip's frames (T,H,W,3). Of an even number of them, the last is left out."""
+def trial(clip: "Clip", frames: NDArray[np.uint8], protocol: Protocol) -> Trial:
+    """Make input and truth from a clip's frames (T,H,W,3). If T is even, the last frame is left out.
+
+    Raises DataError if the frames are smaller than 4x4.
+    """
     count, height, width, _ = frames.shape
     if height < SCALE or width < SCALE:
-        raise DataError(f"clip {clip.name} is {width}x{height}: frames must be 4x4 or larger")
+        raise DataError(f"clip {clip.name} is {width}x{height}, but frames must be at least 4x4: remove the clip")
     count = whole_windows(count) if protocol.whole_windows else count - (count + 1) % 2
     truth = frames[:count, : height - height % SCALE, : width - width % SCALE]
     lr = np.stack([bicubic.resize(frame, 1 / SCALE) for frame in truth[::2]])
@@ -166,28 +187,34 @@ def trial(clip: Clip, frames: NDArray[np.uint8], protocol: Protocol) -> Trial:
 
 
 def whole_windows(frames: int) -> int:
-    """How many of a clip's frames fill windows of 7 that share their end frames.
+    """Number of frames, out of a clip's `frames`, that fill windows of 7 sharing their end frames.
 
-    34 frames (Vid4's city) give 31: three are left out. A clip of fewer than 7 is one short window.
+    34 frames (Vid4's city) give 31. A clip of fewer than 7 frames is one short window.
     """
     if frames <= _WINDOW_STEP:
         return frames - (frames + 1) % 2
     return (frames - 1) // _WINDOW_STEP * _WINDOW_STEP + 1
 
 
-def evaluate(clips: Iterable[Clip], systems: Mapping[str, System], protocol: Protocol) -> Iterator[Scored]:
-    """Score every system on every clip, yielding clip by clip."""
+def evaluate(clips: Iterable["Clip"], systems: Mapping[str, System], protocol: Protocol) -> Iterator[Scored]:
+    """Score every system on every clip, one clip at a time.
+
+    Raises DataError for a clip that can't be used, or a system whose output has the wrong shape or dtype.
+    """
     for clip in clips:
         prepared = prepare(clip, protocol)
         yield compare(prepared, {name: system.restore(prepared) for name, system in systems.items()})
 
 
 def compare(trial: Trial, restored: Mapping[str, NDArray[Any]]) -> Scored:
-    """Score what several systems, by name, made of one trial."""
+    """Score the frames that several systems restored from one trial, by the systems' names.
+
+    Raises DataError if any differ from the truth in shape or dtype.
+    """
     for name, frames in restored.items():
         if frames.shape != trial.truth.shape or frames.dtype != np.uint8:
             raise DataError(
-                f"{name} gave {frames.dtype} {frames.shape} for clip {trial.clip.name}: "
+                f"{name} returned {frames.dtype} {frames.shape} for clip {trial.clip.name}: "
                 f"expected uint8 {trial.truth.shape}"
             )
     count, height, width, _ = trial.truth.shape
@@ -202,8 +229,8 @@ def compare(trial: Trial, restored: Mapping[str, NDArray[Any]]) -> Scored:
 
 
 def score(restored: NDArray[np.uint8], truth: NDArray[np.uint8]) -> Scores:
-    """Compare two clips (T,H,W,3) uint8."""
-    # Luma frame by frame, as it is needed: in float64 a whole clip of it could fill the memory.
+    """Compare a restored clip with the truth, both (T,H,W,3) uint8."""
+    # Luma is computed frame by frame: a whole clip of it, in float64, might not fit into memory.
     pairs = [_compare(metrics.luma(a), metrics.luma(b)) for a, b in zip(restored, truth, strict=True)]
     return Scores(
         psnr=tuple(figures.psnr for figures in pairs),
@@ -217,10 +244,10 @@ def _compare(a: metrics.Luma, b: metrics.Luma) -> Figures:
 
 
 def means(clips: Sequence[ClipScores]) -> dict[str, MeanScores]:
-    """Each system's means over the clips that are comparable (the temporal figure: and moving)."""
-    taken = [clip for clip in clips if clip.comparable]
+    """Each system's means over the comparable clips; the temporal PSNR's only over those of them that move."""
+    comparable = [clip for clip in clips if clip.comparable]
     names = clips[0].systems if clips else ()
-    return {name: _mean_scores(name, taken) for name in names}
+    return {name: _mean_scores(name, comparable) for name in names}
 
 
 def _mean_scores(name: str, clips: Sequence[ClipScores]) -> MeanScores:
@@ -239,6 +266,6 @@ def _mean_figures(figures: Sequence[Figures]) -> Figures:
 
 
 def _mean(values: Sequence[float]) -> float:
-    # A clip of one frame has no interpolated frames and no changes: it says nothing about them.
+    # A clip of one frame has no interpolated frames and no temporal PSNR; other clips' means leave it out.
     numbers = [value for value in values if not isnan(value)]
     return sum(numbers) / len(numbers) if numbers else nan

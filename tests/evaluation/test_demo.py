@@ -1,4 +1,4 @@
-"""`scripts/demo.py` as `make demo` runs it, without torch; its files read back with OpenCV."""
+"""`scripts/demo.py` as `make demo` runs it, without torch, and its files read back with OpenCV."""
 
 import subprocess
 import sys
@@ -21,11 +21,11 @@ def run(*arguments: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
-def test_the_demo(bicubic_bundle: Path, tmp_path: Path) -> None:
+def test_the_demo_writes_a_video_and_a_picture_and_prints_scores(bicubic_bundle: Path, tmp_path: Path) -> None:
     done = run(bicubic_bundle, "--out", tmp_path / "demo")
     assert done.returncode == 0, done.stderr
     assert "is untrained" in done.stdout
-    # This network computes what the baseline computes.
+    # This network computes the same as the baseline.
     lines = [line.strip() for line in done.stdout.splitlines()]
     figures = [line.split()[-6:] for line in lines if line.startswith(("bicubic + averaging", "zsm"))]
     assert len(figures) == 2
@@ -43,9 +43,17 @@ def test_the_demo(bicubic_bundle: Path, tmp_path: Path) -> None:
     assert picture.shape[1] > 4 * 300
 
 
-def test_a_missing_bundle_is_one_message(tmp_path: Path) -> None:
+def test_a_missing_bundle_gives_one_line(tmp_path: Path) -> None:
     done = run(tmp_path / "nothing", "--out", tmp_path / "demo")
     assert done.returncode == 1
     assert done.stderr.startswith("demo: ")
     assert done.stderr.count("\n") == 1
     assert not (tmp_path / "demo").exists()
+
+
+def test_an_unwritable_folder_gives_one_line(bicubic_bundle: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    done = run(bicubic_bundle, "--out", tmp_path / "file")
+    assert done.returncode == 1
+    assert "give another folder with --out" in done.stderr
+    assert "Traceback" not in done.stderr

@@ -1,4 +1,4 @@
-"""`zsm eval` as it is run: real clips in, the printed table, JSON and HTML read back."""
+"""`zsm eval` on clips made here: the printed table, and the JSON and HTML read back."""
 
 import base64
 import json
@@ -17,7 +17,7 @@ from zsm.evaluation import layouts, metrics
 
 
 class Page(HTMLParser):
-    """The tags of a page, with their attributes, and its text."""
+    """A page's tags with their attributes, and its text."""
 
     def __init__(self, source: str) -> None:
         super().__init__()
@@ -43,7 +43,7 @@ def data(tmp_path: Path, write_clip: Callable[[str, int, tuple[int, int]], layou
 
 
 def imread(path: Path) -> Any:
-    """An image as RGB."""
+    """Read an image as RGB."""
     return np.asarray(cv2.imread(str(path)))[..., ::-1]
 
 
@@ -53,7 +53,7 @@ def evaluated(*arguments: object, out: Path) -> dict[str, Any]:
     return result
 
 
-def test_an_untrained_bundle_scores_as_the_baseline(
+def test_an_untrained_bundle_scores_like_the_baseline(
     data: Path, bicubic_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     result = evaluated(bicubic_bundle, "--data", data, out=tmp_path / "scores.json")
@@ -70,7 +70,7 @@ def test_an_untrained_bundle_scores_as_the_baseline(
     assert "mean, all clips" in printed
 
 
-def test_predictions_are_scored_beside_the_baseline(data: Path, tmp_path: Path) -> None:
+def test_predictions_are_scored(data: Path, tmp_path: Path) -> None:
     theirs = tmp_path / "theirs"
     for clip in layouts.find(data):
         (theirs / clip.name).mkdir(parents=True)
@@ -87,7 +87,7 @@ def test_predictions_are_scored_beside_the_baseline(data: Path, tmp_path: Path) 
     assert scores == pytest.approx(expected)
 
 
-def test_the_page_needs_nothing_beside_it(data: Path, bicubic_bundle: Path, tmp_path: Path) -> None:
+def test_the_page_is_self_contained(data: Path, bicubic_bundle: Path, tmp_path: Path) -> None:
     path = tmp_path / "report.html"
     evaluated(bicubic_bundle, "--data", data, "--html", path, out=tmp_path / "scores.json")
     source = path.read_text()
@@ -103,7 +103,7 @@ def test_the_page_needs_nothing_beside_it(data: Path, bicubic_bundle: Path, tmp_
     assert "untrained" in page.text
 
 
-def test_fewer_pictures_and_frames(data: Path, bicubic_bundle: Path, tmp_path: Path) -> None:
+def test_pictures_and_frames_can_be_limited(data: Path, bicubic_bundle: Path, tmp_path: Path) -> None:
     path = tmp_path / "report.html"
     options = ("--data", data, "--html", path, "--pictures", 1, "--frames", 1)
     result = evaluated(bicubic_bundle, *options, out=tmp_path / "scores.json")
@@ -112,7 +112,7 @@ def test_fewer_pictures_and_frames(data: Path, bicubic_bundle: Path, tmp_path: P
     assert len(Page(path.read_text()).images()) == 1 + 4
 
 
-def test_a_degraded_input_scores_worse_and_is_written_down(data: Path, bicubic_bundle: Path, tmp_path: Path) -> None:
+def test_a_degraded_input_scores_worse_and_is_reported(data: Path, bicubic_bundle: Path, tmp_path: Path) -> None:
     clean = evaluated(bicubic_bundle, "--data", data, out=tmp_path / "clean.json")
     worse = evaluated(bicubic_bundle, "--data", data, "--degradation", "jpeg:10", out=tmp_path / "jpeg.json")
     psnr = [result["means"]["all clips"]["bicubic"]["all"]["psnr"] for result in (clean, worse)]

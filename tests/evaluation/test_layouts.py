@@ -1,4 +1,4 @@
-"""Data sets laid out in a temporary folder, read back."""
+"""Data sets written to a temporary folder, and read back."""
 
 from pathlib import Path
 
@@ -6,12 +6,12 @@ import cv2
 import numpy as np
 import pytest
 
-from zsm.errors import DataError, VideoError
+from zsm.errors import ArgumentError, DataError, VideoError
 from zsm.evaluation import layouts
 
 
 def write(path: Path, value: int, size: tuple[int, int] = (6, 4)) -> None:
-    """A plain image of size WxH whose red is `value`."""
+    """Write a plain image of size WxH whose red is `value`."""
     path.parent.mkdir(parents=True, exist_ok=True)
     bgr = np.zeros((size[1], size[0], 3), np.uint8)
     bgr[..., 2] = value
@@ -23,7 +23,7 @@ def septuplet(root: Path, name: str) -> None:
         write(root / "sequences" / name / f"im{number}.png", number)
 
 
-def test_vid4_is_a_folder_a_clip_in_the_order_of_the_numbers(tmp_path: Path) -> None:
+def test_vid4_has_one_folder_per_clip_with_frames_in_numeric_order(tmp_path: Path) -> None:
     for number in (0, 2, 10, 1):
         write(tmp_path / "walk" / f"frame{number}.png", number)
     write(tmp_path / "city" / "0.png", 9)
@@ -36,7 +36,7 @@ def test_vid4_is_a_folder_a_clip_in_the_order_of_the_numbers(tmp_path: Path) -> 
     assert found[1].read(start=1, frames=2)[:, 0, 0, 0].tolist() == [1, 2]
 
 
-def test_vimeo_is_what_the_test_list_names(tmp_path: Path) -> None:
+def test_vimeo_has_the_septuplets_of_the_test_list(tmp_path: Path) -> None:
     for name in ("00001/0001", "00001/0002", "00002/0001"):
         septuplet(tmp_path, name)
     (tmp_path / "sep_testlist.txt").write_text("00001/0002\n00002/0001\n\n")
@@ -47,7 +47,7 @@ def test_vimeo_is_what_the_test_list_names(tmp_path: Path) -> None:
     assert [clip.name for clip in layouts.vimeo(tmp_path, layouts.VIMEO_TRAIN_LIST)] == ["00001/0001"]
 
 
-def test_vimeo_splits_by_speed_where_the_lists_are(tmp_path: Path) -> None:
+def test_vimeo_is_grouped_by_speed_if_the_lists_are_there(tmp_path: Path) -> None:
     for name in ("00001/0001", "00001/0002", "00001/0003"):
         septuplet(tmp_path, name)
     (tmp_path / "sep_testlist.txt").write_text("00001/0001\n00001/0002\n00001/0003\n")
@@ -57,7 +57,13 @@ def test_vimeo_splits_by_speed_where_the_lists_are(tmp_path: Path) -> None:
     assert [(clip.name, clip.group) for clip in found] == [("00001/0003", "fast"), ("00001/0001", "slow")]
 
 
-def test_a_septuplet_that_is_not_there_is_named(tmp_path: Path) -> None:
+def test_a_list_that_is_not_text_is_rejected(tmp_path: Path) -> None:
+    (tmp_path / "sep_testlist.txt").write_bytes(b"\xff\xfe00001")
+    with pytest.raises(DataError, match=r"sep_testlist\.txt isn't a text file"):
+        layouts.find(tmp_path, "vimeo")
+
+
+def test_a_missing_file_of_a_septuplet_is_named(tmp_path: Path) -> None:
     septuplet(tmp_path, "00001/0001")
     (tmp_path / "sequences/00001/0001/im4.png").unlink()
     (tmp_path / "sep_testlist.txt").write_text("00001/0001\n")
@@ -65,7 +71,7 @@ def test_a_septuplet_that_is_not_there_is_named(tmp_path: Path) -> None:
         layouts.find(tmp_path, "vimeo")
 
 
-def test_clips_may_be_videos_and_folders(tmp_path: Path) -> None:
+def test_clips_are_videos_and_folders_of_images(tmp_path: Path) -> None:
     write(tmp_path / "b" / "1.png", 5)
     (tmp_path / "a.mp4").write_bytes(b"")
     (tmp_path / "empty").mkdir()
@@ -77,7 +83,7 @@ def test_clips_may_be_videos_and_folders(tmp_path: Path) -> None:
     assert [clip.name for clip in layouts.find(tmp_path / "b")] == ["b"]
 
 
-def test_frames_of_two_sizes_are_refused(tmp_path: Path) -> None:
+def test_frames_of_different_sizes_are_rejected(tmp_path: Path) -> None:
     write(tmp_path / "a" / "1.png", 1)
     write(tmp_path / "a" / "2.png", 1, size=(8, 4))
     with pytest.raises(VideoError, match="8x4"):
@@ -85,20 +91,30 @@ def test_frames_of_two_sizes_are_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("layout", ["vid4", "vimeo", "clips"])
-def test_an_empty_folder_says_what_was_expected(layout: str, tmp_path: Path) -> None:
+def test_an_empty_folder_is_rejected_with_what_was_expected(layout: str, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"expected|comes with"):
         layouts.find(tmp_path, layout)
 
 
-def test_other_mistakes_say_what_they_are(tmp_path: Path) -> None:
+def test_a_missing_folder_and_an_unknown_layout_are_rejected(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no folder"):
         layouts.find(tmp_path / "nowhere")
-    with pytest.raises(DataError, match="vid4, vimeo, clips"):
+    with pytest.raises(ArgumentError, match="vid4, vimeo, clips"):
         layouts.find(tmp_path, "davis")
+
+
+def test_clips_of_the_same_name_are_rejected(tmp_path: Path) -> None:
     (tmp_path / "a.mp4").write_bytes(b"")
     write(tmp_path / "a" / "1.png", 1)
     with pytest.raises(DataError, match="called a"):
         layouts.find(tmp_path)
-    (tmp_path / "a" / "1.png").write_bytes(b"no image")
-    with pytest.raises(VideoError, match="not an image"):
-        layouts.find(tmp_path / "a")[0].read()
+
+
+def test_damaged_images_and_missing_frames_are_rejected(tmp_path: Path) -> None:
+    write(tmp_path / "a" / "1.png", 1)
+    (clip,) = layouts.find(tmp_path)
+    with pytest.raises(DataError, match="no frame 1"):
+        clip.read(start=1)
+    clip.source.joinpath("1.png").write_bytes(b"no image")
+    with pytest.raises(VideoError, match=r"1\.png"):
+        clip.read()

@@ -1,4 +1,4 @@
-"""PSNR and SSIM against scikit-image, luma against its coefficients, temporal consistency by properties."""
+"""PSNR, SSIM and luma against scikit-image; temporal consistency by its properties."""
 
 import numpy as np
 import pytest
@@ -6,7 +6,7 @@ from numpy.typing import NDArray
 from skimage.color import rgb2ycbcr
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
-from zsm.errors import ArgumentError
+from zsm.errors import FrameError
 from zsm.evaluation import metrics
 
 
@@ -23,13 +23,13 @@ def test_luma_of_known_colours(rgb: tuple[int, int, int], y: float) -> None:
     assert metrics.luma(np.array([[rgb]], np.uint8))[0, 0] == pytest.approx(y, abs=1e-9)
 
 
-def test_luma_is_scikit_images(rng: np.random.Generator) -> None:
+def test_luma_equals_scikit_images(rng: np.random.Generator) -> None:
     frame = rng.integers(0, 256, (6, 7, 3), dtype=np.uint8)
     assert np.abs(metrics.luma(frame) - rgb2ycbcr(frame)[..., 0]).max() < 1e-9
 
 
 @pytest.mark.parametrize("shape", [(11, 11), (48, 61), (64, 96)])
-def test_psnr_and_ssim_are_scikit_images(shape: tuple[int, int], rng: np.random.Generator) -> None:
+def test_psnr_and_ssim_equal_scikit_images(shape: tuple[int, int], rng: np.random.Generator) -> None:
     a, b = pair(rng, shape)
     reference = peak_signal_noise_ratio(a, b, data_range=255)  # type: ignore[no-untyped-call]
     assert metrics.psnr(a, b) == pytest.approx(reference, abs=1e-4)
@@ -45,23 +45,23 @@ def test_equal_frames(rng: np.random.Generator) -> None:
     assert metrics.ssim(a, a) == pytest.approx(1, abs=1e-12)
 
 
-def test_a_lasting_error_is_consistent_and_flicker_is_not(rng: np.random.Generator) -> None:
+def test_flicker_costs_temporal_psnr_and_a_constant_error_does_not(rng: np.random.Generator) -> None:
     truth, _ = pair(rng, (5, 16, 16))
     flicker = np.where(np.arange(5) % 2, 4.0, 0.0)[:, None, None]
-    lasting = truth + rng.normal(0, 9, (16, 16))
-    assert metrics.temporal_psnr(lasting, truth) > 200
+    constant = truth + rng.normal(0, 9, (16, 16))
+    assert metrics.temporal_psnr(constant, truth) > 200
     # Every frame-to-frame change is off by 4.
     assert metrics.temporal_psnr(truth + flicker, truth) == pytest.approx(10 * np.log10(255**2 / 16))
 
 
-def test_one_frame_has_no_temporal_figure() -> None:
+def test_one_frame_has_no_temporal_psnr() -> None:
     assert np.isnan(metrics.temporal_psnr([np.zeros((4, 4))], [np.zeros((4, 4))]))
 
 
-def test_what_cannot_be_compared_says_so() -> None:
-    with pytest.raises(ArgumentError, match=r"\(4, 4\) and \(4, 5\)"):
+def test_invalid_frames_are_rejected() -> None:
+    with pytest.raises(FrameError, match=r"\(4, 4\) and \(4, 5\)"):
         metrics.psnr(np.zeros((4, 4)), np.zeros((4, 5)))
-    with pytest.raises(ArgumentError, match="not 20x10"):
+    with pytest.raises(FrameError, match="at least 11x11, got 20x10"):
         metrics.ssim(np.zeros((10, 20)), np.zeros((10, 20)))
-    with pytest.raises(ArgumentError, match="float64"):
+    with pytest.raises(FrameError, match="got float64"):
         metrics.luma(np.zeros((4, 4, 3)))  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""Regions and sheets on frames whose right answer is known."""
+"""Regions and sheets, on frames with a known answer."""
 
 import cv2
 import numpy as np
@@ -21,14 +21,14 @@ def test_the_region_is_where_detail_moves(rng: np.random.Generator) -> None:
     assert abs(region.y - 33) <= 1
 
 
-def test_a_region_fits_into_a_small_frame(rng: np.random.Generator) -> None:
+def test_a_region_is_no_larger_than_the_frame(rng: np.random.Generator) -> None:
     frames = rng.integers(0, 256, (2, 8, 6, 3), dtype=np.uint8)
     region = pictures.moving_region(frames, 100, 100)
     assert region == pictures.Region(x=0, y=0, width=6, height=8)
     assert np.array_equal(region.of(frames[0]), frames[0])
 
 
-def test_drawing_leaves_the_frame_alone() -> None:
+def test_drawing_outlines_the_region_in_a_copy() -> None:
     frame = np.zeros((20, 30, 3), np.uint8)
     drawn = pictures.Region(x=5, y=4, width=10, height=8).drawn_on(frame)
     assert frame.max() == 0
@@ -46,7 +46,7 @@ def test_enlarging_repeats_pixels(rng: np.random.Generator) -> None:
 
 
 @pytest.mark.parametrize(("encode", "tolerance"), [(pictures.png, 0), (pictures.jpeg, 8)])
-def test_files_hold_rgb(encode: object, tolerance: int) -> None:
+def test_encoded_pictures_are_rgb(encode: object, tolerance: int) -> None:
     assert callable(encode)
     frame = np.zeros((16, 16, 3), np.uint8)
     frame[..., 0] = 200
@@ -56,7 +56,7 @@ def test_files_hold_rgb(encode: object, tolerance: int) -> None:
     assert np.abs(np.asarray(decoded, int)[..., ::-1] - frame).max() <= tolerance
 
 
-def test_a_sheet_holds_its_pictures_in_rows(rng: np.random.Generator) -> None:
+def test_a_sheet_shows_its_pictures_in_rows(rng: np.random.Generator) -> None:
     def noise(height: int, width: int) -> NDArray[np.uint8]:
         return rng.integers(60, 256, (height, width, 3), dtype=np.uint8)
 

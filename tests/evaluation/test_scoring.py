@@ -1,5 +1,7 @@
-"""The protocol step by step, and the figures against the metrics taken frame by frame."""
+"""The protocol step by step, and scores against the metrics of single frames."""
 
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -9,7 +11,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from zsm.errors import DataError, VideoError
+from zsm.errors import ArgumentError, ArgumentTypeError, DataError, VideoError
 from zsm.evaluation import bicubic, degradations, layouts, metrics, scoring, systems
 from zsm.evaluation.scoring import Protocol, System
 
@@ -18,7 +20,7 @@ ClipWriter = Callable[[str, int, tuple[int, int]], layouts.Clip]
 
 @pytest.fixture
 def clip(write_clip: ClipWriter) -> layouts.Clip:
-    """Eight HR frames of a size that is no multiple of 4."""
+    """Eight HR frames whose size is not a multiple of 4."""
     return write_clip("ball", 8, (66, 50))
 
 
@@ -27,14 +29,14 @@ def only(system: System, clip: layouts.Clip, protocol: Protocol) -> scoring.Scor
     return scored
 
 
-def test_the_input_is_the_odd_frames_of_the_cropped_truth(clip: layouts.Clip) -> None:
+def test_the_input_is_every_other_frame_of_the_cropped_truth(clip: layouts.Clip) -> None:
     trial = scoring.prepare(clip, Protocol())
     hr = clip.read()
     assert np.array_equal(trial.truth, hr[:7, :48, :64])
     assert np.array_equal(trial.lr, bicubic.resize(hr[:7:2, :48, :64], 0.25))
 
 
-def test_frames_are_limited_and_odd_in_number(clip: layouts.Clip) -> None:
+def test_the_number_of_frames_is_limited_and_made_odd(clip: layouts.Clip) -> None:
     assert len(scoring.prepare(clip, Protocol(frames=5)).truth) == 5
     trial = scoring.prepare(clip, Protocol(frames=4))
     assert (len(trial.truth), len(trial.lr)) == (3, 2)
@@ -47,13 +49,13 @@ def test_whole_windows_of_seven(frames: int, kept: int) -> None:
     assert scoring.whole_windows(frames) == kept
 
 
-def test_whole_windows_cut_the_clip(write_clip: ClipWriter) -> None:
+def test_whole_windows_shorten_the_clip(write_clip: ClipWriter) -> None:
     clip = write_clip("long", 11, (16, 16))
     assert len(scoring.prepare(clip, Protocol()).truth) == 11
     assert len(scoring.prepare(clip, Protocol(whole_windows=True)).truth) == 7
 
 
-def test_every_figure_is_the_mean_of_its_frames(write_clip: ClipWriter) -> None:
+def test_scores_are_means_over_frames(write_clip: ClipWriter) -> None:
     clip = write_clip("long", 11, (32, 24))
     scored = only(systems.baseline(), clip, Protocol())
     truth, restored = scored.trial.truth, scored.restored["it"]
@@ -82,7 +84,7 @@ def test_means_are_over_clips_not_frames(write_clip: ClipWriter) -> None:
     assert mean.temporal_psnr == pytest.approx((first.temporal_psnr + second.temporal_psnr) / 2)
 
 
-def test_a_still_clip_is_in_every_mean_but_the_temporal_one(clip: layouts.Clip, write_clip: ClipWriter) -> None:
+def test_a_still_clip_is_left_out_of_the_temporal_mean_only(clip: layouts.Clip, write_clip: ClipWriter) -> None:
     still = write_clip("still", 3, (12, 12))
     scores = [one.scores for one in scoring.evaluate([clip, still], {"it": systems.baseline()}, Protocol())]
     first, second = (one.systems["it"] for one in scores)
@@ -92,7 +94,7 @@ def test_a_still_clip_is_in_every_mean_but_the_temporal_one(clip: layouts.Clip, 
     assert mean.all.psnr == pytest.approx((first.all.psnr + second.all.psnr) / 2)
 
 
-def test_a_clip_restored_without_error_is_in_no_mean(clip: layouts.Clip) -> None:
+def test_a_clip_restored_without_error_is_left_out_of_all_means(clip: layouts.Clip) -> None:
     perfect = System(restore=lambda trial: trial.truth)
     both = {"perfect": perfect, "baseline": systems.baseline()}
     (scored,) = scoring.evaluate([clip], both, Protocol())
@@ -102,7 +104,7 @@ def test_a_clip_restored_without_error_is_in_no_mean(clip: layouts.Clip) -> None
     assert np.isnan(mean["perfect"].all.psnr)
 
 
-def test_one_frame_has_no_interpolated_figure_and_spoils_no_mean(clip: layouts.Clip) -> None:
+def test_a_clip_of_one_frame_is_left_out_of_the_interpolated_mean_only(clip: layouts.Clip) -> None:
     short = only(systems.baseline(), clip, Protocol(frames=1)).scores
     assert np.isnan(short.systems["it"].interpolated.psnr)
     whole = only(systems.baseline(), clip, Protocol()).scores
@@ -110,7 +112,7 @@ def test_one_frame_has_no_interpolated_figure_and_spoils_no_mean(clip: layouts.C
     assert mean.interpolated == whole.systems["it"].interpolated
 
 
-def test_a_degradation_follows_seed_and_clip(clip: layouts.Clip) -> None:
+def test_a_degradation_depends_on_the_seed_and_the_clips_name(clip: layouts.Clip) -> None:
     clean = scoring.prepare(clip, Protocol()).lr
     noisy = Protocol(degradation=degradations.Noise(), seed=1)
     first = scoring.prepare(clip, noisy)
@@ -127,20 +129,20 @@ def save(frames: NDArray[np.uint8], folder: Path) -> None:
         assert cv2.imwrite(str(folder / f"{number}.png"), frame[..., ::-1])
 
 
-def test_predictions_score_as_the_system_that_made_them(clip: layouts.Clip, tmp_path: Path) -> None:
+def test_predictions_score_like_the_system_that_made_them(clip: layouts.Clip, tmp_path: Path) -> None:
     made = only(systems.baseline(), clip, Protocol())
     save(made.restored["it"], tmp_path / "theirs" / "ball")
     read = only(systems.predictions(tmp_path / "theirs"), clip, Protocol())
     assert read.scores == made.scores
 
 
-def test_predictions_may_hold_the_frame_that_is_not_scored(clip: layouts.Clip, tmp_path: Path) -> None:
+def test_predictions_may_include_the_last_frame_that_is_not_scored(clip: layouts.Clip, tmp_path: Path) -> None:
     made = only(systems.baseline(), clip, Protocol()).restored["it"]
     save(np.concatenate([made, made[:1]]), tmp_path / "theirs" / "ball")
     assert only(systems.predictions(tmp_path / "theirs"), clip, Protocol()).scores.frames == 7
 
 
-def test_wrong_predictions_say_what_is_wrong(clip: layouts.Clip, tmp_path: Path) -> None:
+def test_invalid_predictions_are_rejected(clip: layouts.Clip, tmp_path: Path) -> None:
     made = only(systems.baseline(), clip, Protocol()).restored["it"]
     theirs = systems.predictions(tmp_path / "theirs")
     with pytest.raises(VideoError, match="theirs"):
@@ -153,9 +155,29 @@ def test_wrong_predictions_say_what_is_wrong(clip: layouts.Clip, tmp_path: Path)
         only(theirs, clip, Protocol())
 
 
-def test_what_cannot_be_scored_says_so(write_clip: ClipWriter) -> None:
-    with pytest.raises(DataError, match="0 frames"):
-        Protocol(frames=0)
+@pytest.mark.parametrize(
+    ("settings", "error", "message"),
+    [
+        ({"frames": 0}, ArgumentError, "frames must be at least 1, got 0"),
+        ({"frames": 2.5}, ArgumentTypeError, "frames must be an integer, got 2.5"),
+        ({"frames": True}, ArgumentTypeError, "frames must be an integer, got True"),
+        ({"seed": -1}, ArgumentError, "seed must be at least 0, got -1"),
+    ],
+)
+def test_invalid_settings_are_rejected(settings: dict[str, int], error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        Protocol(**settings)  # type: ignore[arg-type]
+
+
+def test_frames_smaller_than_4x4_are_rejected(write_clip: ClipWriter) -> None:
     tiny = write_clip("tiny", 3, (3, 8))
     with pytest.raises(DataError, match="3x8"):
         scoring.prepare(tiny, Protocol())
+
+
+def test_scoring_loads_no_video_library() -> None:
+    code = (
+        "import sys, zsm.evaluation.scoring; print({'av', 'cv2', 'scenedetect', 'torch', 'onnx'} & sys.modules.keys())"
+    )
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert loaded.strip() == "set()"
