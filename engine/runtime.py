@@ -229,6 +229,7 @@ class Runtime:
         return {
             "bundle": str(self.bundle.path),
             "precision": manifest.precision,
+            "int8": 0.0 if manifest.quantisation is None else manifest.quantisation.share,  # of the arithmetic
             "trained": manifest.trained,
             **self._open().describe(),
             "chosen": self._reason,

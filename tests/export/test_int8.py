@@ -238,6 +238,7 @@ def test_exporting_an_int8_bundle(
     assert (np.dtype(np.float16) in kinds) == bool(precision)
     clip = samples.read(moving_clips)[0].lr
     with Runtime(out, threads=1) as rt:
+        assert rt.describe()["int8"] == bundle.manifest.quantisation.share
         assert rt(clip).shape == (7, 4 * clip.shape[1], 4 * clip.shape[2], 3)
     assert main(["info", str(out)]) == 0
     text = capsys.readouterr().out
