@@ -1,1 +1,1 @@
-"""zsm."""
+"""Train networks: losses, data, the training loop. Needs torch."""

@@ -1,4 +1,4 @@
-"""The processes of a run: one, or one for each GPU as torchrun starts them."""
+"""The processes of a run: a single one, or one per GPU, started by torchrun."""
 
 import os
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ from zsm.errors import BackendError
 
 @dataclass(frozen=True, kw_only=True)
 class Processes:
-    """This process among all of the run's."""
+    """This process's place among the run's processes."""
 
     device: torch.device
     rank: int = 0
@@ -22,25 +22,25 @@ class Processes:
 
     @property
     def first(self) -> bool:
-        """Whether this is the process that logs, validates and writes."""
+        """Whether this process logs, validates and writes."""
         return self.rank == 0
 
     def wrap(self, module: nn.Module) -> nn.Module:
-        """The module, its gradients averaged over all processes."""
+        """Make the module average its gradients over all processes."""
         if self.count == 1:
             return module
-        # The only buffers are constants.
+        # All buffers are constants.
         return DistributedDataParallel(module, broadcast_buffers=False)
 
     def mean(self, value: Tensor) -> float:
-        """A scalar's mean over all processes; each of them has to ask."""
+        """Average a scalar over all processes, each of which must call this."""
         value = value.detach().clone()
         if self.count > 1:
             distributed.all_reduce(value)
         return value.item() / self.count
 
     def agree(self, value: float) -> float:
-        """The first process's value, in all of them."""
+        """Return the first process's value in every process."""
         if self.count == 1:
             return value
         tensor = torch.tensor(value, dtype=torch.float64, device=self.device)
@@ -48,16 +48,17 @@ class Processes:
         return tensor.item()
 
     def wait(self) -> None:
-        """Go on when every process is here."""
+        """Wait until every process has called this."""
         if self.count > 1:
             distributed.barrier()
 
 
 @contextmanager
 def join(device: str) -> Iterator[Processes]:
-    """The processes that torchrun started, or this one alone.
+    """Join the processes that torchrun started, or run alone.
 
-    device: `cpu`, `cuda` or `cuda:N`; with torchrun, `cuda` is the GPU of the process's local rank.
+    `device` is `cpu`, `cuda` or `cuda:N`; under torchrun, `cuda` is the GPU of the process's local rank. Raises
+    BackendError if there is no such device.
     """
     count = int(os.environ.get("WORLD_SIZE", "1"))
     if device == "cuda" and count > 1:
@@ -79,9 +80,9 @@ def _device(name: str) -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError as error:
-        raise BackendError(f"{name!r} is no device; give cpu, cuda or cuda:N") from error
+        raise BackendError(f"unknown device {name!r}: give cpu, cuda or cuda:N") from error
     if device.type not in ("cpu", "cuda"):
-        raise BackendError(f"training runs on cpu or cuda, not on {name}")
+        raise BackendError(f"training doesn't run on {name}: give cpu, cuda or cuda:N")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise BackendError(f"there is no {name}: torch sees {torch.cuda.device_count()} GPUs")
+        raise BackendError(f"there is no device {name}: torch finds {torch.cuda.device_count()} GPUs")
     return device

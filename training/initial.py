@@ -1,9 +1,9 @@
-"""Where training starts: at the baseline, and with alignments that change nothing.
+"""Initial weights: random ones, another run's, or ones that start at the baseline.
 
-A network with a bicubic base and its last convolution at zero is bicubic with frame averaging. An alignment
-at the identity returns its source: the interpolation then averages its neighbours' features, and the
-recurrence computes what it would without alignment, so a network may first train with a plain recurrence
-and go on with a deformable one from the same outputs.
+A network with base `bicubic` whose last convolution is zero computes the baseline: bicubic enlargement and frame
+averaging. An alignment at the identity returns its source. The interpolation then averages its neighbours'
+features, and a deformable recurrence computes what a plain one would, so that a network can first be trained with a
+plain recurrence and continue with a deformable one from the same outputs.
 """
 
 from pathlib import Path
@@ -19,24 +19,30 @@ from zsm.training.config import Start
 
 
 def network(config: NetworkConfig, start: Start) -> Network:
-    """A new network as `start` says; random values come from torch's generator."""
+    """Make a network with the initial weights that `start` describes, drawing random ones from torch's generator.
+
+    Raises DataError if weights can't be read, or differ in shape from the network's.
+    """
     made = Network(config)
     if start.base:
         start_at_base(made)
     if start.identity:
         start_at_identity(made)
     if start.weights is not None:
-        _take_over(made, start.weights)
+        _copy_weights(made, start.weights)
     return made
 
 
-def _take_over(network: Network, path: Path) -> None:
-    """Copy the parameters that both networks have; what only this one has stays as it is."""
+def _copy_weights(network: Network, path: Path) -> None:
+    """Copy the parameters that both networks have, and leave the others unchanged."""
     found, wanted = checkpoint.load(path).state_dict(), network.state_dict()
     shared = found.keys() & wanted.keys()
-    odd = sorted(name for name in shared if found[name].shape != wanted[name].shape)
-    if odd:
-        raise DataError(f"the weights in {path} have another shape than the network's: {', '.join(odd)}")
+    different = sorted(name for name in shared if found[name].shape != wanted[name].shape)
+    if different:
+        raise DataError(
+            f"weights in {path} don't have the network's shape: {', '.join(different)};"
+            " give the table [network] they were trained with, or other start.weights"
+        )
     network.load_state_dict({name: found[name] for name in shared}, strict=False)
 
 
@@ -47,7 +53,7 @@ def start_at_base(network: Network) -> None:
 
 
 def start_at_identity(network: Network) -> None:
-    """Make every alignment return its source (the current values of other parameters don't matter)."""
+    """Make every alignment return its source. Offsets must be zero, as they are in a new network."""
     for module in network.modules():
         if isinstance(module, FinerAlign):
             # At zero offset the mask is sigmoid(0) = 1/2.
@@ -57,7 +63,7 @@ def start_at_identity(network: Network) -> None:
         _blend(network.interpolation.fusion, 0.5, 0.5)
     for module in network.modules():
         if isinstance(module, StateAlign):
-            # Of feature toward state and state toward feature, the second is the state.
+            # The alignment gives (feature aligned to state, state aligned to feature); take the second.
             _blend(module.align.fusion, 0.0, 1.0)
 
 
@@ -69,7 +75,7 @@ def _bias(module: nn.Module) -> Tensor:
 
 @torch.no_grad()
 def _identity(weight: Tensor, bias: Tensor, gain: float) -> None:
-    """The first of the input's halves (or all of it) through the kernel's middle."""
+    """Make a convolution pass on its first input channels, times `gain`."""
     weight.zero_()
     bias.zero_()
     channels = torch.arange(len(weight))
@@ -78,6 +84,7 @@ def _identity(weight: Tensor, bias: Tensor, gain: float) -> None:
 
 @torch.no_grad()
 def _blend(fusion: nn.Module, first: float, second: float) -> None:
+    """Make a 1x1 convolution compute a weighted sum of the two halves of its input."""
     weight = fusion.weight
     assert isinstance(weight, Tensor)
     eye = torch.eye(len(weight))

@@ -1,4 +1,4 @@
-"""What a run tells: lines in the log, curves and pictures for TensorBoard."""
+"""A run's record: log lines, and curves and pictures for TensorBoard."""
 
 import logging
 from collections.abc import Sequence
@@ -9,19 +9,19 @@ import numpy as np
 from torch.utils.tensorboard.writer import SummaryWriter
 
 from zsm.evaluation.baseline import enlarge_and_average
-from zsm.training.validation import Held, Score, summary
+from zsm.training.validation import HeldOut, Score, summary
 
 log = logging.getLogger("zsm")
 
 PICTURED = 1
-"""The frame that pictures show: the first interpolated one."""
+"""The frame shown in pictures: the first interpolated one."""
 
 
 class Journal:
-    """Writes to `folder`, or says nothing without one. A context manager."""
+    """Logs, and writes TensorBoard files to `folder`; silent if `folder` is None. A context manager."""
 
     def __init__(self, folder: Path | None, step: int) -> None:
-        """`step` is the run's: what an interrupted run wrote of later ones is not shown."""
+        """Continue at `step`: hides what an interrupted run wrote about later steps."""
         self._writer = None if folder is None else SummaryWriter(str(folder), purge_step=step)
 
     def __enter__(self) -> Self:
@@ -32,15 +32,15 @@ class Journal:
             self._writer.close()
 
     def losses(self, step: int, values: dict[str, float], seconds: float) -> None:
-        """The losses of one step, its learning rate, and the time the run has taken."""
+        """Record one step's losses and learning rate (`values`, by name), and the seconds spent so far."""
         if self._writer is None:
             return
         for name, value in values.items():
             self._writer.add_scalar(f"training/{name.replace('_', ' ')}", value, step)
         log.info("step %d, %.0f s: loss %.5f, rate %.2e", step, seconds, values["total"], values["learning rate"])
 
-    def validation(self, step: int, scores: Sequence[Score], held_out: Sequence[Held]) -> None:
-        """Every septuplet's figures, their mean, and pictures: baseline, output, truth."""
+    def validation(self, step: int, scores: Sequence[Score], held_out: Sequence[HeldOut]) -> None:
+        """Record each septuplet's scores, their means, and pictures: baseline, output, truth."""
         if self._writer is None or not scores:
             return
         for score, held in zip(scores, held_out, strict=True):

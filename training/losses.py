@@ -1,4 +1,4 @@
-"""What training minimises (section 3.5): reconstruction, and guidance of the interpolated features."""
+"""The training loss (section 3.5): reconstruction, and guidance of the interpolated features."""
 
 from dataclasses import dataclass
 from itertools import pairwise
@@ -13,16 +13,16 @@ EPSILON = 1e-3
 
 
 def charbonnier(predicted: Tensor, truth: Tensor) -> Tensor:
-    """Eq. 7, for each value: sqrt(d^2 + 1e-6), and the mean over all of them.
+    """Eq. 7: the mean of sqrt(d^2 + 1e-6) over all values.
 
-    The paper doesn't say how values combine. The released code adds them up; the mean differs by a constant,
-    which Adam doesn't see, and makes the weights of eq. 10 independent of sizes.
+    The paper doesn't say how values are combined, and the released code adds them up. The mean differs by a constant
+    factor, to which Adam is invariant, and makes the weights of eq. 10 independent of the crop's size.
     """
     return torch.sqrt((predicted.to(truth.dtype) - truth).square() + EPSILON**2).mean()
 
 
 class LrSynthesis(nn.Module):
-    """rho: from a feature the LR frame that it stands for. Exists in training only."""
+    """rho: synthesises the LR frame from its feature. Used in training only."""
 
     def __init__(self, width: int, blocks: int) -> None:
         super().__init__()
@@ -30,23 +30,23 @@ class LrSynthesis(nn.Module):
         self.last = conv3x3(width, 3)
 
     def forward(self, feature: Tensor) -> Tensor:
-        """(N,C,H,W) to (N,3,H,W)."""
+        """Features (N,C,H,W) to LR frames (N,3,H,W)."""
         return self.last(self.blocks(feature))
 
 
 def interpolate_between(network: Network, features: Tensor) -> Tensor:
-    """Features of T frames (B,T,C,H,W) to those of the T-1 frames between neighbours."""
+    """Interpolate between the features of T frames (B,T,C,H,W): those of the T-1 frames between them."""
     pyramid = network.extraction.pyramid
     levels = [(f,) if pyramid is None else pyramid(f) for f in features.unbind(1)]
     return torch.stack([network.interpolation(*pair) for pair in pairwise(levels)], 1)
 
 
 def cyclic(network: Network, synthesis: LrSynthesis, features: Tensor, lr: Tensor) -> tuple[Tensor, Tensor]:
-    """The first- and second-order interpolation losses, eqs. 8 and 9.
+    """First- and second-order interpolation losses (eqs. 8 and 9).
 
-    features (B,T,C,H,W) of the whole sequence, of which every second is interpolated; lr (B,T,3,H,W), the
-    true LR frames. The interpolated frames are compared, then what is interpolated again between them: for
-    T = 7 frames 2, 4, 6 and frames 3, 5. Needs T of at least 5.
+    `features` (B,T,C,H,W), T >= 5, are those of the whole sequence, every other one interpolated; `lr` (B,T,3,H,W)
+    are the true LR frames. The first order compares the interpolated frames (2, 4, 6 for T = 7), the second order
+    those interpolated again between these (3, 5).
     """
     first = features[:, 1::2]
     second = interpolate_between(network, first)
@@ -56,7 +56,7 @@ def cyclic(network: Network, synthesis: LrSynthesis, features: Tensor, lr: Tenso
 
 @dataclass(frozen=True)
 class Losses:
-    """The parts of eq. 10 and their weighted sum; scalars."""
+    """The terms of eq. 10, unweighted, and their weighted sum; scalars."""
 
     total: Tensor
     reconstruction: Tensor
@@ -65,10 +65,10 @@ class Losses:
 
 
 class Objective(nn.Module):
-    """The network and its loss as one module: LR and HR septuplets in, losses out."""
+    """The network and its loss in one module: LR and HR septuplets in, losses out."""
 
     def __init__(self, network: Network, weights: tuple[float, float, float], synthesis_blocks: int) -> None:
-        """`weights` are lambda 1 to 3. Without lambda 2 and 3 there is no synthesis."""
+        """`weights` are lambda 1 to 3; if lambda 2 and 3 are zero, there is no synthesis module."""
         super().__init__()
         self.network = network
         self.weights = weights
@@ -76,7 +76,7 @@ class Objective(nn.Module):
         self.synthesis = LrSynthesis(width, synthesis_blocks) if any(weights[1:]) else None
 
     def forward(self, lr: Tensor, hr: Tensor) -> Losses:
-        """lr (B,7,3,h,w), of which the odd frames are the input; hr (B,7,3,4h,4w)."""
+        """Compute the losses of LR frames (B,7,3,h,w), of which 1, 3, 5, 7 are the input, and HR (B,7,3,4h,4w)."""
         inputs = lr[:, ::2]
         features = self.network.features(inputs)
         reconstruction = charbonnier(self.network.restore(features, inputs), hr)

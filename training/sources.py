@@ -9,7 +9,7 @@ from zsm.evaluation.layouts import Clip
 from zsm.training.config import Data
 from zsm.training.data import FootageSeptuplets, ImageSeptuplets, Septuplets
 from zsm.training.footage import prepare
-from zsm.training.validation import Held, choose
+from zsm.training.validation import HeldOut, choose
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,7 +17,7 @@ class Sources:
     """Septuplets to train on, and held-out ones to validate on."""
 
     training: Septuplets
-    held_out: list[Held]
+    held_out: list[HeldOut]
 
 
 def find(data: Data, root: Path, cache: Path, septuplets: int) -> Sources:
@@ -36,7 +36,7 @@ def find(data: Data, root: Path, cache: Path, septuplets: int) -> Sources:
     return Sources(training=FootageSeptuplets(prepare(kept, cache, data.preparation)), held_out=held_out)
 
 
-def _held_footage(clip: Clip, data: Data, cache: Path, septuplets: int) -> list[Held]:
+def _held_footage(clip: Clip, data: Data, cache: Path, septuplets: int) -> list[HeldOut]:
     """Of a held-out clip, the greatest of its sizes."""
     clean = replace(data.preparation, compressed=0)
     footage = max(prepare([clip], cache, clean), key=lambda sized: sized.hr.shape[1])
@@ -58,7 +58,7 @@ def _check_names(names: tuple[str, ...], known: list[str], root: Path) -> None:
         )
 
 
-def _held(name: str, source: Septuplets, data: Data, count: int) -> list[Held]:
+def _held(name: str, source: Septuplets, data: Data, count: int) -> list[HeldOut]:
     held = choose(name, source, count, degradations.parse(data.degradation) if data.degradation else None)
     for text in data.validate_degraded:
         held += choose(f"{name} {text}", source, count, degradations.parse(text))

@@ -1,30 +1,32 @@
-"""A run's state on disk. With the configuration, it decides every weight that follows.
+"""A run's state on disk, from which the run continues exactly.
 
-Nothing but the first weights draws from torch's generator, and example k is made from (seed, k) alone, so no
-generator's state is kept.
+It holds no random generator's state: only the initial weights are drawn from torch's generator, and example k is made
+from (seed, k) alone.
 """
 
 from dataclasses import dataclass
 from pathlib import Path
 from pickle import UnpicklingError
+from typing import Any
 
 import torch
 from torch import nn
 
-from zsm.errors import DataError
+from zsm import files
+from zsm.errors import DataError, OutputError
 from zsm.training.config import TrainingConfig
 
 
 @dataclass
 class Progress:
-    """Where a run is: steps made, and seconds spent on them."""
+    """Steps made so far, and seconds spent on them."""
 
     step: int = 0
     seconds: float = 0.0
 
 
 class State:
-    """The file, and what it holds."""
+    """The file, and the objects whose state it holds."""
 
     def __init__(
         self,
@@ -40,28 +42,23 @@ class State:
         self._adam = adam
 
     def save(self) -> None:
-        """Write all of it; a kill leaves the former file whole."""
+        """Write the state atomically. Raises OutputError."""
         content = {name: module.state_dict() for name, module in self._modules.items()}
         content |= {"adam": self._adam.state_dict(), "config": self._config.to_dict(), "progress": vars(self._progress)}
-        temporary = self._path.with_suffix(".part")
         try:
-            torch.save(content, temporary)
-            temporary.replace(self._path)
-        finally:
-            temporary.unlink(missing_ok=True)
+            with files.replacing(self._path) as temporary:
+                torch.save(content, temporary)
+        except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
+            raise OutputError(f"can't write {self._path}: {error}") from error
 
     def load(self, device: torch.device) -> bool:
-        """Go back to what was saved; False if there is nothing.
+        """Restore what was saved; return False if nothing was.
 
-        Raises:
-            DataError: the file can't be read, or another configuration wrote it.
+        Raises DataError if the file can't be read, or belongs to a run with another configuration.
         """
         if not self._path.is_file():
             return False
-        try:
-            content = torch.load(self._path, map_location=device, weights_only=True)
-        except (UnpicklingError, RuntimeError, EOFError, OSError) as error:
-            raise DataError(f"{self._path} can't be read: {error}") from error
+        content = self._read(device)
         self._check(content["config"])
         for name, module in self._modules.items():
             module.load_state_dict(content[name])
@@ -69,17 +66,28 @@ class State:
         vars(self._progress).update(content["progress"])
         return True
 
+    def _read(self, device: torch.device) -> dict[str, Any]:
+        problem: object = "something is missing"
+        try:
+            content = torch.load(self._path, map_location=device, weights_only=True)
+            if isinstance(content, dict) and {*self._modules, "adam", "config", "progress"} <= content.keys():
+                return content
+        except (UnpicklingError, RuntimeError, EOFError, OSError) as error:
+            problem = error
+        raise DataError(f"{self._path} is not a run's state, or is damaged ({problem}); delete it to start again")
+
     def _check(self, found: dict[str, dict[str, object]]) -> None:
-        """How a run is watched (table `run`, but its seed) may change; what it learns may not."""
+        """Raise DataError if a setting that affects the weights differs; of `run`, those are seed and precision."""
         wanted = self._config.to_dict()
         different = [
             f"{table}.{key}"
             for table in wanted
-            for key in sorted(wanted[table].keys() | found[table].keys())
-            if wanted[table].get(key) != found[table].get(key) and (table != "run" or key in ("seed", "precision"))
+            for key in sorted(wanted[table].keys() | found.get(table, {}).keys())
+            if wanted[table].get(key) != found.get(table, {}).get(key)
+            and (table != "run" or key in ("seed", "precision"))
         ]
         if different:
             raise DataError(
                 f"{self._path} belongs to a run with another {', '.join(different)};"
-                " give another folder, or the configuration that it was begun with"
+                " give another folder, or the run's own configuration"
             )

@@ -1,8 +1,8 @@
-"""The training loop: examples in, weights out, and a state from which a killed run goes on exactly.
+"""The training loop.
 
-A run's folder holds `state.pt` (all that is needed to go on), `latest.safetensors` (the averaged weights at
-the last validation, with configuration and figures) and `logs/` for TensorBoard. On several GPUs torchrun
-starts one process for each; every process takes its share of each batch.
+A run's folder holds `state.pt` (from which a stopped or killed run continues), `latest.safetensors` (the averaged
+weights at the last validation, with configuration and scores) and `logs/` for TensorBoard. On several GPUs, torchrun
+starts one process per GPU, and each takes its share of every batch.
 """
 
 import json
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 
-from zsm.errors import TrainingError
+from zsm.errors import OutputError, TrainingError
 from zsm.evaluation import degradations
 from zsm.export.model import Network, checkpoint
 from zsm.training import initial, state, validation
@@ -35,23 +35,28 @@ LATEST = "latest.safetensors"
 
 
 class Trainer:
-    """One run, new or gone on with, in `folder`."""
+    """A run in `folder`, new or resumed."""
 
     def __init__(self, config: TrainingConfig, sources: Sources, folder: Path, processes: Processes) -> None:
-        """Raises TrainingError if this many processes can't share a batch or the folder can't be made."""
+        """Make the network and the folder.
+
+        Raises TrainingError if the batch can't be divided among the processes, and OutputError if the folder can't
+        be made.
+        """
         if config.optimiser.batch % processes.count:
             raise TrainingError(
-                f"optimiser.batch is {config.optimiser.batch}, which {processes.count} processes can't share evenly"
+                f"optimiser.batch is {config.optimiser.batch}, which {processes.count} processes can't share evenly;"
+                f" give a multiple of {processes.count}"
             )
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise TrainingError(f"can't make the folder {folder}: {error}") from error
+            raise OutputError(f"can't make the folder {folder}: {error.strerror}; give another with --out") from error
         self.config, self.sources, self.folder, self.processes = config, sources, folder, processes
         torch.manual_seed(config.run.seed)
         network = initial.network(config.network, config.start)
         self.objective = Objective(network, config.loss.weights, config.loss.synthesis_blocks)
-        # Channels last is what low-precision convolutions are fastest in, on CPUs too.
+        # Low-precision convolutions are fastest in channels-last format, also on CPUs.
         self.objective.to(device=processes.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         average = get_ema_multi_avg_fn(config.optimiser.average)
         self.average = AveragedModel(self.objective.network, multi_avg_fn=average)
@@ -60,14 +65,13 @@ class Trainer:
         self._state = state.State(folder / "state.pt", config, self.objective, self.average, self.adam, self.progress)
 
     def run(self) -> None:
-        """Train to the schedule's end. What comes after the last `state.pt` is lost when interrupted.
+        """Train to the end of the schedule. An interruption loses the steps since `state.pt` was last written.
 
-        Raises:
-            DataError: the folder holds a run of another configuration.
-            TrainingError: the loss is no longer a number.
+        Raises DataError if the folder holds a run with another configuration, TrainingError if the loss becomes
+        infinite or NaN, and OutputError if a file can't be written.
         """
         if self._state.load(self.processes.device):
-            log.info("going on from step %d in %s", self.progress.step, self.folder)
+            log.info("resuming at step %d in %s", self.progress.step, self.folder)
         module = self.processes.wrap(self.objective)
         with Journal(self.folder / "logs" if self.processes.first else None, self.progress.step) as journal:
             if self.progress.step == 0:
@@ -111,7 +115,7 @@ class Trainer:
         means = {name: self.processes.mean(value) for name, value in vars(losses).items()}
         if not math.isfinite(means["total"]):
             raise TrainingError(
-                f"the loss of step {step} is {means['total']}; lower schedule.learning_rate and begin again"
+                f"the loss at step {step} is {means['total']}; lower schedule.learning_rate and start again"
             )
         if log_it:
             rate = self.adam.param_groups[0]["lr"]
@@ -122,7 +126,7 @@ class Trainer:
             self._state.save()
 
     def _batches(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """This process's share of each batch from the next step on, without end."""
+        """Yield this process's share of each batch, endlessly, beginning with the next step's."""
         data, batch, processes = self.config.data, self.config.optimiser.batch, self.processes
         examples = Examples(
             septuplets=self.sources.training,
@@ -136,14 +140,14 @@ class Trainer:
             examples,
             batch_sampler=Numbers(self.progress.step, batch, mine),
             num_workers=self.config.run.workers,
-            # Otherwise footage would be copied to each worker instead of mapped.
+            # Forked workers share the memory-mapped footage; spawned ones would each get a copy.
             multiprocessing_context="fork" if self.config.run.workers else None,
             pin_memory=processes.device.type == "cuda",
         )
         yield from loader
 
     def _validate(self, journal: Journal) -> None:
-        """Score the averaged weights on what is held out, and write them."""
+        """Score the averaged weights on the held-out septuplets, and write them."""
         if self.processes.first:
             network = self.average.module.eval()
             assert isinstance(network, Network)
@@ -158,11 +162,14 @@ class Trainer:
             "steps": str(self.progress.step),
             "validation": json.dumps([score.figures() for score in scores]),
         }
-        checkpoint.save(network, self.folder / LATEST, metadata)
+        try:
+            checkpoint.save(network, self.folder / LATEST, metadata)
+        except OSError as error:
+            raise OutputError(f"can't write {self.folder / LATEST}: {error}") from error
 
 
 class Numbers:
-    """The numbers of the examples in each batch of one process, step after step from `first`."""
+    """Example numbers for one process's share of each batch, endlessly, beginning with step `first`."""
 
     def __init__(self, first: int, batch: int, places: range) -> None:
         self._first, self._batch, self._places = first, batch, places

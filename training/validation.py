@@ -1,4 +1,4 @@
-"""The network on held-out septuplets, beside the baseline."""
+"""Scores of the network on held-out septuplets, and its gain over the baseline."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,17 +18,19 @@ Frames = NDArray[np.uint8]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Held:
-    """A held-out septuplet: `lr` (4,h,w,3), the input, and `hr` (7,4h,4w,3), the truth; both uint8."""
+class HeldOut:
+    """A held-out septuplet, RGB uint8."""
 
     name: str
     lr: Frames
+    """The input, (4,h,w,3)."""
     hr: Frames
+    """The truth, (7,4h,4w,3)."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Score:
-    """Mean Y-PSNR in dB over a septuplet's original and its interpolated frames; `gain` is over the baseline."""
+    """PSNR on luma in dB, averaged over a septuplet's original and interpolated frames; gains are over the baseline."""
 
     name: str
     original: float
@@ -36,16 +38,17 @@ class Score:
     original_gain: float
     interpolated_gain: float
     restored: Frames
+    """The network's output, (7,4h,4w,3) uint8."""
 
     def figures(self) -> dict[str, str | float]:
-        """All but the frames, for metadata."""
+        """Everything but the frames, for the weights' metadata."""
         return {name: value for name, value in vars(self).items() if name != "restored"}
 
 
-def choose(name: str, septuplets: Septuplets, count: int, degradation: Degradation | None) -> list[Held]:
-    """`count` septuplets spread evenly over a clip, or fewer if it has no more."""
+def choose(name: str, septuplets: Septuplets, count: int, degradation: Degradation | None) -> list[HeldOut]:
+    """Choose `count` septuplets spread evenly over a clip, or all if it has fewer."""
     places = np.unique(np.linspace(0, len(septuplets) - 1, count + 2)[1:-1].round().astype(int))
-    held: list[Held] = []
+    held: list[HeldOut] = []
     for number in places:
         hr, lr = septuplets[int(number)]
         height, width = (side // GRID * GRID for side in lr.shape[1:3])
@@ -53,13 +56,13 @@ def choose(name: str, septuplets: Septuplets, count: int, degradation: Degradati
         if degradation is not None:
             lr = degradation(lr, np.random.default_rng(0))
         hr = np.array(hr[:, : SCALE * height, : SCALE * width])
-        held.append(Held(name=name if len(places) == 1 else f"{name} {len(held) + 1}", lr=lr, hr=hr))
+        held.append(HeldOut(name=name if len(places) == 1 else f"{name} {len(held) + 1}", lr=lr, hr=hr))
     return held
 
 
 @torch.no_grad()
-def score(network: Network, held: Held, device: torch.device) -> Score:
-    """Restore one septuplet in float32 and compare."""
+def score(network: Network, held: HeldOut, device: torch.device) -> Score:
+    """Restore one septuplet in float32, and compare it with the truth."""
     output = network(to_tensor(held.lr).to(device)[None])[0]
     pixels = (output.clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1)
     restored = np.ascontiguousarray(pixels.cpu().numpy())
@@ -80,6 +83,6 @@ def _psnr(frames: Frames, truth: Frames) -> NDArray[np.float64]:
 
 
 def summary(scores: Sequence[Score]) -> dict[str, float]:
-    """Mean figures over all septuplets, for logs and for the weights' metadata."""
+    """Means over all septuplets, by name."""
     names = ("original", "interpolated", "original_gain", "interpolated_gain")
     return {name: float(np.mean([getattr(score, name) for score in scores])) for name in names}

@@ -1,4 +1,4 @@
-"""Footage that several tests train on."""
+"""Footage to train on."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,7 +19,7 @@ def footage_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def one_thread() -> Iterator[None]:
-    """Networks as small as those here only lose time in threads that wait for each other."""
+    """Keep these small networks in one thread, which is faster for them than several."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield

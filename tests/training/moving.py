@@ -1,4 +1,4 @@
-"""Footage made up on the spot: texture that glides over a still texture."""
+"""Synthetic footage: a moving texture."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ Frames = NDArray[np.uint8]
 
 
 def texture(height: int, width: int, seed: int) -> NDArray[np.float64]:
-    """Noise with detail of several sizes and a tint, in [0, 1]."""
+    """Make tinted noise with detail at several scales, (H,W,3) in [0, 1]."""
     rng = np.random.default_rng(seed)
     layers = [
         cv2.resize(rng.random((max(height // size, 2), max(width // size, 2))), (width, height), interpolation=3)
@@ -21,7 +21,7 @@ def texture(height: int, width: int, seed: int) -> NDArray[np.float64]:
 
 
 def gliding(frames: int, height: int, width: int, seed: int = 0, speed: float = 1.5) -> Frames:
-    """RGB (N,H,W,3) uint8: a texture that moves by (speed, speed/2) pixels a frame."""
+    """Make RGB frames (N,H,W,3) uint8 of a texture that moves by (speed, speed/2) pixels per frame."""
     image = texture(height, width, seed)
     moved = [
         cv2.warpAffine(

@@ -1,4 +1,4 @@
-"""The configurations of the paper's table 5: what they are made of, that they train, that they export."""
+"""The configurations of the paper's table 5: their size, and that they train and export."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -19,7 +19,7 @@ WIDTH, GROUPS = 64, 8
 
 
 def conv(inputs: int, outputs: int, side: int = 3) -> int:
-    """Parameters of a convolution, counted by hand, as all below."""
+    """Number of parameters of a convolution."""
     return side * side * inputs * outputs + outputs
 
 
@@ -63,20 +63,20 @@ def load(ablation: Ablation) -> config.TrainingConfig:
 
 
 def small(ablation: Ablation) -> Network:
-    """The ablation's network, narrow and shallow."""
+    """Make the ablation's network, but narrow and shallow."""
     return Network(
         replace(load(ablation).network, width=8, extraction_blocks=1, reconstruction_blocks=1, deformable_groups=2)
     )
 
 
 @each_ablation
-def test_parameters(ablation: Ablation) -> None:
+def test_the_number_of_parameters_equals_a_count_by_hand(ablation: Ablation) -> None:
     with torch.device("meta"):
         network = Network(load(ablation).network)
     assert sum(parameter.numel() for parameter in network.parameters()) == ablation.parameters
 
 
-def test_the_whole_method_has_the_papers_size() -> None:
+def test_the_whole_method_has_as_many_parameters_as_in_the_paper() -> None:
     assert ABLATIONS[-1].parameters / 1e6 == pytest.approx(11.10, abs=0.005)
 
 
@@ -88,7 +88,7 @@ def test_one_step_changes_every_parameter(ablation: Ablation) -> None:
     objective = Objective(small(ablation), loss.weights, loss.synthesis_blocks)
     with torch.no_grad():
         for name, parameter in objective.named_parameters():
-            if "offset_mask" in name:  # at zero, as they start, the convolutions before them get no gradient
+            if "offset_mask" in name:  # while these are zero, as initially, the layers before them get no gradient
                 parameter.normal_(std=0.1)
     before = {name: parameter.detach().clone() for name, parameter in objective.named_parameters()}
     adam = torch.optim.Adam(objective.parameters())
@@ -98,7 +98,7 @@ def test_one_step_changes_every_parameter(ablation: Ablation) -> None:
     assert not still
 
 
-# The other two are the network that the tests of the export use.
+# (e) and (f) have the network that the export tests use.
 @pytest.mark.parametrize("ablation", ABLATIONS[:4], ids=lambda ablation: ablation.file)
 def test_export_gives_the_trained_networks_frames(ablation: Ablation, tmp_path: Path) -> None:
     torch.manual_seed(0)

@@ -24,13 +24,12 @@ def test_training_starts_at_the_baseline() -> None:
     network = initial.network(DEFORMABLE, Start(base=True))
     lr = bicubic.resize(gliding(4, 64, 80), 0.25)
     pixels = network(to_tensor(lr)[None])[0].clamp(0, 1).mul(255).round().permute(0, 2, 3, 1).numpy()
-    inside = np.s_[:, 8:-8, 8:-8]  # beyond the border MATLAB mirrors and the network repeats
+    inside = np.s_[:, 8:-8, 8:-8]  # outside the border MATLAB mirrors pixels, and the network repeats them
     np.testing.assert_allclose(pixels[inside], enlarge_and_average(lr)[inside], atol=1)
 
 
 @torch.no_grad()
-def test_at_the_identity_alignment_changes_nothing(tmp_path: Path) -> None:
-    """A deformable recurrence gives what the plain one gives whose weights it takes over."""
+def test_a_deformable_recurrence_at_the_identity_gives_the_outputs_of_the_plain_one(tmp_path: Path) -> None:
     torch.manual_seed(1)
     plain = initial.network(PLAIN, Start(identity=True))
     checkpoint.save(plain, tmp_path / "plain.safetensors")
@@ -43,14 +42,14 @@ def test_at_the_identity_alignment_changes_nothing(tmp_path: Path) -> None:
 
 
 @torch.no_grad()
-def test_at_the_identity_interpolation_averages() -> None:
+def test_interpolation_at_the_identity_averages_its_neighbours() -> None:
     torch.manual_seed(2)
     network = initial.network(PLAIN, Start(identity=True))
     features = network.features(torch.rand(1, 2, 3, 8, 12))[0]
     torch.testing.assert_close(features[1], (features[0] + features[2]) / 2, atol=1e-5, rtol=0)
 
 
-def test_weights_of_another_shape_are_refused(tmp_path: Path) -> None:
+def test_weights_of_another_shape_are_rejected(tmp_path: Path) -> None:
     checkpoint.save(Network(replace(PLAIN, width=4)), tmp_path / "narrow.safetensors")
     with pytest.raises(DataError, match=r"narrow\.safetensors.*shape"):
         initial.network(PLAIN, Start(weights=tmp_path / "narrow.safetensors"))

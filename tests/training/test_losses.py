@@ -13,7 +13,7 @@ GENTLE = NetworkConfig(width=4, extraction_blocks=1, reconstruction_blocks=1, de
 
 @pytest.fixture
 def network() -> Network:
-    """In float64, with offsets away from whole pixels, where bilinear sampling has no derivative."""
+    """In float64, with offsets off whole pixels, at which bilinear sampling isn't differentiable."""
     torch.manual_seed(0)
     network = Network(GENTLE).double()
     with torch.no_grad():
@@ -31,14 +31,14 @@ def synthesis() -> LrSynthesis:
     return LrSynthesis(GENTLE.width, blocks=1).double()
 
 
-def test_charbonnier_is_the_mean_of_eq_7() -> None:
+def test_the_charbonnier_loss_follows_eq_7() -> None:
     predicted, truth = torch.tensor([0.0, 3e-3, 1.0]), torch.zeros(3)
     expected = (1e-3 + math.hypot(3e-3, 1e-3) + math.hypot(1, 1e-3)) / 3
     assert charbonnier(predicted, truth).item() == pytest.approx(expected, rel=1e-6)
 
 
 @pytest.mark.parametrize("order", [0, 1])
-def test_cyclic_losses_have_the_gradients_of_finite_differences(
+def test_gradients_of_the_cyclic_losses_equal_finite_differences(
     network: Network, synthesis: LrSynthesis, order: int
 ) -> None:
     torch.manual_seed(2)
@@ -74,12 +74,12 @@ def test_the_total_is_the_weighted_sum() -> None:
     assert min(losses.first_order.item(), losses.second_order.item()) > 0
 
 
-def test_without_guidance_there_is_no_synthesis() -> None:
+def test_without_guidance_there_is_no_synthesis_module() -> None:
     objective = Objective(Network(GENTLE), (1.0, 0.0, 0.0), synthesis_blocks=1)
     assert objective.synthesis is None
 
 
-def test_guidance_reaches_the_interpolation_but_not_the_reconstruction() -> None:
+def test_guidance_trains_the_interpolation_but_not_the_reconstruction() -> None:
     torch.manual_seed(5)
     objective = Objective(Network(GENTLE), (0.0, 1.0, 1.0), synthesis_blocks=1)
     objective(torch.rand(1, 7, 3, 8, 8), torch.rand(1, 7, 3, 32, 32)).total.backward()

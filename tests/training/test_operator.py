@@ -7,7 +7,7 @@ from zsm.export.model.deform_conv import TAPS, deform_conv2d_plain
 
 
 def inputs(groups: int, dtype: torch.dtype) -> tuple[Tensor, ...]:
-    """x, offsets and logits, weight, bias; sampling positions lie between pixels, some outside the image."""
+    """Make x, offsets and logits, weight and bias. Sampling positions lie between pixels, some outside the image."""
     torch.manual_seed(0)
     channels, height, width = 2 * groups, 4, 5
     offset = torch.randint(-2, 3, (1, 2 * TAPS * groups, height, width)) + 0.2 + 0.6 * torch.rand(1)
@@ -18,7 +18,7 @@ def inputs(groups: int, dtype: torch.dtype) -> tuple[Tensor, ...]:
 
 
 @pytest.mark.parametrize("groups", [1, 2])
-def test_gradients_are_those_of_finite_differences(groups: int) -> None:
+def test_gradients_equal_finite_differences(groups: int) -> None:
     def operator(x: Tensor, offset_mask: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         return deform_conv2d_plain(x, offset_mask, weight, bias, groups)
 
@@ -39,7 +39,7 @@ def test_agrees_with_torchvision(groups: int) -> None:
 
 
 def test_positions_keep_their_precision_when_features_are_in_bfloat16() -> None:
-    """A shift of 0.5 at column 300 would round away in bfloat16's eight bits."""
+    # bfloat16's eight bits can't represent a shift by 0.5 at column 300.
     x = torch.arange(320.0).sin()[None, None, None].expand(1, 1, 3, 320)
     offset_mask = torch.zeros(1, 3 * TAPS, 3, 320)
     offset_mask[:, 1 : 2 * TAPS : 2] = 0.5
