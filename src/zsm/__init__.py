@@ -6,7 +6,11 @@ with zsm.Runtime("compact") as rt:
     video = rt(clip)  # (N,H,W,3) -> (2N-1,4H,4W,3)
 """
 
+import os
 from typing import TYPE_CHECKING, Any
+
+# ONNX Runtime reads this when it is first imported.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 from zsm.errors import (
     ArgumentError,
