@@ -1,4 +1,4 @@
-"""Where scenes begin."""
+"""Finds where scenes begin; `zsm.runtime.windows` says what happens at a cut."""
 
 from pathlib import Path
 

@@ -11,7 +11,7 @@ from zsm.engine.backends.gpu.backend import DeviceBackend
 from zsm.engine.backends.gpu.cuda import Gpu, Stream
 from zsm.engine.backends.gpu.tensor import Tensor
 from zsm.engine.backends.tensorrt import bindings as library
-from zsm.engine.backends.tensorrt.build import BuildOptions, build_missing, engine_key, engine_stages
+from zsm.engine.backends.tensorrt.build import BuildOptions, build_missing, engine_stages
 from zsm.engine.backends.tensorrt.cache import EngineCache, EngineKey
 from zsm.engine.backends.tensorrt.progress import Progress
 from zsm.engine.bundle.manifest import Bundle
@@ -97,7 +97,8 @@ class Engines:
     def _find(self, size: Size) -> dict[str, "TensorRtStage | None"]:
         found: dict[str, TensorRtStage | None] = {}
         for stage in engine_stages(self._bundle.manifest):
-            asked = engine_key(self._bundle, stage, self._gpu, BuildOptions(sizes=SizeRange.only(size)))
+            options = BuildOptions(sizes=SizeRange.only(size))
+            asked = EngineKey.of(self._bundle, stage, self._gpu, options.sizes, options.to_dict())
             key = best(self._cache.similar(asked), size)
             found[stage] = None if key is None else self._open(key, size)
         return found

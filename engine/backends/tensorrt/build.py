@@ -61,24 +61,6 @@ def engine_stages(manifest: Manifest) -> list[str]:
     return [stage for stage in manifest.stages if not stage.endswith("_uint16")]
 
 
-def engine_key(bundle: Bundle, stage: str, gpu: Gpu, options: BuildOptions) -> EngineKey:
-    """Collect everything that a stage's engine depends on."""
-    content = bundle.read(stage)
-    return EngineKey(
-        stage=stage,
-        graph=bundle.stage(stage).sha256,
-        precision=bundle.manifest.precision,
-        sizes=options.sizes.to_dict(),
-        gpu=gpu.name,
-        capability=gpu.capability,
-        driver=gpu.driver,
-        cuda=gpu.cuda,
-        tensorrt=library.tensorrt().__version__,
-        plugin=library.plugin(content),
-        options=options.to_dict(),
-    )
-
-
 def build_engines(bundle: Bundle, device: str, options: BuildOptions, listener: Listener) -> list[Built]:
     """Build the engines that aren't in the cache; an interruption keeps the finished ones.
 
@@ -94,7 +76,10 @@ def build_engines(bundle: Bundle, device: str, options: BuildOptions, listener: 
 def build_missing(bundle: Bundle, gpu: Gpu, options: BuildOptions, listener: Listener) -> list[Built]:
     """Do what `build_engines` does, for an open GPU."""
     cache = EngineCache()
-    keys = {stage: engine_key(bundle, stage, gpu, options) for stage in engine_stages(bundle.manifest)}
+    keys = {
+        stage: EngineKey.of(bundle, stage, gpu, options.sizes, options.to_dict())
+        for stage in engine_stages(bundle.manifest)
+    }
     progress = BuildProgress({stage: bundle.stage(stage).bytes + 1e5 for stage in keys}, listener)
     built = []
     for stage, key in keys.items():

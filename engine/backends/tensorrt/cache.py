@@ -8,10 +8,14 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from filelock import FileLock, Timeout
 
+from zsm.engine.backends.gpu.cuda import Gpu
+from zsm.engine.backends.tensorrt import bindings as library
+from zsm.engine.bundle.manifest import Bundle
+from zsm.engine.bundle.shapes import SizeRange
 from zsm.errors import CacheError
 from zsm.files import cache_folder
 from zsm.files import write as write_file
@@ -37,6 +41,23 @@ class EngineKey:
     plugin: str
     """Build id of the plugin library; empty for a stage that doesn't need it."""
     options: Mapping[str, Any]
+
+    @classmethod
+    def of(cls, bundle: Bundle, stage: str, gpu: Gpu, sizes: SizeRange, options: Mapping[str, Any]) -> Self:
+        """The key of a bundle's stage on a GPU; `options` are those of the build."""
+        return cls(
+            stage=stage,
+            graph=bundle.stage(stage).sha256,
+            precision=bundle.manifest.precision,
+            sizes=sizes.to_dict(),
+            gpu=gpu.name,
+            capability=gpu.capability,
+            driver=gpu.driver,
+            cuda=gpu.cuda,
+            tensorrt=library.tensorrt().__version__,
+            plugin=library.plugin(bundle.read(stage)),
+            options=options,
+        )
 
     @property
     def digest(self) -> str:
