@@ -23,25 +23,22 @@ def _require(condition: bool, message: str) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class Data:
-    """What is trained on.
-
-    layout: `clips`, a folder of videos or of folders of images, or `vimeo`, the septuplets of Vimeo-90K's
-        training list.
-    hold_out: clips that are validated on and never trained on. `vimeo` validates on its test list instead.
-    crop: side of the LR crops, in pixels; a multiple of 4.
-    candidates: places drawn for each crop; the one that moves most is taken.
-    degradation: done to the LR frames, `noise`, `noise:SIGMA` or `jpeg:QUALITY` (section 4.3).
-    validate_degraded: degradations under which held-out septuplets are validated a second time.
-    preparation: what becomes of whole clips first (`clips` only).
-    """
+    """The training data."""
 
     layout: Literal["clips", "vimeo"] = "clips"
+    """`clips`: a folder of videos, or of folders of images; `vimeo`: the septuplets of Vimeo-90K's training list."""
     hold_out: tuple[str, ...] = ()
+    """Clips for validation, never trained on. `vimeo` validates on its test list instead."""
     crop: int = 32
+    """Side of the LR crops in pixels, a multiple of 4."""
     candidates: int = 1
+    """Random places tried for each crop; the one with most motion is taken."""
     degradation: str | None = None
+    """Applied to the LR frames: `noise`, `noise:SIGMA`, `jpeg:QUALITY` or `h264:CRF` (section 4.3)."""
     validate_degraded: tuple[str, ...] = ()
+    """Degradations under which the held-out septuplets are validated a second time."""
     preparation: Preparation = field(default_factory=Preparation)
+    """How whole clips are prepared (`clips` only)."""
 
     def __post_init__(self) -> None:
         _require(self.layout in ("clips", "vimeo"), f"data.layout is {self.layout!r}; choose from clips, vimeo")
@@ -82,16 +79,14 @@ class Loss:
 
 @dataclass(frozen=True, kw_only=True)
 class Optimiser:
-    """Adam (beta 0.9 and 0.99), and what happens around it.
-
-    batch: septuplets a step, over all processes together.
-    gradient_clip: greatest norm of the gradient; 0 leaves it as it is.
-    average: decay of the exponential moving average of the weights, which is what is validated and saved.
-    """
+    """Adam with beta 0.9 and 0.99."""
 
     batch: int = 24
+    """Septuplets per step, over all processes."""
     gradient_clip: float = 1.0
+    """Largest norm of the gradient; 0 doesn't clip."""
     average: float = 0.999
+    """Decay of the exponential moving average of the weights, which is validated and saved."""
 
     def __post_init__(self) -> None:
         _require(self.batch >= 1, f"optimiser.batch is {self.batch}; give 1 or more")
@@ -101,36 +96,34 @@ class Optimiser:
 
 @dataclass(frozen=True, kw_only=True)
 class Start:
-    """Where training starts (module `initial`), before the first step of a new run.
-
-    weights: a safetensors file to take weights from; those it lacks start as for a new network.
-    identity: alignments return their source. With `weights`, those that come from the file keep its values.
-    base: the last convolution is zero, so that the output is the base (`weights` overrides it too).
-    """
+    """The weights of a new run (module `initial`)."""
 
     weights: Path | None = None
+    """A safetensors file; parameters that it lacks are initialised as for a new network."""
     identity: bool = False
+    """Start with alignments that return their source. Parameters from `weights` keep their values."""
     base: bool = False
+    """Start with the last convolution at zero, so that the output is the base, unless `weights` has that layer."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """How a run goes, none of which changes what is learnt but `seed` and `precision`.
-
-    seed: of the first weights and of the order of examples.
-    precision: of convolutions, `float32` or `bfloat16` (automatic mixed precision; weights stay float32).
-    workers: processes that load examples; 0 loads them in the training process.
-    log_every, checkpoint_every, validate_every: in steps.
-    validation_septuplets: of each held-out clip, or of the whole test list.
-    """
+    """How a run proceeds. Only `seed` and `precision` change what is learnt."""
 
     seed: int = 0
+    """Seed of the initial weights and of the order of examples."""
     precision: Literal["float32", "bfloat16"] = "float32"
+    """Precision of convolutions; `bfloat16` is automatic mixed precision, with weights in float32."""
     workers: int = 0
+    """Processes that load examples; 0 loads them in the training process."""
     log_every: int = 100
+    """Steps."""
     checkpoint_every: int = 1000
+    """Steps."""
     validate_every: int = 5000
+    """Steps."""
     validation_septuplets: int = 1
+    """Septuplets per held-out clip, or of the whole test list."""
 
     def __post_init__(self) -> None:
         _require(
@@ -144,7 +137,7 @@ class Run:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingConfig:
-    """Everything that decides what a run learns, but the footage itself. One field a table of the file."""
+    """Everything that decides what a run learns, except the footage. One field per table of the file."""
 
     network: NetworkConfig = field(default_factory=NetworkConfig)
     data: Data = field(default_factory=Data)
@@ -163,9 +156,7 @@ class TrainingConfig:
 def load(path: Path) -> TrainingConfig:
     """Read a configuration file.
 
-    Raises:
-        ArgumentError: no such file, no TOML, an unknown key, or a value of the wrong type.
-        Error: a value out of range.
+    Raises ArgumentError for a missing file, invalid TOML, an unknown key, or a value of the wrong type or range.
     """
     try:
         values = tomllib.loads(path.read_text())
@@ -180,7 +171,7 @@ def load(path: Path) -> TrainingConfig:
 
 
 def _build(cls: type[T], values: Mapping[str, Any], where: str) -> T:
-    """A table to a dataclass, tables within it to dataclasses within that."""
+    """Convert a table to a dataclass, recursively."""
     hints = get_type_hints(cls)
     names = {f.name for f in fields(cls)}  # type: ignore[arg-type]  # every caller gives a dataclass
     unknown = sorted(set(values) - names)

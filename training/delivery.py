@@ -1,7 +1,7 @@
-"""Real footage in miniature: LR clips as a camera, a resizer and an encoder would have left them.
+"""Makes LR clips as cameras, resizers and encoders leave them.
 
-Whole clips are compressed, not crops: an encoder spends its bits by what moves in the whole picture, and predicts
-from places that a crop wouldn't hold.
+Whole clips are compressed, not crops: an encoder distributes bits over the whole picture, and predicts from places that
+a crop doesn't contain.
 """
 
 from dataclasses import dataclass
@@ -23,21 +23,19 @@ PRESETS: tuple[Preset, ...] = ("ultrafast", "veryfast", "medium", "slow")
 
 @dataclass(frozen=True, kw_only=True)
 class Delivery:
-    """One way from HR frames to the LR frames that a user has.
-
-    resizer: `matlab` is the bicubic of `zsm.evaluation.bicubic`, the others are libswscale's.
-    blur: standard deviation of a Gaussian, in LR pixels; 0 leaves the frames sharp.
-    noise: standard deviation of Gaussian noise, in 8-bit levels.
-    """
+    """One way from HR frames to the LR frames that a user has."""
 
     codec: H264
     resizer: Resizer = "matlab"
+    """`matlab` is the bicubic of `zsm.evaluation.bicubic`; the others are libswscale's."""
     blur: float = 0.0
+    """Standard deviation of a Gaussian, in LR pixels; 0 leaves the frames sharp."""
     noise: float = 0.0
+    """Standard deviation of Gaussian noise, in 8-bit levels."""
 
     @classmethod
     def draw(cls, rng: np.random.Generator) -> "Delivery":
-        """CRF 18 to 35; in a third of the cases each, another resizer, slight blur and mild noise."""
+        """Draw CRF 18 to 35, and with a probability of a third each another resizer, slight blur and mild noise."""
         other, blurred, noisy = rng.random(3) < 1 / 3
         return cls(
             codec=H264(crf=int(rng.integers(18, 36)), preset=PRESETS[rng.integers(len(PRESETS))]),
@@ -47,10 +45,10 @@ class Delivery:
         )
 
     def __call__(self, hr: Frames, clean: Frames, rng: np.random.Generator) -> Frames:
-        """HR frames (N,H,W,3), and their bicubic reduction (N,H/4,W/4,3), to LR frames like the latter."""
+        """Turn HR frames (N,H,W,3) and their bicubic reduction (N,H/4,W/4,3) into LR frames of the same shape."""
         shrunk = clean if self.resizer == "matlab" else [_shrink(frame, self.resizer) for frame in hr]
         lr = np.stack([self._shoot(frame, rng) for frame in shrunk])
-        # The network is given every second frame of a septuplet, so those are what an encoder saw as neighbours.
+        # The network gets every second frame of a septuplet: those were neighbours when they were encoded.
         for half in (slice(0, None, 2), slice(1, None, 2)):
             if len(lr[half]):
                 lr[half] = self.codec(lr[half], rng)

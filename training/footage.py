@@ -1,9 +1,8 @@
-"""Clips made ready for training, once: shrunk, split at cuts, still stretches dropped, memory-mapped.
+"""Prepares clips for training, once: shrinks them, splits them at cuts, drops still stretches, maps them to memory.
 
-Each clip becomes one folder of the cache for each of its sizes: `hr.npy` (N,H,W,3) and `lr.npy`
-(V,N,H/4,W/4,3), its V versions, uint8, and `starts.npy`, the frames at which a septuplet may begin.
-`footage.json` is written last and says what the folder was made from; a folder that was made otherwise, or not
-finished, is made again.
+The cache has one folder per clip and size: `hr.npy` (N,H,W,3) and `lr.npy` (V,N,H/4,W/4,3), V versions of the LR
+frames, both uint8, and `starts.npy`, the frames at which a septuplet may begin. `footage.json`, written last, records
+what the folder was made from; an outdated or unfinished folder is made again.
 """
 
 import json
@@ -18,7 +17,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from zsm.errors import DataError
+from zsm.errors import ArgumentError, DataError
 from zsm.evaluation import bicubic
 from zsm.evaluation.layouts import Clip
 from zsm.runtime import SCALE
@@ -33,35 +32,36 @@ SEPTUPLET = 7
 
 @dataclass(frozen=True, kw_only=True)
 class Preparation:
-    """What becomes of a clip before it is trained on.
-
-    scales: sizes that each clip is shrunk to, where the height that results is within the limits.
-        Shrinking removes codec artefacts, and gives several sizes of motion and detail.
-    least_height, greatest_height: those limits, in HR pixels.
-    still: septuplets whose frames change less than this from one to the next are dropped (mean absolute
-        difference of luma, in 8-bit levels).
-    compressed: LR versions made of each clip beside the clean one, each through a `Delivery` drawn at random.
-    """
+    """How clips are prepared for training."""
 
     scales: tuple[float, ...] = (1.0, 0.5, 0.25)
+    """Factors by which each clip is shrunk, as far as the resulting height is within the limits.
+
+    Shrinking removes codec artefacts, and gives several sizes of motion and detail.
+    """
     least_height: int = 160
+    """HR pixels."""
     greatest_height: int = 576
+    """HR pixels."""
     still: float = 0.5
+    """Septuplets that change less than this from frame to frame are dropped: mean absolute difference of luma, in 8-bit
+    levels."""
     compressed: int = 0
+    """Versions of each clip's LR frames beside the clean one, each through a random `Delivery`."""
 
     def __post_init__(self) -> None:
         if not self.scales or not all(0 < scale <= 1 for scale in self.scales):
-            raise DataError(f"data scales are {list(self.scales)}; give one or more above 0, up to 1")
+            raise ArgumentError(f"data scales are {list(self.scales)}; give one or more above 0, up to 1")
         if not SCALE <= self.least_height <= self.greatest_height:
-            raise DataError(
+            raise ArgumentError(
                 f"data heights are {self.least_height} to {self.greatest_height};"
                 f" give at least {SCALE}, the lesser first"
             )
         if self.compressed < 0:
-            raise DataError(f"data.preparation.compressed must be 0 or more, got {self.compressed}")
+            raise ArgumentError(f"data.preparation.compressed must be 0 or more, got {self.compressed}")
 
     def sizes(self, height: int) -> list[float]:
-        """The scales at which a clip of this height is kept, or the one nearest to fitting."""
+        """The scales within the limits for a clip of this height, or the one that comes closest."""
         fitting = [s for s in self.scales if self.least_height <= int(height * s) <= self.greatest_height]
         return fitting or [min(self.scales, key=lambda s: abs(int(height * s) - self.greatest_height))]
 
@@ -77,10 +77,9 @@ class Footage:
 
 
 def prepare(clips: Sequence[Clip], cache: Path, preparation: Preparation) -> list[Footage]:
-    """Make, or find in the cache, every clip at every size; those without any usable septuplet are left out.
+    """Prepare every clip at every size, or find it in the cache; clips without a usable septuplet are left out.
 
-    Raises:
-        DataError: nothing is left.
+    Raises DataError if nothing is left.
     """
     found = [footage for clip in clips for footage in _prepare_clip(clip, cache, preparation)]
     found = [footage for footage in found if len(footage.starts)]
@@ -110,7 +109,7 @@ def _prepare_clip(clip: Clip, cache: Path, preparation: Preparation) -> Iterator
 
 
 def _signature(clip: Clip) -> list[list[str | int]]:
-    files = (clip.source,) if isinstance(clip.source, Path) else clip.source
+    files = sorted(clip.source.iterdir()) if clip.source.is_dir() else [clip.source]
     return [[file.name, (stat := file.stat()).st_size, stat.st_mtime_ns] for file in files]
 
 
@@ -153,7 +152,7 @@ def _shrink(frame: Frames, scale: float) -> Frames:
 
 
 def septuplet_starts(frames: Sequence[Frames], still: float) -> NDArray[np.int64]:
-    """The frames at which seven begin that hold no cut and that move."""
+    """The frames at which seven frames with motion and without a cut begin."""
     changes = _changes(frames)
     cuts = set(_cuts(frames))
     spans = range(len(frames) - SEPTUPLET + 1)

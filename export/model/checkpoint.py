@@ -102,7 +102,10 @@ def save(network: Network, path: Path, metadata: Mapping[str, str] | None = None
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
     header = {**(metadata or {}), "network": json.dumps(network.config.to_dict())}
     with replacing(path) as temporary:
-        safetensors.torch.save_file(tensors, temporary, header)
+        try:
+            safetensors.torch.save_file(tensors, temporary, header)
+        except SafetensorError as error:  # such as a full disk
+            raise OSError(str(error)) from error
 
 
 def metadata(path: Path) -> dict[str, str]:
