@@ -1,6 +1,8 @@
 """Audio that has to be converted."""
 
+import re
 from collections.abc import Iterator
+from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
@@ -10,62 +12,158 @@ from av.error import FFmpegError
 ENCODERS = {"webm": "libopus"}
 """The codec that audio is converted to, by container; AAC elsewhere."""
 OPUS_RATE = 48000
+LOWEST_RATE = 32000
+"""AAC's delay of 1024 samples would be long at telephone rates."""
 BIT_RATE = 96000
 """Bits per second and channel."""
+LAYOUTS = {1: "mono", 2: "stereo", 3: "3.0", 4: "quad", 5: "5.0", 6: "5.1", 7: "6.1", 8: "7.1"}
+"""The usual layout, by number of channels."""
+TOLERANCE = Fraction(2, 1000)
+"""Seconds. Containers that count in milliseconds are off by up to one; half a frame at 120 per second is 4."""
+LONGEST_GAP = 24 * 3600
+"""Seconds. A clock that jumps further, or back by more than `LONGEST_OVERLAP`, is not believed."""
+LONGEST_OVERLAP = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class AudioForm:
+    """What audio is converted to."""
+
+    codec: str
+    rate: int
+    layout: str
+
+
+def choose_form(frame: Any, muxer: str) -> AudioForm:
+    """Choose the form closest to a decoded frame that the encoder takes; raises ValueError if there is none."""
+    name = ENCODERS.get(muxer, "aac")
+    codec: Any = av.Codec(name, "w")
+    rates = [OPUS_RATE] if name == "libopus" else sorted(codec.audio_rates or [frame.sample_rate])
+    rate = next((rate for rate in rates if rate >= max(frame.sample_rate, LOWEST_RATE)), rates[-1])
+    context: Any
+    for layout in _layouts(frame.layout):
+        form = AudioForm(codec=name, rate=rate, layout=layout)
+        try:
+            context = av.CodecContext.create(name, "w")
+            context.format = context.codec.audio_formats[0]
+            context.layout, context.sample_rate = layout, rate
+            context.open()
+        except (FFmpegError, ValueError):
+            continue
+        return form
+    raise ValueError(f"{name} can't encode {frame.layout.name} at {frame.sample_rate} Hz")
+
+
+def _layouts(layout: Any) -> Iterator[str]:
+    """Layouts to try, from the closest to the most widely supported."""
+    if is_named(layout):
+        yield layout.name.replace("(side)", "")  # the same speakers, which AAC and Opus have a standard code for
+        yield layout.name
+    yield LAYOUTS.get(layout.nb_channels, "stereo")
+    yield "stereo"
+
+
+def is_named(layout: Any) -> bool:
+    """Whether it is known which speakers the channels are for."""
+    return re.fullmatch(r"\d+ channels", layout.name) is None
 
 
 class ConvertedTrack:
-    """Audio that is decoded, stretched in time with its pitch kept, and encoded again."""
+    """Audio that is decoded, stretched in time with its pitch kept, and encoded again.
 
-    def __init__(self, stream: Any, container: av.container.OutputContainer, stretch: int) -> None:
-        if stream.codec_context is None:
-            raise ValueError("its codec is unknown")
+    It keeps to the source's time stamps: gaps become silence, and overlaps are cut. Layout, rate and sample format may
+    change at any frame.
+    """
+
+    def __init__(self, stream: Any, container: av.container.OutputContainer, form: AudioForm, stretch: int) -> None:
+        self._decoder = stream.codec_context
         self._stretch = stretch
-        self._stream = stream
-        self.codec = ENCODERS.get(container.format.name, "aac")
-        rate = OPUS_RATE if self.codec == "libopus" else stream.codec_context.sample_rate
-        self.output: Any = container.add_stream(self.codec, rate=rate, layout=stream.codec_context.layout.name)
-        self.output.codec_context.bit_rate = BIT_RATE * max(1, stream.codec_context.channels)
-        context: Any = self.output.codec_context
-        context.open()
-        self._resampler = av.AudioResampler(context.format, context.layout, context.rate, context.frame_size or None)
+        writer: Any = container
+        self.output = writer.add_stream(form.codec, rate=form.rate, layout=form.layout)
+        self._encoder = self.output.codec_context
+        self._encoder.bit_rate = BIT_RATE * self._encoder.layout.nb_channels
+        self._encoder.open()
+        self._rate = form.rate
+        self._fifo: Any = av.AudioFifo()
         self._graph: Any = None
-        self._samples = 0
-        self._shift: Fraction | None = None
+        self._format: tuple[Any, ...] = ()
+        self._shift = Fraction(0)
+        self._expected = Fraction(0)
+        """The source's time, shifted, at which the next frame is due."""
+        self._begun = False
+        self._position = 0
+        """In output samples: the end of what has gone into the queue."""
+        self._sent = 0
 
     def take(self, packet: Any, shift: Fraction) -> Iterator[Any]:
-        """Decode a packet, and yield the encoded packets that become ready."""
-        if self._shift is None:
-            self._shift = shift
-        try:
-            frames = packet.decode()
-        except FFmpegError:
-            return
-        for frame in frames:
-            yield from self._filter(frame)
+        """Decode a packet, and yield the encoded packets that become ready, `shift` seconds earlier."""
+        self._shift = shift
+        yield from self._decode(packet)
 
     def finish(self) -> Iterator[Any]:
         """Yield the remaining packets."""
+        yield from self._decode(None)
+        yield from self._close_graph()
+        if self._begun:
+            yield from self._encode(rest=True)
+            yield from self.output.encode(None)
+
+    def _decode(self, packet: Any) -> Iterator[Any]:
         try:
-            frames = self._stream.codec_context.decode(None)
+            frames = self._decoder.decode(packet)
         except FFmpegError:
-            frames = []
+            return  # The gap becomes silence.
         for frame in frames:
-            yield from self._filter(frame)
-        if self._graph is not None:
-            self._graph.push(None)
-            yield from self._drain()
-            yield from self._encode(None)
-        yield from self.output.encode(None)
+            if frame.samples and frame.sample_rate:
+                yield from self._filter(frame)
 
     def _filter(self, frame: Any) -> Iterator[Any]:
-        if self._graph is None:
-            self._open(frame)
+        time = self._time(frame)
+        found = (frame.format.name, frame.layout.name, frame.sample_rate)
+        if self._graph is None or found != self._format or abs(time - self._expected) > TOLERANCE:
+            yield from self._close_graph()
+            position = round(time * self._stretch * self._rate)
+            yield from self._fill(position)
+            self._open_graph(frame, skip=self._position - position)
+            self._format = found
+            self._expected = time
+        self._expected += Fraction(frame.samples, frame.sample_rate)
+        frame.pts = None
         self._graph.push(frame)
         yield from self._drain()
 
-    def _open(self, frame: Any) -> None:
+    def _time(self, frame: Any) -> Fraction:
+        """When a frame is due, in seconds."""
+        if frame.pts is None or not frame.time_base:
+            return self._expected
+        time: Fraction = frame.pts * Fraction(frame.time_base) - self._shift
+        if self._begun and not -LONGEST_OVERLAP <= time - self._expected <= LONGEST_GAP:
+            return self._expected
+        return time
+
+    def _fill(self, position: int) -> Iterator[Any]:
+        """Add silence up to a position, if it is not reached yet."""
+        if not self._begun:
+            self._begun = True
+            self._position = self._sent = position
+        while self._position < position:
+            silence: Any = av.AudioFrame(
+                format=self._encoder.format.name,
+                layout=self._encoder.layout.name,
+                samples=min(self._rate, position - self._position),
+            )
+            silence.sample_rate = self._rate
+            for plane in silence.planes:
+                plane.update(bytes(plane.buffer_size))
+            yield from self._queue(silence)
+
+    def _open_graph(self, frame: Any, *, skip: int) -> None:
         graph = av.filter.Graph()
+        wanted = ":".join((
+            f"sample_fmts={self._encoder.format.name}",
+            f"sample_rates={self._rate}",
+            f"channel_layouts={self._encoder.layout.name}",
+        ))  # fmt: skip
         nodes = [
             graph.add_abuffer(
                 format=frame.format.name,
@@ -73,13 +171,19 @@ class ConvertedTrack:
                 layout=frame.layout.name,
                 time_base=Fraction(1, frame.sample_rate),
             ),
-            graph.add("atempo", str(1 / self._stretch)) if self._stretch != 1 else graph.add("anull"),
+            *([graph.add("atempo", str(1 / self._stretch))] if self._stretch != 1 else []),
+            graph.add("aformat", wanted),
+            *([graph.add("atrim", f"start_sample={skip}")] if skip else []),
             graph.add("abuffersink"),
         ]
         graph.link_nodes(*nodes).configure()
         self._graph = graph
-        begin = Fraction(frame.pts or 0) * (frame.time_base or 1) - (self._shift or 0)
-        self._samples = round(begin * self._stretch * self.output.codec_context.rate)
+
+    def _close_graph(self) -> Iterator[Any]:
+        if self._graph is not None:
+            self._graph.push(None)
+            yield from self._drain()
+            self._graph = None
 
     def _drain(self) -> Iterator[Any]:
         while True:
@@ -87,12 +191,18 @@ class ConvertedTrack:
                 frame = self._graph.pull()
             except (av.BlockingIOError, av.EOFError):
                 return
-            frame.pts = None
-            yield from self._encode(frame)
+            yield from self._queue(frame)
 
-    def _encode(self, frame: Any) -> Iterator[Any]:
-        for resampled in self._resampler.resample(frame):
-            resampled.pts = self._samples
-            resampled.time_base = Fraction(1, self.output.codec_context.rate)
-            self._samples += resampled.samples
-            yield from self.output.encode(resampled)
+    def _queue(self, frame: Any) -> Iterator[Any]:
+        frame.pts = None
+        self._position += frame.samples
+        self._fifo.write(frame)
+        yield from self._encode()
+
+    def _encode(self, rest: bool = False) -> Iterator[Any]:
+        size = self._encoder.frame_size or 1024
+        while (frame := self._fifo.read(size, rest)) is not None:
+            frame.pts = self._sent
+            frame.time_base = Fraction(1, self._rate)
+            self._sent += frame.samples
+            yield from self.output.encode(frame)

@@ -11,7 +11,7 @@ from typing import Any, BinaryIO
 
 from zsm.errors import ArgumentError, Error, StoppedError, VideoError
 from zsm.runtime.video import cuts as scenes
-from zsm.runtime.video import encoders, mux, pipeline
+from zsm.runtime.video import encoders, mux, passengers, pipeline
 from zsm.runtime.video import timestamps as timing
 from zsm.runtime.video.colour import Codes
 from zsm.runtime.video.encoders import Encoding
@@ -165,6 +165,11 @@ def _to_path(job: "_Job", target: Path, stop: threading.Event) -> Summary:
     plan = check(source, target, job.restorer, options)
     described = options.job(job.restorer) | identify(source.info.path)
     notes: list[str] = list(plan.notes) if plan else []
+    passages: Mapping[int, passengers.Passage] = {}
+    if plan and isinstance(source, VideoSource) and source.info.path is not None:
+        muxer = encoders.MUXERS[target.suffix.lower()]
+        passages, left_out = passengers.plan(source.info.path, muxer, timing.stretch(options.fps_mode))
+        notes += left_out
     workspace = Workspace(target, described, resume=options.resume, overwrite=options.overwrite)
     try:
         with workspace:
@@ -173,7 +178,7 @@ def _to_path(job: "_Job", target: Path, stop: threading.Event) -> Summary:
                 sink = FolderSink(workspace, stop)
                 notes += ["PNG files can't say that their colours are HDR"] if source.info.colour.hdr else []
             else:
-                sink = SegmentSink(workspace, plan, options.segment, stop, _assembler(source, options, notes))
+                sink = SegmentSink(workspace, plan, options.segment, stop, _assembler(source, options, passages, notes))
             return job.run(sink, workspace.journal.cuts, str(target), notes)
     except Error as error:
         if isinstance(error, StoppedError) or not workspace.folder.exists():
@@ -304,19 +309,22 @@ class _Job:
         )
 
 
-def _assembler(source: Source, options: Options, notes: list[str]) -> Callable[[list[Path], Path, int, Timeline], None]:
+def _assembler(
+    source: Source, options: Options, passages: Mapping[int, passengers.Passage], notes: list[str]
+) -> Callable[[list[Path], Path, int, Timeline], None]:
     def assemble(segments: list[Path], target: Path, delay: int, timeline: Timeline) -> None:
-        passengers = None
+        others = None
         if source.info.path is not None and isinstance(source, VideoSource):
-            passengers = mux.Passengers(
+            others = mux.Passengers(
                 source=source.info.path,
+                passages=passages,
                 shift=options.excerpt.zero(source),
                 end=_end(timeline, options.excerpt),
                 begins=options.excerpt.shifts,
                 stretch=timing.stretch(options.fps_mode),
                 notes=notes,
             )
-        mux.assemble(segments, target, delay, timeline, passengers)
+        mux.assemble(segments, target, delay, timeline, others)
 
     return assemble
 

@@ -1,9 +1,9 @@
 """The finished file: the encoded segments with their times, and everything in the source besides its video."""
 
 import heapq
-import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from errno import ENOSPC
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from av.error import FFmpegError
 
 from zsm.errors import Error, VideoError
 from zsm.runtime.video import timestamps as timing
-from zsm.runtime.video.audio import ConvertedTrack
+from zsm.runtime.video.passengers import Converted, Copied, Cover, Passage, Track, name
 from zsm.runtime.video.sinks import Timeline
 from zsm.runtime.video.source import message, open_container
 
@@ -27,6 +27,8 @@ class Passengers:
     """The streams that are passed through."""
 
     source: Path
+    passages: Mapping[int, Passage]
+    """How, by stream index."""
     shift: Fraction = Fraction(0)
     """The source's time, in seconds, that becomes 0."""
     begins: bool = False
@@ -38,29 +40,35 @@ class Passengers:
     notes: list[str] = field(default_factory=list)
 
 
-class CopiedTrack:
-    """A stream whose packets are copied, with new times."""
-
-    def __init__(self, stream: Any, container: av.container.OutputContainer, stretch: int) -> None:
-        self.output = container.add_stream_from_template(stream, opaque=True)
-        self._stretch = stretch
-
-    def take(self, packet: Any, shift: Fraction) -> Iterator[Any]:
-        """Yield the packet, `shift` seconds earlier."""
-        ticks = round(shift / packet.time_base)
-        packet.pts = None if packet.pts is None else (packet.pts - ticks) * self._stretch
-        packet.dts = None if packet.dts is None else (packet.dts - ticks) * self._stretch
-        packet.duration *= self._stretch
-        packet.stream = self.output
-        yield packet
-
-    def finish(self) -> Iterator[Any]:
-        """Yield nothing: no packet is held back."""
-        yield from ()
-
-
 def assemble(segments: list[Path], target: Path, delay: int, timeline: Timeline, passengers: Passengers | None) -> None:
-    """Join the segments, and add the source's other streams; raises VideoError if `target` can't be written."""
+    """Join the segments, and add the source's other streams; raises VideoError if `target` can't be written.
+
+    If only the other streams are at fault, the restored video is kept beside `target`, and the message says where.
+    """
+    try:
+        _assemble(segments, target, delay, timeline, passengers)
+    except Error:
+        raise
+    except (FFmpegError, ValueError) as error:
+        reason = f"can't write {target.name}: {message(error)}"
+        if passengers is not None and getattr(error, "errno", None) != ENOSPC:
+            reason += _rescue(segments, target.with_name("video.mkv"), delay, timeline)
+        raise VideoError(reason) from error
+
+
+def _rescue(segments: list[Path], target: Path, delay: int, timeline: Timeline) -> str:
+    """Try to join the segments alone; return what to add to the error."""
+    try:
+        _assemble(segments, target, delay, timeline, None)
+    except (FFmpegError, ValueError):
+        target.unlink(missing_ok=True)
+        return ""
+    return f"; the complete restored video, without sound and subtitles, is {target}"
+
+
+def _assemble(
+    segments: list[Path], target: Path, delay: int, timeline: Timeline, passengers: Passengers | None
+) -> None:
     source = open_container(passengers.source, str(passengers.source)) if passengers else None
     try:
         with av.open(str(target), "w") as container:
@@ -74,15 +82,11 @@ def assemble(segments: list[Path], target: Path, delay: int, timeline: Timeline,
                 container.mux(packets)  # type: ignore[arg-type]
             else:
                 _describe(source, container, video, passengers)
-                tracks = _tracks(source, container, passengers)
+                tracks = _tracks(source, container, passengers, _empty(passengers))
                 others = _other_packets(source, tracks, passengers)
                 for packet in heapq.merge(packets, others, key=_seconds):
                     container.mux(packet)
             first.close()
-    except Error:
-        raise
-    except (FFmpegError, ValueError) as error:
-        raise VideoError(f"can't write {target.name}: {message(error)}") from error
     finally:
         if source is not None:
             source.close()
@@ -144,80 +148,70 @@ def _tags(metadata: dict[str, str]) -> dict[str, str]:
     }
 
 
-def _tracks(source: Any, container: Any, passengers: Passengers) -> dict[int, Any]:
-    tracks: dict[int, Any] = {}
-    for stream in source.streams:
-        try:
-            track = _track(stream, container, passengers)
-        except (ValueError, FFmpegError) as error:
-            passengers.notes.append(f"{_name(stream)} is left out: {message(error)}")
+def _tracks(source: Any, container: Any, passengers: Passengers, empty: set[int]) -> dict[int, Track]:
+    tracks: dict[int, Track] = {}
+    for index, passage in passengers.passages.items():
+        stream = source.streams[index]
+        if index in empty:
+            passengers.notes.append(f"{name(stream)} is left out: there is none of it in the chosen part")
             continue
+        track = passage.open(stream, container, passengers.stretch)
         if track is not None:
             track.output.metadata.update(_tags(stream.metadata))
             track.output.disposition = stream.disposition
-            tracks[stream.index] = track
+            tracks[index] = track
     return tracks
 
 
-def _track(stream: Any, container: Any, passengers: Passengers) -> Any:
-    if stream.type == "attachment":
-        if container.format.name != "matroska":
-            raise ValueError(f"{container.format.name} can't hold attachments")
-        name = stream.metadata.get("filename", "attachment")
-        container.add_attachment(name, stream.mimetype or "application/octet-stream", stream.data)
-        return None
-    if stream.type == "audio":
-        if passengers.stretch == 1 and _accepts(container, stream):
-            return CopiedTrack(stream, container, 1)
-        track = ConvertedTrack(stream, container, passengers.stretch)
-        why = "played at half speed, pitch kept" if passengers.stretch > 1 else f"{container.format.name} can't hold it"
-        passengers.notes.append(f"{_name(stream)} is converted to {track.codec}: {why}")
-        return track
-    if stream.type == "subtitle":
-        if not _accepts(container, stream):
-            raise ValueError(f"{container.format.name} can't hold it")
-        return CopiedTrack(stream, container, passengers.stretch)
-    if stream.type == "data":
-        raise ValueError("data streams aren't copied")
-    return None
+def _empty(passengers: Passengers) -> set[int]:
+    """The audio streams without a packet in the output. Some containers can't be finished with such a track."""
+    kinds = (Copied, Converted)
+    with open_container(passengers.source, str(passengers.source)) as source:
+        streams = [source.streams[index] for index, how in passengers.passages.items() if isinstance(how, kinds)]
+        missing = {stream.index for stream in streams if stream.type == "audio"}
+        try:
+            for packet in source.demux(streams) if missing else ():
+                if packet.size and _is_within(packet, passengers):
+                    missing.discard(packet.stream.index)
+                if not missing:
+                    break
+        except FFmpegError:
+            pass  # Reported when the file is read again.
+    return missing
 
 
-def _accepts(container: Any, stream: Any) -> bool:
-    """Whether a container can hold such a stream. Some refuse only when their header is written."""
-    try:
-        with av.open(io.BytesIO(), "w", format=container.format.name) as trial:
-            trial.add_stream_from_template(stream, opaque=True)
-            trial.start_encoding()
-    except (FFmpegError, ValueError):
-        return False
-    return True
-
-
-def _name(stream: Any) -> str:
-    codec = stream.codec_context.name if stream.codec_context is not None else "unknown"
-    return f"{stream.type} stream {stream.index} ({codec})"
-
-
-def _other_packets(source: Any, tracks: dict[int, Any], passengers: Passengers) -> Iterator[Any]:
-    streams = [source.streams[index] for index in tracks]
+def _other_packets(source: Any, tracks: dict[int, Track], passengers: Passengers) -> Iterator[Any]:
+    covers = {index: how for index, how in passengers.passages.items() if index in tracks and isinstance(how, Cover)}
+    for index, cover in covers.items():
+        yield from tracks[index].take(cover.packet(), Fraction(0))
+    streams = [source.streams[index] for index in tracks if index not in covers]
     if not streams:
         return
     try:
         for packet in source.demux(streams):
-            if packet.size == 0:
-                continue
-            time = None if packet.pts is None else packet.pts * packet.time_base
-            if time is not None and not _is_within(time, passengers):
-                continue
-            yield from tracks[packet.stream.index].take(packet, passengers.shift)
+            if packet.size and packet.stream.index in tracks and _is_within(packet, passengers):
+                yield from _part(tracks, source.streams[packet.stream.index], passengers, packet)
     except FFmpegError as error:
         passengers.notes.append(f"audio and subtitles end early: {message(error)}")
-    for track in tracks.values():
-        yield from track.finish()
+    for stream in streams:
+        if stream.index in tracks:
+            yield from _part(tracks, stream, passengers)
 
 
-def _is_within(time: Fraction, passengers: Passengers) -> bool:
-    moved = (time - passengers.shift) * passengers.stretch
+def _part(tracks: dict[int, Track], stream: Any, passengers: Passengers, packet: Any = None) -> Iterator[Any]:
+    """What a packet, or the end, makes ready. A track that fails ends there; the others go on."""
+    track = tracks[stream.index]
+    try:
+        yield from track.finish() if packet is None else track.take(packet, passengers.shift)
+    except (FFmpegError, ValueError) as error:
+        passengers.notes.append(f"{name(stream)} ends early: {message(error)}")
+        del tracks[stream.index]
+
+
+def _is_within(packet: Any, passengers: Passengers) -> bool:
+    if packet.pts is None:
+        return True
+    moved = (packet.pts * packet.time_base - passengers.shift) * passengers.stretch
     return (moved >= 0 or not passengers.begins) and (passengers.end is None or moved < passengers.end)
 
 
