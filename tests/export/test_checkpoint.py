@@ -72,7 +72,7 @@ def test_a_file_with_code_in_it_is_refused(tmp_path: Path, capsys: pytest.Captur
         ("noise.safetensors", b"\x00\x01\x02 not weights", "isn't a readable safetensors"),
     ],
 )
-def test_a_file_that_holds_no_weights_is_refused(name: str, content: bytes, message: str, tmp_path: Path) -> None:
+def test_a_file_without_weights_is_rejected(name: str, content: bytes, message: str, tmp_path: Path) -> None:
     path = tmp_path / name
     path.write_bytes(content)
     with pytest.raises(DataError, match=message):
@@ -80,14 +80,14 @@ def test_a_file_that_holds_no_weights_is_refused(name: str, content: bytes, mess
 
 
 @pytest.mark.parametrize("network", ["{not json", "[1]", '{"width": -1}'])
-def test_a_configuration_that_cannot_be_read(network: str, tmp_path: Path) -> None:
+def test_an_invalid_configuration_is_rejected(network: str, tmp_path: Path) -> None:
     path = tmp_path / "odd.safetensors"
     safetensors.torch.save_file({"x": torch.zeros(1)}, path, {"network": network})
-    with pytest.raises(DataError, match="says of its network"):
+    with pytest.raises(DataError, match="has an invalid network configuration"):
         checkpoint.load(path)
 
 
-def test_a_missing_file_is_said_to_be_missing(tmp_path: Path) -> None:
+def test_a_missing_file_is_reported(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="there is no weights file"):
         checkpoint.load(tmp_path / "none.pth")
 
