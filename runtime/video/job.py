@@ -17,7 +17,7 @@ from zsm.runtime.video.colour import Codes
 from zsm.runtime.video.encoders import Encoding
 from zsm.runtime.video.excerpt import Excerpt, parse_time
 from zsm.runtime.video.options import Options, Restorer
-from zsm.runtime.video.resume import Workspace, check_target, identify
+from zsm.runtime.video.resume import Workspace, check_target, has_result, identify
 from zsm.runtime.video.sinks import FolderSink, PipeSink, SegmentSink, Sink, Timeline, check_folder
 from zsm.runtime.video.source import DEFAULT_RATE, Source, VideoSource, open_source
 from zsm.runtime.video.space import check_space
@@ -82,7 +82,7 @@ def restore(
     end: Time | None = None,
     frames: int | None = None,
     cuts: str = "auto",
-    rate: Fraction | float = DEFAULT_RATE,
+    rate: Fraction | float | None = None,
     segment: int = 120,
     resume: bool = False,
     overwrite: bool = False,
@@ -94,10 +94,10 @@ def restore(
     A target without a suffix is a folder. Audio, subtitles, chapters and metadata are passed through. `fps_mode`:
     `double` the frame rate, play in `slow` motion, or `keep` only the original frames. `start`, `end`: the part to
     restore, in seconds or as H:MM:SS; `frames`: the most input frames to take. `cuts`: where scenes begin, detected
-    (`auto`), nowhere (`off`), or at the frame numbers in a file. `rate`: frames per second of a folder of images.
-    `segment`: output frames between places where a run can be resumed. `resume`: continue an interrupted run, which
-    has to have the same options and the same network. `listener` is called after each output frame, in another
-    thread. Once `stop` is set, the run ends with StoppedError after the current segment.
+    (`auto`), nowhere (`off`), or at the frame numbers in a file. `rate`: frames per second of a folder of images
+    (default: 25). `segment`: output frames between places where a run can be resumed. `resume`: continue an interrupted
+    run, which has to have the same options and the same network. `listener` is called after each output frame, in
+    another thread. Once `stop` is set, the run ends with StoppedError after the current segment.
 
     The target appears under its name only when it is complete. Raises ArgumentError for invalid options, VideoError for
     a source that can't be read or a target that can't be written, and the errors of `zsm.Runtime.stream`.
@@ -107,12 +107,12 @@ def restore(
         encoding=encoding or Encoding(),
         excerpt=Excerpt(start=_seconds(start), end=None if end is None else _seconds(end), frames=frames),
         cuts=cuts,
-        rate=Fraction(rate),
+        rate=None if rate is None else Fraction(rate),
         segment=segment,
         resume=resume,
         overwrite=overwrite,
     )
-    with closing(open_source(Path(source), rate=options.rate)) as opened:
+    with closing(open_source(Path(source), rate=options.rate or DEFAULT_RATE)) as opened:
         return restore_source(opened, Path(target), restorer, options, listener=listener, stop=stop)
 
 
@@ -143,11 +143,14 @@ def check(source: Source, target: Path, restorer: Restorer, options: Options) ->
     path = source.info.path
     if path is not None and path.exists() and target.exists() and path.samefile(target):
         raise VideoError(f"the output {target} is the input; choose another name")
+    if path is None and options.resume:
+        raise ArgumentError("a pipe can't be resumed, because its frames can't be compared; leave out --resume")
+    options.check_rate(source.info)
     is_video = target.suffix != "" and not target.is_dir()
     if not is_video:
         options.encoding.allow(output="PNG files")
         check_folder(target)
-    check_target(target, overwrite=options.overwrite or options.resume)
+    check_target(target, overwrite=options.overwrite, resume=options.resume)
     options.given_cuts()
     plan = None
     if is_video:
@@ -160,17 +163,34 @@ def check(source: Source, target: Path, restorer: Restorer, options: Options) ->
     return plan
 
 
+def is_finished(source: Source, target: Path, restorer: Restorer, options: Options) -> bool:
+    """Whether `target` is the unchanged result of this very run; never true for a pipe."""
+    return source.info.path is not None and has_result(target, _described(source, restorer, options))
+
+
+def _described(source: Source, restorer: Restorer, options: Options) -> dict[str, str]:
+    """Everything that the result depends on."""
+    info = source.info
+    own = {"input": "a pipe"} if info.path is None else identify(info.path)
+    return options.job(restorer) | own | {"rate": str(info.rate)}
+
+
 def _to_path(job: "_Job", target: Path, stop: threading.Event) -> Summary:
     source, options = job.source, job.options
     plan = check(source, target, job.restorer, options)
-    described = options.job(job.restorer) | identify(source.info.path)
     notes: list[str] = list(plan.notes) if plan else []
     passages: Mapping[int, passengers.Passage] = {}
     if plan and isinstance(source, VideoSource) and source.info.path is not None:
         muxer = encoders.MUXERS[target.suffix.lower()]
         passages, left_out = passengers.plan(source.info.path, muxer, timing.stretch(options.fps_mode))
         notes += left_out
-    workspace = Workspace(target, described, resume=options.resume, overwrite=options.overwrite)
+    workspace = Workspace(
+        target,
+        _described(source, job.restorer, options),
+        resume=options.resume,
+        overwrite=options.overwrite,
+        pipe=source.info.path is None,
+    )
     try:
         with workspace:
             sink: Sink
@@ -183,12 +203,13 @@ def _to_path(job: "_Job", target: Path, stop: threading.Event) -> Summary:
     except Error as error:
         if isinstance(error, StoppedError) or not workspace.folder.exists():
             raise
-        message = f"{error}; the finished part is in {workspace.folder}: continue with --resume"
+        message = f"{error}; the finished part is in {workspace.folder}; {workspace.remedy}"
         raise type(error)(message) from error
 
 
 def _to_stream(job: "_Job", file: BinaryIO, stop: threading.Event, *, raw: bool) -> Summary:
     info, encoding = job.source.info, job.options.encoding
+    job.options.check_rate(info)
     encoding.allow("pix_fmt", output="uncompressed frames in a pipe")
     rate = timing.output_rate(info.rate, job.options.fps_mode)
     plan = encoders.uncompressed(info, encoding.pix_fmt, rate, job.restorer.scale, raw=raw)

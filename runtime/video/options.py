@@ -66,8 +66,8 @@ class Options:
     excerpt: Excerpt = field(default_factory=Excerpt)
     cuts: str = "auto"
     """`auto`, `off`, or the path of a file with frame numbers."""
-    rate: Fraction = DEFAULT_RATE
-    """Frames per second of a folder of images."""
+    rate: Fraction | None = None
+    """Frames per second of a folder of images; 25 if None. Nothing else takes one."""
     segment: int = 120
     """Output frames per segment; a run is resumed at the beginning of a segment."""
     resume: bool = False
@@ -78,7 +78,8 @@ class Options:
         timing.check_mode(self.fps_mode)
         if self.segment < 1:
             raise ArgumentError(f"a segment must have at least 1 frame, got {self.segment}")
-        if self.rate < SLOWEST_RATE or max(self.rate.as_integer_ratio()) > LARGEST_TERM:
+        rate = DEFAULT_RATE if self.rate is None else self.rate
+        if rate < SLOWEST_RATE or max(rate.as_integer_ratio()) > LARGEST_TERM:
             raise ArgumentError(f"a frame rate of {self.rate} can't be written; give one like 25 or 30000/1001")
 
     @property
@@ -97,9 +98,14 @@ class Options:
         frames = self.excerpt.frames_expected(info)
         return None if frames is None else timing.frames_out(frames, self.fps_mode)
 
+    def check_rate(self, info: Info) -> None:
+        """Raise ArgumentError if a frame rate is given for a source that has its own."""
+        if self.rate is not None and (info.path is None or not info.path.is_dir()):
+            raise ArgumentError(f"{info.name} has its own frame rate ({info.rate}); --rate is for folders of images")
+
     def job(self, restorer: Restorer) -> dict[str, str]:
         """Everything besides the source that the result depends on, in words."""
-        names = ("fps_mode", "encoding", "excerpt", "rate", "segment")
+        names = ("fps_mode", "encoding", "excerpt", "segment")
         return {
             "network": restorer.identity,
             "window": str(restorer.window),

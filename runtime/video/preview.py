@@ -10,6 +10,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from zsm import files
 from zsm.errors import ArgumentError, VideoError
 from zsm.runtime.video import images, job
 from zsm.runtime.video.colour import Codes
@@ -40,7 +41,7 @@ def preview(source: Source, target: Path, restorer: Restorer, options: Options, 
     if count < 1:
         raise ArgumentError(f"a preview must have at least 1 still, got {count}")
     job.check(source, target, restorer, options)
-    folder = target.with_name(f"{target.name}.preview")
+    folder = files.beside(target, "", ".preview")
     stills, outputs, seconds = [], 0, 0.0
     for number, frames in enumerate(_clips(source, restorer.window, options, count)):
         begin = time.perf_counter()

@@ -1,19 +1,25 @@
 """The hidden folder beside the output, in which it grows and which an interrupted run leaves behind.
 
 Finished segments are entered into a journal, which is replaced atomically: whenever a run is killed, the journal
-describes what is there.
+describes what is there. A lock keeps a second run away while one is at work.
 """
 
+import hashlib
 import json
+import os
 import shutil
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from filelock import FileLock, Timeout
+
 from zsm import files
 from zsm.errors import VideoError
+from zsm.runtime.video import images
 
 
 @dataclass(kw_only=True)
@@ -37,30 +43,29 @@ class Journal:
 
 
 class Workspace:
-    """The folder and its journal. Leaving the context with an error removes the folder, unless a part is finished.
+    """The folder, its journal and its lock. Leaving the context with an error removes it, unless a part is finished.
 
-    Raises VideoError if the output exists, if another job was interrupted there, or if the folder can't be written.
+    Raises VideoError if the output exists, if another run is at work or was interrupted there, or if the folder can't
+    be written.
     """
 
-    def __init__(self, target: Path, job: Mapping[str, str], *, resume: bool, overwrite: bool) -> None:
+    def __init__(
+        self, target: Path, job: Mapping[str, str], *, resume: bool, overwrite: bool, pipe: bool = False
+    ) -> None:
         self.target = target
+        self.remedy = "a pipe can't be resumed: start over with --overwrite" if pipe else "continue with --resume"
         self.folder = folder_of(target)
         self.images = self.folder / "frames"
         self.journal = Journal(job=dict(job))
-        check_target(target, overwrite=overwrite or resume)
-        if self.folder.exists() and not resume:
-            if not overwrite:
-                raise VideoError(
-                    f"an interrupted run of {target} is in {self.folder}: continue it with --resume, "
-                    "or start over with --overwrite"
-                )
-            shutil.rmtree(self.folder)
+        check_target(target, overwrite=overwrite, resume=resume)
+        self._lock = self._locked()
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise VideoError(f"can't write beside {target}: {error.strerror}") from error
-        self._load()
-        self.save()
+            self._begin(resume=resume, overwrite=overwrite)
+        except BaseException:
+            if not self._path.exists():
+                shutil.rmtree(self.folder, ignore_errors=True)
+            self._lock.release()
+            raise
 
     def __enter__(self) -> Self:
         return self
@@ -70,11 +75,12 @@ class Workspace:
     ) -> None:
         if error is not None and not self.journal.segments and not any(self.images.glob("[0-9]*")):
             shutil.rmtree(self.folder, ignore_errors=True)
+        self._lock.release()
 
     def save(self) -> None:
         """Replace the journal on disk."""
         try:
-            files.write(self.folder / "journal.json", json.dumps(asdict(self.journal)))
+            files.write(self._path, json.dumps(asdict(self.journal)))
         except OSError as error:
             raise VideoError(f"can't write {self.folder}: {error.strerror}") from error
 
@@ -83,19 +89,55 @@ class Workspace:
         if self.target.is_dir():
             shutil.rmtree(self.target)
         result.replace(self.target)
+        with suppress(OSError):  # without the record, a later run only refuses to replace the output
+            files.write(_record_of(self.target), _record(self.target, self.journal.job))
         shutil.rmtree(self.folder, ignore_errors=True)
 
-    def _load(self) -> None:
-        path = self.folder / "journal.json"
-        if not path.exists():
-            return
+    @property
+    def _path(self) -> Path:
+        return self.folder / "journal.json"
+
+    def _locked(self) -> FileLock:
+        """Lock the folder. The system drops the lock of a process that ends, however it ends."""
+        holder = self.folder / "process"
         try:
-            data = json.loads(path.read_text())
+            self.folder.mkdir(parents=True, exist_ok=True)
+            lock = FileLock(self.folder / "lock", timeout=0)
+            lock.acquire()
+            holder.write_text(str(os.getpid()))
+        except Timeout:
+            process = holder.read_text() if holder.exists() else "of unknown number"
+            raise VideoError(
+                f"another run (process {process}) is at work on {self.target}; let it finish, or stop it first"
+            ) from None
+        except OSError as error:
+            raise VideoError(f"can't write beside {self.target}: {error.strerror}") from error
+        return lock
+
+    def _begin(self, *, resume: bool, overwrite: bool) -> None:
+        if self._path.exists() and not resume:
+            if not overwrite:
+                raise VideoError(
+                    f"an interrupted run of {self.target} is in {self.folder}: continue it with --resume, "
+                    "or start over with --overwrite"
+                )
+            for path in self.folder.iterdir():
+                if path.is_dir():
+                    shutil.rmtree(path)
+                elif path.name not in ("lock", "process"):
+                    path.unlink()
+        if self._path.exists():
+            self._load()
+        self.save()
+
+    def _load(self) -> None:
+        try:
+            data = json.loads(self._path.read_text())
             found = Journal(
                 job=data["job"], segments=[Segment(**segment) for segment in data["segments"]], cuts=data["cuts"]
             )
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise VideoError(f"{path} is damaged ({error}); start over with --overwrite") from error
+            raise VideoError(f"{self._path} is damaged ({error}); start over with --overwrite") from error
         changed = sorted(key for key in found.job | self.journal.job if found.job.get(key) != self.journal.job.get(key))
         if changed:
             raise VideoError(
@@ -105,25 +147,48 @@ class Workspace:
         self.journal = found
 
 
-def identify(path: Path | None) -> dict[str, str]:
-    """Describe a source, so that a run isn't resumed with another one."""
-    if path is None or path.is_dir():
-        return {"input": str(path)}
-    stat = path.stat()
-    return {"input": str(path.absolute()), "input size": str(stat.st_size), "input time": str(stat.st_mtime_ns)}
+def identify(path: Path) -> dict[str, str]:
+    """Describe a file or a folder of images by names, sizes and times, so that another one isn't taken for it."""
+    if not path.is_dir():
+        stat = path.stat()
+        return {"input": str(path.absolute()), "input size": str(stat.st_size), "input time": str(stat.st_mtime_ns)}
+    digest = hashlib.sha256()
+    for image in images.find(path):
+        stat = image.stat()
+        digest.update(repr((image.name, stat.st_size, stat.st_mtime_ns)).encode())
+    return {"input": str(path.absolute()), "input images": digest.hexdigest()}
 
 
 def folder_of(target: Path) -> Path:
-    """The folder in which `target` grows."""
-    return target.with_name(f".{target.name}.zsm")
+    """The absolute path of the folder in which `target` grows."""
+    return files.beside(target.absolute(), ".", ".zsm")
 
 
-def is_finished(target: Path) -> bool:
-    """Whether the output exists, and no interrupted run would replace it."""
-    return target.exists() and not folder_of(target).exists()
+def has_result(target: Path, job: Mapping[str, str]) -> bool:
+    """Whether the output is the unchanged result of this job, and no interrupted run would replace it."""
+    try:
+        return not folder_of(target).exists() and _record_of(target).read_text() == _record(target, job)
+    except (OSError, VideoError):
+        return False
 
 
-def check_target(target: Path, *, overwrite: bool) -> None:
-    """Raise VideoError if something is in the way."""
-    if target.exists() and not overwrite and not (target.is_dir() and not any(target.iterdir())):
+def check_target(target: Path, *, overwrite: bool, resume: bool = False) -> None:
+    """Raise VideoError if something is in the way, unless an interrupted run was about to replace it."""
+    if not target.exists() or overwrite or (target.is_dir() and not any(target.iterdir())):
+        return
+    if not resume:
         raise VideoError(f"{target} exists; replace it with --overwrite")
+    if not (folder_of(target) / "journal.json").exists():
+        raise VideoError(f"{target} exists, but isn't the result of this run; replace it with --overwrite")
+
+
+def _record_of(target: Path) -> Path:
+    """Where the cache remembers that `target` was finished."""
+    name = hashlib.sha256(os.fsencode(target.absolute())).hexdigest()
+    return files.cache_folder() / "finished" / f"{name[:32]}.json"
+
+
+def _record(target: Path, job: Mapping[str, str]) -> str:
+    """Digests alone: the cache doesn't tell what was restored."""
+    parts = (dict(job), identify(target))
+    return json.dumps([hashlib.sha256(json.dumps(part, sort_keys=True).encode()).hexdigest() for part in parts])

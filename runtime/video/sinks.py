@@ -94,7 +94,7 @@ class SegmentSink:
             if self._open is not None:
                 self._close_segment()
             segments = self._workspace.journal.segments
-            result = self._workspace.folder / f"result{self._workspace.target.suffix}"
+            result = self._workspace.folder / f"result{self._workspace.target.suffix.lower()}"
             paths = [self._path(number) for number in range(len(segments))]
             self._assemble(paths, result, max(segment.delay for segment in segments), timeline)
             self._workspace.publish(result)
@@ -252,4 +252,4 @@ class _explained:  # noqa: N801 (used like a function)
 
 
 def _stopped(workspace: Workspace) -> str:
-    return f"stopped; the finished part is in {workspace.folder}: continue with the same command and --resume"
+    return f"stopped; the finished part is in {workspace.folder}; {workspace.remedy}"

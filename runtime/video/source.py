@@ -346,7 +346,8 @@ def open_container(
 ) -> av.container.InputContainer:
     """Open a file for reading; raises VideoError, with the reason, if it isn't a video or can't be read."""
     try:
-        path = str(file) if isinstance(file, Path) else file
+        # FFmpeg would take a relative name with a colon for a URL.
+        path = str(file.absolute()) if isinstance(file, Path) else file
         if isinstance(file, Path) and file.stat().st_size == 0:
             raise VideoError(f"{name} is empty")
         return av.open(path, "r", format=container_format, options=options or {}, metadata_errors="replace")

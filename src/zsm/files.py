@@ -1,5 +1,6 @@
 """The cache folder, and writing files so that they are either complete or absent."""
 
+import hashlib
 import os
 import secrets
 from collections.abc import Iterator
@@ -9,12 +10,22 @@ from pathlib import Path
 import platformdirs
 
 VARIABLE = "ZSM_CACHE"
+LONGEST_NAME = 255
+"""In bytes; the limit of all common file systems."""
 
 
 def cache_folder() -> Path:
     """`$ZSM_CACHE`, or the system's usual place for caches."""
     chosen = os.environ.get(VARIABLE)
     return Path(chosen) if chosen else Path(platformdirs.user_cache_dir("zsm", appauthor=False))
+
+
+def beside(path: Path, prefix: str, suffix: str) -> Path:
+    """`path` with a prefix and a suffix around its name, which is hashed if the file system couldn't hold it."""
+    name = f"{prefix}{path.name}{suffix}"
+    if len(os.fsencode(name)) > LONGEST_NAME:
+        name = f"{prefix}{hashlib.sha256(os.fsencode(path.name)).hexdigest()[:32]}{suffix}"
+    return path.with_name(name)
 
 
 @contextmanager

@@ -55,9 +55,8 @@ def _configure_time(group: Any) -> None:
     group.add_argument(
         "--rate",
         type=_rate,
-        default=Fraction(25),
         metavar="FPS",
-        help="frame rate of a folder of images (default: %(default)s)",
+        help="frame rate of a folder of images (default: 25)",
     )
     group.add_argument(
         "--cuts",
@@ -177,11 +176,12 @@ def _restore(
 ) -> None:
     from zsm.runtime import video
 
-    if args.resume and target != "-" and video.is_finished(Path(target)):
-        report.say(f"{target} is already finished")
-        return
-    source = video.open_pipe(sys.stdin.buffer, args.raw) if path == "-" else video.open_source(path, rate=args.rate)
+    rate = {} if args.rate is None else {"rate": args.rate}
+    source = video.open_pipe(sys.stdin.buffer, args.raw) if path == "-" else video.open_source(path, **rate)
     with closing(source):
+        if args.resume and target != "-" and video.is_finished(source, Path(target), runtime, options):
+            report.say(f"{target} is already finished")
+            return
         if args.preview is not None:
             report.previewed(video.preview(source, Path(target), runtime, options, args.preview))
             return
