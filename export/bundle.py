@@ -12,7 +12,7 @@ import onnx
 from onnx import ModelProto, ValueInfoProto
 
 from zsm.engine.bundle.manifest import FORMAT_VERSION, MANIFEST, Bundle, Manifest, Precision, StageSpec, TensorSpec
-from zsm.errors import OutputError
+from zsm.errors import Error, OutputError
 from zsm.export import check, graphs, int8, pixels, released
 from zsm.export.int8 import Int8Options, Plan
 from zsm.export.model import Network, checkpoint
@@ -180,7 +180,7 @@ def _check_target(out: Path, options: Options) -> None:
 
 @contextmanager
 def _staging(out: Path) -> Iterator[Path]:
-    """A temporary folder beside the target. (`zsm.files` replaces files; a bundle is a folder.)"""
+    """Yield a temporary folder beside the target; remove it in the end. (`zsm.files` replaces files, not folders.)"""
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         folder = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
@@ -189,6 +189,8 @@ def _staging(out: Path) -> Iterator[Path]:
     try:
         folder.chmod(0o755)
         yield folder
+    except Error:
+        raise
     except OSError as error:
         raise OutputError(f"{out} can't be written: {error}") from error
     finally:

@@ -7,7 +7,7 @@ import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 
-from zsm.errors import DataError
+from zsm.errors import CacheError, DataError
 from zsm.files import cache_folder, write
 
 FILE = "xiang2020zooming.pth"
@@ -32,7 +32,8 @@ def is_released(content: bytes) -> bool:
 def fetch(url: str = URL, blob: str = BLOB, progress: Progress = lambda done, total: None) -> Path:
     """Return the path of the released checkpoint in the cache, downloading it if necessary.
 
-    Raises DataError if the download fails or isn't the released file; nothing is kept then.
+    Raises DataError if the download fails or isn't the released file, and keeps nothing; CacheError if the cache can't
+    be used.
     """
     target = cache_folder() / "weights" / FILE
     try:
@@ -47,7 +48,7 @@ def fetch(url: str = URL, blob: str = BLOB, progress: Progress = lambda done, to
             )
         write(target, content)
     except OSError as error:
-        raise DataError(f"{target} can't be read: {error}; set ZSM_CACHE to another folder") from error
+        raise CacheError(f"{target} can't be read or written: {error}; set ZSM_CACHE to another folder") from error
     return target
 
 

@@ -39,8 +39,10 @@ GPU: tuple[Need, ...] = (
     "gpu",
     "nvcc",
     "onnxruntime-gpu",
+    "onnxruntime-headers",
     "pycuda",
     "tensorrt",
+    "tensorrt-headers",
     "torch-cuda",
     "torchvision",
 )

@@ -1,4 +1,4 @@
-"""Writing bundles: what is in them, and what is left when something fails."""
+"""The content of exported bundles, and failures, which leave nothing behind."""
 
 from pathlib import Path
 
@@ -8,8 +8,7 @@ import torch
 
 from zsm.engine import Bundle, NetworkConfig
 from zsm.errors import OutputError
-from zsm.export import Options, export_bundle
-from zsm.export import check as verify
+from zsm.export import Options, check, export_bundle, export_weights
 from zsm.export.model import Network, checkpoint
 from zsm.plugins import operator
 
@@ -41,7 +40,7 @@ def test_parameters_and_arithmetic_are_counted(tiny_bundle: Path, tiny_network: 
     assert stages["extract"].flop_per_pixel == 2 * multiply_adds
 
 
-def test_files_do_not_tell_where_they_were_made(tiny_bundle: Path) -> None:
+def test_files_contain_no_local_paths(tiny_bundle: Path) -> None:
     for path in tiny_bundle.iterdir():
         assert str(Path(__file__).parents[2]).encode() not in path.read_bytes()
 
@@ -53,14 +52,14 @@ def test_portable_files_carry_the_function(tmp_path: Path) -> None:
     assert bundle.manifest.portable
 
 
-def test_an_existing_bundle_is_only_replaced_when_asked(tiny_network: Network, bicubic_bundle: Path) -> None:
+def test_an_existing_bundle_is_replaced_only_on_request(tiny_network: Network, bicubic_bundle: Path) -> None:
     before = (bicubic_bundle / "manifest.json").read_bytes()
     with pytest.raises(OutputError, match="already exists"):
         export_bundle(tiny_network, bicubic_bundle)
     assert (bicubic_bundle / "manifest.json").read_bytes() == before
 
 
-def test_a_link_to_a_bundle_goes_on_pointing_to_it(bicubic_bundle: Path, tmp_path: Path) -> None:
+def test_overwriting_through_a_link_keeps_the_link(bicubic_bundle: Path, tmp_path: Path) -> None:
     network = Network(Bundle(bicubic_bundle).network)
     real, link = tmp_path / "real", tmp_path / "link"
     link.symlink_to(real)
@@ -70,9 +69,9 @@ def test_a_link_to_a_bundle_goes_on_pointing_to_it(bicubic_bundle: Path, tmp_pat
     assert sorted(path.name for path in tmp_path.iterdir()) == ["link", "real"]
 
 
-def test_a_folder_that_is_no_bundle_is_never_replaced(tiny_network: Network, tmp_path: Path) -> None:
+def test_a_folder_without_a_manifest_is_never_replaced(tiny_network: Network, tmp_path: Path) -> None:
     (tmp_path / "precious").write_text("data")
-    with pytest.raises(OutputError, match="is no bundle"):
+    with pytest.raises(OutputError, match="isn't a bundle"):
         export_bundle(tiny_network, tmp_path, Options(overwrite=True))
     assert (tmp_path / "precious").read_text() == "data"
 
@@ -81,25 +80,23 @@ def test_graphs_that_differ_from_the_network_leave_no_bundle(
     bicubic_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     network = Network(Bundle(bicubic_bundle).network)
-    monkeypatch.setattr(verify, "LIMIT_ABSOLUTE", -1.0)
-    with pytest.raises(OutputError, match="differ from the network"):
+    monkeypatch.setattr(check, "LIMIT_ABSOLUTE", -1.0)
+    with pytest.raises(OutputError, match=r"^the exported graphs differ from the network"):
         export_bundle(network, tmp_path / "wrong")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_verifying_notices_one_wrong_weight(tiny_bundle: Path, tiny_network: Network) -> None:
-    assert verify.compare(tiny_network, tiny_bundle).acceptable
+def test_one_wrong_weight_fails_the_check(tiny_bundle: Path, tiny_network: Network) -> None:
+    assert check.compare(tiny_network, tiny_bundle).acceptable
     config = tiny_network.config
     other = Network(config)
     other.load_state_dict(tiny_network.state_dict())
     with torch.no_grad():
         other.reconstruction.last.weight[0, 0, 1, 1] += 0.1
-    assert not verify.compare(other, tiny_bundle).acceptable
+    assert not check.compare(other, tiny_bundle).acceptable
 
 
-def test_what_weights_say_of_themselves_is_kept(bicubic_bundle: Path, tmp_path: Path) -> None:
-    from zsm.export import export_weights
-
+def test_metadata_of_weights_is_kept(bicubic_bundle: Path, tmp_path: Path) -> None:
     weights = tmp_path / "w.safetensors"
     network = Network(Bundle(bicubic_bundle).network)
     checkpoint.save(network, weights, {"trained": "false", "licence": "CC0"})

@@ -32,7 +32,7 @@ def test_names(released: str, ours: str) -> None:
     assert our_name(released) == ours
 
 
-def test_all_that_does_not_fit_is_listed(tiny_network: Network, tmp_path: Path) -> None:
+def test_every_mismatch_is_listed(tiny_network: Network, tmp_path: Path) -> None:
     tensors = dict(tiny_network.state_dict())
     del tensors["extraction.head.bias"]
     tensors["extra.weight"] = torch.zeros(2, 3)
@@ -55,7 +55,7 @@ class Payload:
         return print, ("ran",)
 
 
-def test_a_file_with_code_in_it_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_file_that_contains_code_is_rejected(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "code.pth"
     torch.save({"weight": Payload()}, path)
     with pytest.raises(DataError, match="of weights alone"):
@@ -101,6 +101,6 @@ def test_a_missing_file_is_reported(tmp_path: Path) -> None:
         ({"depth": 3}, "unknown network setting depth"),
     ],
 )
-def test_configurations_that_cannot_be(settings: dict[str, object], message: str) -> None:
+def test_invalid_configurations_are_rejected(settings: dict[str, object], message: str) -> None:
     with pytest.raises(ArgumentError, match=message):
         NetworkConfig.from_dict(settings)

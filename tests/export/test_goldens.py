@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from tests import reference_weights
 
 from zsm.engine import Bundle, NetworkConfig, Runtime
-from zsm.export import Options, export_bundle
+from zsm.export import Options
 from zsm.export.model import Network, checkpoint
 
 CASES = ("n2_32x48", "n3_40x36", "n4_45x61")
@@ -24,9 +24,8 @@ Golden = Callable[[str], tuple[Array, Array]]
 
 
 @pytest.fixture(scope="module")
-def fp16(full_network: Network, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("full") / "fp16"
-    return export_bundle(full_network, out, Options(precision="fp16")).bundle.path
+def fp16(export_once: Callable[..., Path], full_network: Network) -> Path:
+    return export_once("full-fp16", full_network, Options(precision="fp16"))
 
 
 def test_the_network_has_the_released_size(full_network: Network) -> None:

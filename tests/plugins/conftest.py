@@ -20,7 +20,7 @@ from zsm.plugins.native import Array, Attributes, Core
 
 ROOT = Path(__file__).resolve().parents[2]
 TOOLS = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-"""Where cmake and ninja are looked for: those that zsm[dev] installs come first."""
+"""Search path for cmake and ninja: the ones that zsm[dev] installs come first."""
 
 
 def run_tool(*command: str | Path) -> str:
@@ -74,7 +74,7 @@ def built() -> Path:
 
 @pytest.fixture
 def libraries(built: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The folder of the built libraries, which zsm.plugins finds."""
+    """The folder of the built libraries, where zsm.plugins finds them."""
     monkeypatch.setenv("ZSM_PLUGIN_DIR", str(built / "lib"))
     return built / "lib"
 

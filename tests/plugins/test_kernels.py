@@ -1,4 +1,4 @@
-"""The CPU kernels against ONNX Runtime's DeformConv, a float64 reference, and what must hold by definition."""
+"""The CPU kernels against ONNX Runtime's DeformConv, a float64 reference, and properties of the operator."""
 
 from collections.abc import Callable
 from typing import Any
@@ -70,20 +70,20 @@ def problems(draw: st.DrawFn) -> tuple[Attributes, tuple[Array, ...]]:
 
 @settings(max_examples=60, deadline=None)
 @given(problems())
-def test_both_kernels_equal_onnxruntimes(core: Core, problem: tuple[Attributes, tuple[Array, ...]]) -> None:
+def test_both_kernels_match_onnxruntime(core: Core, problem: tuple[Attributes, tuple[Array, ...]]) -> None:
     a, inputs = problem
     expected = onnxruntime_deform_conv(a, *inputs)
     np.testing.assert_allclose(core.reference(a, *inputs), expected, atol=1e-5)
     np.testing.assert_allclose(core.cpu(a, *inputs), expected, atol=1e-5)
 
 
-def test_the_networks_own_shape_equals_onnxruntimes(core: Core) -> None:
+def test_the_networks_shape_matches_onnxruntime(core: Core) -> None:
     inputs = random_inputs(0, ZSM, (2, 64, 37, 53), 64)
     np.testing.assert_allclose(core.cpu(ZSM, *inputs), onnxruntime_deform_conv(ZSM, *inputs), atol=1e-5)
 
 
 def convolution(x: Array, weight: Array, bias: Array, shift: tuple[int, int] = (0, 0)) -> Array:
-    """3x3, padding 1, of x moved by (dy,dx) pixels with zeros coming in, written out."""
+    """A naive 3x3 convolution, padding 1, of x shifted by (dy,dx) pixels; zeros come in at the border."""
     height, width = x.shape[2:]
     room = 3
     padded = np.pad(x.astype(np.float64), ((0, 0), (0, 0), (room, room), (room, room)))
@@ -98,7 +98,9 @@ def convolution(x: Array, weight: Array, bias: Array, shift: tuple[int, int] = (
 
 @pytest.mark.parametrize("shift", [(0, 0), (1, -2), (-2, 1)])
 @pytest.mark.parametrize("kernel", ["reference", "cpu"])
-def test_whole_offsets_and_full_mask_are_a_moved_convolution(core: Core, kernel: str, shift: tuple[int, int]) -> None:
+def test_integer_offsets_and_a_full_mask_give_a_shifted_convolution(
+    core: Core, kernel: str, shift: tuple[int, int]
+) -> None:
     x, offset_mask, weight, bias = random_inputs(1, ZSM, (1, 64, 9, 11), 64)
     offset_mask[:, 0:144:2], offset_mask[:, 1:144:2], offset_mask[:, 144:] = *shift, 100
     y = getattr(core, kernel)(ZSM, x, offset_mask, weight, bias)
@@ -106,7 +108,7 @@ def test_whole_offsets_and_full_mask_are_a_moved_convolution(core: Core, kernel:
 
 
 @pytest.mark.parametrize("kernel", ["reference", "cpu"])
-def test_output_is_linear_in_the_mask(core: Core, kernel: str) -> None:
+def test_the_output_is_linear_in_the_mask(core: Core, kernel: str) -> None:
     x, offset_mask, weight, _ = random_inputs(2, ZSM, (1, 64, 6, 50), 64)
     bias = np.zeros(64, np.float32)
 
@@ -133,7 +135,7 @@ def test_precision_does_not_depend_on_the_width(
         assert abs(y - expected).max() / size <= tolerance
 
 
-def test_that_check_fails_for_coordinates_in_half(reference_at: Callable[..., Array]) -> None:
+def test_half_precision_coordinates_would_fail_that_test(reference_at: Callable[..., Array]) -> None:
     inputs = random_inputs(3, ZSM, (1, 64, 4, 4096), 64, dtype=np.float16)
     for width, passes in ((8, True), (1024, False), (4096, False)):
         pixels = np.array([(0, y, x) for y in range(4) for x in range(width - 8, width)])
@@ -142,7 +144,7 @@ def test_that_check_fails_for_coordinates_in_half(reference_at: Callable[..., Ar
         assert (abs(halved - expected).max() / abs(expected).max() <= 2e-3) == passes
 
 
-def test_bad_attributes_are_refused(core: Core) -> None:
+def test_invalid_attributes_are_rejected(core: Core) -> None:
     inputs = random_inputs(4, ZSM, (1, 64, 4, 4), 64)
     with pytest.raises(PluginError, match="offset_group is 7, must divide 64 channels"):
         core.cpu(Attributes(offset_group=7), *inputs)

@@ -17,13 +17,13 @@ def test_the_variable_names_the_only_folder(tmp_path: Path, monkeypatch: pytest.
     assert library("tensorrt11") is None
 
 
-def test_a_variable_that_names_no_folder_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_invalid_variable_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ZSM_PLUGIN_DIR", str(tmp_path / "nowhere"))
     with pytest.raises(PluginError, match=r"ZSM_PLUGIN_DIR is .*nowhere, which isn.t a folder"):
         library("core")
 
 
-def test_without_it_package_and_checkout_are_searched(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_the_variable_package_and_checkout_are_searched(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("ZSM_PLUGIN_DIR", raising=False)
     package, checkout = directories()
     assert package.parent.name == "plugins"

@@ -38,7 +38,7 @@ def library(libraries: Path) -> Path:
 
 
 def session(model: onnx.ModelProto, library: Path | None) -> ort.InferenceSession:
-    """A session with the custom operator, or without a library with the function."""
+    """A session with the custom operator, or, without a library, with the ONNX function."""
     options = ort.SessionOptions()
     options.log_severity_level = 4
     if library:
@@ -80,7 +80,7 @@ def inputs(dtype: Any, channels: int, size: tuple[int, int] = (13, 21)) -> dict[
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(np.float32, 1e-5), (np.float16, 5e-3)])
-def test_equals_the_function(library: Path, dtype: Any, tolerance: float) -> None:
+def test_matches_the_onnx_function(library: Path, dtype: Any, tolerance: float) -> None:
     model, feed = operator(dtype, 8), inputs(dtype, 8)
     (ours,) = session(model, library).run(None, feed)
     (function,) = session(model, None).run(None, feed)
@@ -105,12 +105,12 @@ def test_several_sessions_at_once(library: Path) -> None:
         ({"offset_group": 0}, "offset_group is 0"),
     ],
 )
-def test_bad_attributes_are_refused(library: Path, attributes: dict[str, Any], message: str) -> None:
+def test_invalid_attributes_are_rejected(library: Path, attributes: dict[str, Any], message: str) -> None:
     with pytest.raises(Exception, match=message):
         session(operator(np.float32, 8, **attributes), library)
 
 
-def test_wrong_shapes_are_refused(library: Path) -> None:
+def test_invalid_shapes_are_rejected(library: Path) -> None:
     feed = inputs(np.float32, 8)
     feed["offset_mask"] = feed["offset_mask"][:, :53]
     with pytest.raises(Exception, match=r"offset_mask is \(2,53,13,21\), must be \(2,54,13,21\)"):
@@ -125,7 +125,7 @@ def test_empty_batch(library: Path) -> None:
 
 
 @pytest.mark.parametrize("stage", ["interpolate", "propagate"])
-def test_the_networks_stages(library: Path, tiny_bundle: Path, stage: str) -> None:
+def test_stages_of_the_network(library: Path, tiny_bundle: Path, stage: str) -> None:
     model = onnx.load_from_string(Bundle(tiny_bundle).read(stage))
     plugged, portable = session(model, library), session(model, None)
     rng = np.random.default_rng(6)
@@ -140,7 +140,9 @@ def test_the_networks_stages(library: Path, tiny_bundle: Path, stage: str) -> No
         np.testing.assert_allclose(ours, function, atol=1e-5)
 
 
-def test_a_runtime_takes_it(library: Path, tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_runtime_uses_the_library(
+    library: Path, tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     clip = np.random.default_rng(7).random((3, 22, 30, 3), np.float32)
     with Runtime(tiny_bundle) as rt:
         assert str(library) in rt.describe()["operator"]

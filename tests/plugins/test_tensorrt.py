@@ -40,7 +40,7 @@ def trt() -> Any:
 def creator(trt: Any, libraries: Path) -> Any:
     if not (libraries / f"libzsm_tensorrt{major(trt)}.so").exists():
         missing("tensorrt-headers", f"built without TensorRT {major(trt)}'s headers; set ZSM_TENSORRT_INCLUDE_DIRS")
-    assert load(trt) == load(trt)  # a second time does nothing
+    assert load(trt) == load(trt)  # idempotent
     return trt.get_plugin_registry().get_creator("DeformConv2d", "1", "zsm")
 
 
@@ -49,7 +49,7 @@ def test_the_creator_lists_the_attributes(creator: Any) -> None:
 
 
 @pytest.mark.parametrize("phase", ["BUILD", "RUNTIME"])
-def test_it_makes_plugins(trt: Any, creator: Any, phase: str) -> None:
+def test_the_creator_makes_plugins(trt: Any, creator: Any, phase: str) -> None:
     plugin = creator.create_plugin("node", collection(trt, FIELDS), getattr(trt.TensorRTPhase, phase))
     core = plugin.get_capability_interface(trt.PluginCapabilityType.CORE)
     assert (core.plugin_name, core.plugin_version, core.plugin_namespace) == ("DeformConv2d", "1", "zsm")
@@ -63,7 +63,7 @@ def test_it_makes_plugins(trt: Any, creator: Any, phase: str) -> None:
         ("scale", [1], "there is no field scale"),
     ],
 )
-def test_bad_fields_are_refused(
+def test_invalid_fields_are_rejected(
     trt: Any, creator: Any, capfd: pytest.CaptureFixture[str], field: str, value: list[int], message: str
 ) -> None:
     fields = collection(trt, FIELDS | {field: value})
@@ -71,7 +71,7 @@ def test_bad_fields_are_refused(
     assert message in capfd.readouterr().err
 
 
-def test_a_missing_library_is_one_clear_error(trt: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_library_is_an_error(trt: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ZSM_PLUGIN_DIR", str(tmp_path))
     with pytest.raises(PluginError, match=rf"libzsm_tensorrt{major(trt)}\.so is not in {tmp_path}; build it"):
         load(trt)

@@ -10,8 +10,8 @@ from typing import ClassVar
 
 import pytest
 
-from zsm.errors import DataError
-from zsm.export import released as weights
+from zsm.errors import CacheError, DataError
+from zsm.export import released
 
 CONTENT = b"weights " * 50_000
 
@@ -52,7 +52,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def blob(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The id that git itself gives the content."""
+    """The ID that git itself gives the content."""
     path = tmp_path_factory.mktemp("blob") / "content"
     path.write_bytes(CONTENT)
     return subprocess.run(["git", "hash-object", path], capture_output=True, text=True, check=True).stdout.strip()
@@ -64,19 +64,19 @@ def files(folder: Path) -> list[Path]:
 
 def test_fetched_once_and_kept(server: str, cache: Path, blob: str) -> None:
     seen: list[tuple[int, int | None]] = []
-    path = weights.fetch(f"{server}/whole", blob, lambda done, total: seen.append((done, total)))
+    path = released.fetch(f"{server}/whole", blob, lambda done, total: seen.append((done, total)))
     assert path.read_bytes() == CONTENT
     assert seen[-1] == (len(CONTENT), len(CONTENT))
     requests = len(Server.requests)
-    assert weights.fetch(f"{server}/whole", blob) == path
+    assert released.fetch(f"{server}/whole", blob) == path
     assert len(Server.requests) == requests
     assert files(cache) == [path]
 
 
 def test_a_damaged_file_in_the_cache_is_fetched_again(server: str, cache: Path, blob: str) -> None:
-    path = weights.fetch(f"{server}/whole", blob)
+    path = released.fetch(f"{server}/whole", blob)
     path.write_bytes(b"damaged")
-    assert weights.fetch(f"{server}/whole", blob).read_bytes() == CONTENT
+    assert released.fetch(f"{server}/whole", blob).read_bytes() == CONTENT
 
 
 @pytest.mark.parametrize(
@@ -87,17 +87,23 @@ def test_a_damaged_file_in_the_cache_is_fetched_again(server: str, cache: Path, 
         ("missing", "404"),
     ],
 )
-def test_nothing_wrong_is_kept(where: str, message: str, server: str, cache: Path, blob: str) -> None:
+def test_a_failed_download_leaves_nothing(where: str, message: str, server: str, cache: Path, blob: str) -> None:
     with pytest.raises(DataError, match=message):
-        weights.fetch(f"{server}/{where}", blob)
+        released.fetch(f"{server}/{where}", blob)
     assert files(cache) == []
 
 
-def test_no_server(cache: Path) -> None:
+def test_an_unreachable_server_is_reported(cache: Path) -> None:
     with pytest.raises(DataError, match="can't be fetched"):
-        weights.fetch("http://127.0.0.1:9/nothing")
+        released.fetch("http://127.0.0.1:9/nothing")
 
 
-def test_the_empty_blob() -> None:
-    assert weights.git_blob_id(b"") == "e69de29bb2d1d6434b8b29ae775ad8c2e48c5391"
-    assert weights.git_blob_id(b"x") == hashlib.sha1(b"blob 1\0x").hexdigest()
+def test_git_blob_ids() -> None:
+    assert released.git_blob_id(b"") == "e69de29bb2d1d6434b8b29ae775ad8c2e48c5391"
+    assert released.git_blob_id(b"x") == hashlib.sha1(b"blob 1\0x").hexdigest()
+
+
+def test_an_unusable_cache_is_reported(server: str, cache: Path, blob: str) -> None:
+    (cache / "weights").write_text("a file, where a folder should be")
+    with pytest.raises(CacheError, match="set ZSM_CACHE to another folder"):
+        released.fetch(f"{server}/whole", blob)
