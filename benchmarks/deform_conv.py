@@ -231,7 +231,7 @@ def contestants(core: Core, extra: ctypes.CDLL, inputs: Inputs, dtype: str) -> I
     """All that compute the operator in this element type, and the sampling alone."""
     yield from ours(core, inputs, dtype)
     if dtype == "float16":
-        yield gather_only(extra, inputs)
+        yield gather_only(core, extra, inputs)
     yield torchvision(inputs)
     yield im2col(extra, inputs, dtype)
 
@@ -260,32 +260,40 @@ def uploaded(inputs: Inputs, *, channels_last: bool) -> list[Any]:
 
 def ours(core: Core, inputs: Inputs, dtype: str) -> Iterator[Contestant]:
     """Every kernel in both layouts."""
+    import torch
+
     shape = Shape.of(inputs[0].shape, CHANNELS, ATTRIBUTES)
     for channels_last in (False, True):
         tensors = uploaded(inputs, channels_last=channels_last)
-        for kernel in core.cuda_kernels(shape, dtype, channels_last=channels_last):
+        for kernel in core.cuda_kernels(shape, dtype):
+            workspace = torch.empty(core.cuda_workspace(shape, dtype), dtype=torch.uint8, device="cuda")
 
-            def run(kernel: Kernel = kernel, tensors: Any = tensors, channels_last: bool = channels_last) -> None:
+            def run(
+                kernel: Kernel = kernel,
+                tensors: Any = tensors,
+                workspace: Any = workspace,
+                channels_last: bool = channels_last,
+            ) -> None:
                 options: dict[str, Any] = {"channels_last": channels_last, "kernel": kernel}
-                core.cuda(shape, dtype, addresses(*tensors), stream=current_stream(), **options)
+                memory = {"workspace": workspace.data_ptr(), "stream": current_stream()}
+                core.cuda(shape, dtype, addresses(*tensors), **options, **memory)
 
             name = kernel.name.lower().replace("_", " ")
             layout = "channels-last" if channels_last else "linear"
-            label = name if name.startswith("fused") else f"{name} {layout}"
-            yield Contestant(label, run, lambda out=tensors[4]: out.cpu().numpy())  # type: ignore[misc]
+            yield Contestant(f"{name} {layout}", run, lambda out=tensors[4]: out.cpu().numpy())  # type: ignore[misc]
 
 
-def gather_only(extra: ctypes.CDLL, inputs: Inputs) -> Contestant:
+def gather_only(core: Core, extra: ctypes.CDLL, inputs: Inputs) -> Contestant:
     """The fused kernel's sampling, without the multiplication."""
+    import torch
+
     shape = Shape.of(inputs[0].shape, CHANNELS, ATTRIBUTES)
+    workspace = torch.zeros(core.cuda_workspace(shape, "float16"), dtype=torch.uint8, device="cuda")
     tensors = uploaded(inputs, channels_last=True)
 
     def run() -> None:
-        check(
-            extra.zsm_benchmark_gather(
-                ctypes.byref(shape), ctypes.byref(addresses(*tensors)), ctypes.c_void_p(current_stream())
-            )
-        )
+        pointers = ctypes.c_void_p(workspace.data_ptr()), ctypes.c_void_p(current_stream())
+        check(extra.zsm_benchmark_gather(ctypes.byref(shape), ctypes.byref(addresses(*tensors)), *pointers))
 
     return Contestant("gather only", run, None)
 

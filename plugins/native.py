@@ -19,10 +19,8 @@ class Kernel(IntEnum):
 
     AUTO = 0
     PLAIN = 1
-    FUSED_64_STREAMED = 2
-    FUSED_128_STREAMED = 3
-    FUSED_64_RESIDENT = 4
-    FUSED_128_RESIDENT = 5
+    FUSED_RESIDENT = 2
+    FUSED_STREAMED = 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,6 +67,7 @@ class Core:
         self._library = ctypes.CDLL(str(path))
         self._library.zsm_last_error.restype = ctypes.c_char_p
         self._library.zsm_cuda_architectures.restype = ctypes.c_char_p
+        self._library.zsm_deform_conv2d_cuda_workspace.restype = ctypes.c_int64
 
     def cuda_architectures(self) -> tuple[str, ...]:
         """The GPU architectures the library has code for; empty if it was built without CUDA."""
@@ -88,13 +87,15 @@ class Core:
         """Run the fast implementation, in one thread."""
         return self._on_host("cpu", attributes, inputs, None, None)
 
-    def cuda_kernels(self, shape: Shape, dtype: DTypeLike, *, channels_last: bool) -> list[Kernel]:
+    def cuda_kernels(self, shape: Shape, dtype: DTypeLike) -> list[Kernel]:
         """The CUDA kernels that support a shape on the current device, the probably fastest first."""
         found = (ctypes.c_int32 * 8)()
-        count = self._library.zsm_deform_conv2d_cuda_kernels(
-            ctypes.byref(shape), _type(dtype), int(channels_last), found
-        )
+        count = self._library.zsm_deform_conv2d_cuda_kernels(ctypes.byref(shape), _type(dtype), found)
         return [Kernel(kernel) for kernel in found[:count]]
+
+    def cuda_workspace(self, shape: Shape, dtype: DTypeLike) -> int:
+        """Bytes of device memory that the fused kernels need beside the tensors; 0 where they don't take the shape."""
+        return int(self._library.zsm_deform_conv2d_cuda_workspace(ctypes.byref(shape), _type(dtype)))
 
     def cuda(
         self,
@@ -104,11 +105,16 @@ class Core:
         *,
         channels_last: bool,
         kernel: Kernel = Kernel.AUTO,
+        workspace: int | None = None,
         stream: int | None = None,
     ) -> None:
-        """Launch a CUDA kernel on a stream (by default, the default stream) and return at once."""
+        """Launch a CUDA kernel on a stream (by default, the default stream) and return at once.
+
+        `workspace` is the address of `cuda_workspace` bytes, which must stay allocated until the stream is done.
+        """
         options = int(channels_last), int(kernel)
-        self._call("cuda", shape, _type(dtype), *options, ctypes.byref(addresses), ctypes.c_void_p(stream))
+        pointers = ctypes.c_void_p(workspace), ctypes.c_void_p(stream)
+        self._call("cuda", shape, _type(dtype), *options, ctypes.byref(addresses), *pointers)
 
     def _on_host(self, name: str, attributes: Attributes, inputs: tuple[Array, ...], *rest: None) -> Array:
         tensors = [np.ascontiguousarray(tensor) for tensor in inputs]

@@ -81,17 +81,20 @@ zsm_status zsm_deform_conv2d_cpu(const Shape* shape, zsm_type type, const zsm_de
   });
 }
 
-int32_t zsm_deform_conv2d_cuda_kernels(const Shape* shape, zsm_type type, zsm_layout layout, int32_t* kernels) {
-  if (check(shape, type) != ZSM_OK) return 0;
-  return zsm::cuda_kernels(*shape, type, layout, kernels);
+int32_t zsm_deform_conv2d_cuda_kernels(const Shape* shape, zsm_type type, int32_t* kernels) {
+  return check(shape, type) == ZSM_OK ? zsm::cuda_kernels(*shape, type, kernels) : 0;
+}
+
+int64_t zsm_deform_conv2d_cuda_workspace(const Shape* shape, zsm_type type) {
+  return check(shape, type) == ZSM_OK && !empty(*shape) ? zsm::cuda_workspace(*shape, type) : 0;
 }
 
 zsm_status zsm_deform_conv2d_cuda(const Shape* shape, zsm_type type, zsm_layout layout, int32_t kernel,
-                                  const zsm_deform_conv2d_tensors* tensors, void* stream) {
+                                  const zsm_deform_conv2d_tensors* tensors, void* workspace, void* stream) {
   const zsm_status status = check(shape, type, tensors);
   if (status != ZSM_OK || empty(*shape)) return status;
   std::string message;
-  const zsm_status launched = zsm::cuda(*shape, type, layout, kernel, *tensors, stream, message);
+  const zsm_status launched = zsm::cuda(*shape, type, layout, kernel, *tensors, workspace, stream, message);
   return launched == ZSM_OK ? ZSM_OK : fail(launched, message);
 }
 }

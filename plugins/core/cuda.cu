@@ -1,7 +1,6 @@
 #include <cuda_runtime.h>
 
 #include <algorithm>
-#include <atomic>
 
 #include "core/cuda.h"
 #include "core/cuda_fused.cuh"
@@ -10,34 +9,50 @@
 namespace zsm {
 namespace {
 
-constexpr int kDevices = 64;  // whose occupancy is remembered
+struct Device {
+  int multiprocessors, shared_bytes;  // of one block
+};
 
-// Sizes a persistent grid: as many blocks as fit the current device at once. 0 and `error` if that fails.
+cudaError_t current(Device& device) {
+  int index = 0;
+  cudaError_t error = cudaGetDevice(&index);
+  const auto get = [&](int& value, cudaDeviceAttr attribute) {
+    if (error == cudaSuccess) error = cudaDeviceGetAttribute(&value, attribute, index);
+  };
+  get(device.multiprocessors, cudaDevAttrMultiProcessorCount);
+  get(device.shared_bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin);
+  return error;
+}
+
+// How many warps a block has at most. A multiprocessor holds one block.
 template <typename C>
-int resident_blocks(cudaError_t& error) {
-  static std::atomic<int> known[kDevices];
-  int device = 0, multiprocessors = 0, per_multiprocessor = 0;
-  if ((error = cudaGetDevice(&device)) != cudaSuccess) return 0;
-  if (device < kDevices && known[device] > 0) return known[device];
-  if ((error = cudaFuncSetAttribute(fused::kernel<C>, cudaFuncAttributeMaxDynamicSharedMemorySize, C::kSharedBytes)) !=
-          cudaSuccess ||
-      (error = cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, device)) != cudaSuccess ||
-      (error = cudaOccupancyMaxActiveBlocksPerMultiprocessor(&per_multiprocessor, fused::kernel<C>, C::kThreads,
-                                                             C::kSharedBytes)) != cudaSuccess)
-    return 0;
-  const int blocks = multiprocessors * per_multiprocessor;
-  if (device < kDevices) known[device] = blocks;
-  return blocks;
+int most_warps(const Device& device, bool resident) {
+  const int room = device.shared_bytes - fused::shared_bytes<C>(0, resident);
+  return std::min(room / C::kRawBytes, fused::kMostWarps);
 }
 
 template <typename C>
-cudaError_t launch_fused(const Shape& s, const zsm_deform_conv2d_tensors& tensors, cudaStream_t stream) {
-  cudaError_t error = cudaSuccess;
-  const int most = resident_blocks<C>(error);
+cudaError_t launch_fused(const Shape& s, bool channels_last, bool resident, const Tensors<Half>& tensors,
+                         void* workspace, cudaStream_t stream) {
+  Device device{};
+  cudaError_t error = current(device);
   if (error != cudaSuccess) return error;
-  if (most == 0) return cudaErrorLaunchOutOfResources;
-  const auto blocks = static_cast<unsigned>(std::min<int64_t>(fused::tiles<C>(s), most));
-  fused::kernel<C><<<blocks, C::kThreads, C::kSharedBytes, stream>>>(s, Tensors<Half>(tensors));
+  const fused::Plan plan = fused::plan(s, channels_last);
+  const fused::Prepared prepared(s, workspace);
+  const auto vectors = static_cast<unsigned>(fused::Prepared::x_vectors(plan));
+  fused::prepare<C>
+      <<<(vectors + fused::kPrepareThreads - 1) / fused::kPrepareThreads, fused::kPrepareThreads, 0, stream>>>(
+          plan, tensors, prepared, vectors);
+  if ((error = cudaGetLastError()) != cudaSuccess) return error;
+
+  // A small image is spread over all multiprocessors.
+  const int per_multiprocessor = (plan.tiles + device.multiprocessors - 1) / device.multiprocessors;
+  const int warps = std::min(most_warps<C>(device, resident), per_multiprocessor);
+  const int blocks = std::min((plan.tiles + warps - 1) / warps, device.multiprocessors);
+  const int bytes = fused::shared_bytes<C>(warps, resident);
+  error = cudaFuncSetAttribute(fused::kernel<C>, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
+  if (error != cudaSuccess) return error;
+  fused::kernel<C><<<blocks, warps * 32, bytes, stream>>>(plan, tensors, prepared, resident);
   return cudaGetLastError();
 }
 
@@ -51,60 +66,63 @@ cudaError_t launch_plain(const Shape& s, zsm_layout layout, const zsm_deform_con
 }
 
 struct Fused {
-  int32_t id;
-  int shared_bytes;
-  cudaError_t (*launch)(const Shape&, const zsm_deform_conv2d_tensors&, cudaStream_t);
+  bool (*takes)(const Shape&);
+  int (*most_warps)(const Device&, bool resident);
+  cudaError_t (*launch)(const Shape&, bool channels_last, bool resident, const Tensors<Half>&, void* workspace,
+                        cudaStream_t);
+  bool several_quads;
 };
 
 template <typename C>
-constexpr Fused fused_kernel(zsm_cuda_kernel id) {
-  return {id, C::kSharedBytes, launch_fused<C>};
+constexpr Fused fused_kernel() {
+  return {fused::takes<C>, most_warps<C>, launch_fused<C>, C::kQuads > 1};
 }
 
-// The likely fastest first: weights that stay cost no second read, then big tiles that share what they read.
-constexpr Fused kFused[] = {
-    fused_kernel<fused::Resident128>(ZSM_KERNEL_FUSED_128_RESIDENT),
-    fused_kernel<fused::Streamed128>(ZSM_KERNEL_FUSED_128_STREAMED),
-    fused_kernel<fused::Streamed64>(ZSM_KERNEL_FUSED_64_STREAMED),
-    fused_kernel<fused::Resident64>(ZSM_KERNEL_FUSED_64_RESIDENT),
-};
+constexpr Fused kFused[] = {fused_kernel<fused::Full>(), fused_kernel<fused::Compact4>(),
+                            fused_kernel<fused::Compact2>()};
 
-int shared_memory() {
-  int device = 0, bytes = 0;
-  if (cudaGetDevice(&device) != cudaSuccess ||
-      cudaDeviceGetAttribute(&bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, device) != cudaSuccess) {
-    cudaGetLastError();  // no device is no error here, and must not surface later
-    return 1 << 30;
-  }
-  return bytes;
+const Fused* find_fused(const Shape& s, zsm_type type) {
+  if (type != ZSM_FLOAT16) return nullptr;
+  const Fused* found = std::find_if(std::begin(kFused), std::end(kFused), [&](const Fused& f) { return f.takes(s); });
+  return found == std::end(kFused) ? nullptr : found;
 }
 
-bool aligned(const zsm_deform_conv2d_tensors& t) {
+bool aligned(const zsm_deform_conv2d_tensors& t, const void* workspace) {
   const auto bits = [](const void* pointer) { return reinterpret_cast<uintptr_t>(pointer); };
-  return (bits(t.x) | bits(t.offset_mask) | bits(t.weight) | bits(t.bias) | bits(t.out)) % 16 == 0;
+  return (bits(t.x) | bits(t.offset_mask) | bits(t.weight) | bits(t.bias) | bits(t.out) | bits(workspace)) % 16 == 0;
 }
 
 }  // namespace
 
-int cuda_kernels(const Shape& s, zsm_type type, zsm_layout layout, int32_t* kernels) {
+// The more warps, the more loads are in flight: that decides, and among equals reading the weights once.
+int cuda_kernels(const Shape& s, zsm_type type, int32_t* kernels) {
+  constexpr int kFewestWarps = 4;
   int count = 0;
-  if (type == ZSM_FLOAT16 && layout == ZSM_CHANNELS_LAST && fused::takes(s)) {
-    const int available = shared_memory();
-    for (const Fused& f : kFused) {
-      if (f.shared_bytes <= available) kernels[count++] = f.id;
+  if (const Fused* fused = find_fused(s, type)) {
+    Device device{};
+    if (current(device) != cudaSuccess) {
+      cudaGetLastError();  // no device is no error here, and must not surface later
+      device = {1, 1 << 30};
     }
+    const int resident = fused->most_warps(device, true);
+    const int streamed = fused->several_quads ? fused->most_warps(device, false) : 0;
+    if (resident >= kFewestWarps) kernels[count++] = ZSM_KERNEL_FUSED_RESIDENT;
+    if (streamed >= kFewestWarps) kernels[count++] = ZSM_KERNEL_FUSED_STREAMED;
+    if (count == 2 && streamed > resident) std::swap(kernels[0], kernels[1]);
   }
   kernels[count++] = ZSM_KERNEL_PLAIN;
   return count;
 }
 
+int64_t cuda_workspace(const Shape& s, zsm_type type) { return find_fused(s, type) ? fused::Prepared::bytes(s) : 0; }
+
 zsm_status cuda(const Shape& s, zsm_type type, zsm_layout layout, int32_t kernel,
-                const zsm_deform_conv2d_tensors& tensors, void* stream, std::string& message) {
+                const zsm_deform_conv2d_tensors& tensors, void* workspace, void* stream, std::string& message) {
   int32_t kernels[8];
-  const int count = cuda_kernels(s, type, layout, kernels);
+  const int count = cuda_kernels(s, type, kernels);
   if (kernel == ZSM_KERNEL_AUTO) kernel = kernels[0];
   if (std::find(kernels, kernels + count, kernel) == kernels + count) {
-    message = "CUDA kernel " + std::to_string(kernel) + " does not take this shape, type and layout on this device";
+    message = "CUDA kernel " + std::to_string(kernel) + " does not take this shape and type on this device";
     return ZSM_UNSUPPORTED;
   }
   const auto queue = static_cast<cudaStream_t>(stream);
@@ -112,13 +130,12 @@ zsm_status cuda(const Shape& s, zsm_type type, zsm_layout layout, int32_t kernel
   if (kernel == ZSM_KERNEL_PLAIN) {
     error = type == ZSM_FLOAT32 ? launch_plain<float>(s, layout, tensors, queue)
                                 : launch_plain<Half>(s, layout, tensors, queue);
-  } else if (!aligned(tensors)) {
-    message = "the fused kernels need tensors aligned to 16 bytes";
+  } else if (!workspace || !aligned(tensors, workspace)) {
+    message = "the fused kernels need a workspace, and all memory aligned to 16 bytes";
     return ZSM_INVALID_ARGUMENT;
   } else {
-    const auto* chosen =
-        std::find_if(std::begin(kFused), std::end(kFused), [=](const Fused& f) { return f.id == kernel; });
-    error = chosen->launch(s, tensors, queue);
+    error = find_fused(s, type)->launch(s, layout == ZSM_CHANNELS_LAST, kernel == ZSM_KERNEL_FUSED_RESIDENT,
+                                        Tensors<Half>(tensors), workspace, queue);
   }
   if (error == cudaSuccess) return ZSM_OK;
   message = std::string("CUDA: ") + cudaGetErrorString(error);

@@ -1,62 +1,83 @@
-// The fused kernel: barriers and tensor cores around the steps of fused.h.
+// The fused kernel: barriers, asynchronous copies and tensor cores around the steps of fused.h.
 #pragma once
 
-#include <mma.h>
+#include <cuda_pipeline_primitives.h>
 
 #include "core/fused.h"
+#include "core/tensor_cores.cuh"
 
 namespace zsm::fused {
 
-struct TensorCores {
-  using Left =
-      nvcuda::wmma::fragment<nvcuda::wmma::matrix_a, kMatrix, kMatrix, kMatrix, __half, nvcuda::wmma::row_major>;
-  using Right =
-      nvcuda::wmma::fragment<nvcuda::wmma::matrix_b, kMatrix, kMatrix, kMatrix, __half, nvcuda::wmma::col_major>;
-  using Sum = nvcuda::wmma::fragment<nvcuda::wmma::accumulator, kMatrix, kMatrix, kMatrix, float>;
+constexpr int kPrepareThreads = 256;
+constexpr int kMostWarps = 24;  // as many as fit a multiprocessor's registers
 
-  static __device__ __forceinline__ void clear(Sum& sum) { nvcuda::wmma::fill_fragment(sum, 0.0f); }
-  template <typename Fragment>
-  static __device__ __forceinline__ void load(Fragment& fragment, const Half* from, int pitch) {
-    nvcuda::wmma::load_matrix_sync(fragment, reinterpret_cast<const __half*>(from), pitch);
+// Of a block.
+template <typename C>
+constexpr int shared_bytes(int warps, bool resident) {
+  return (resident ? C::kQuads : 1) * C::kQuadBytes + warps * C::kRawBytes;
+}
+
+// A thread's copies; waiting covers its own, so that a barrier comes after.
+struct AsyncCopies {
+  template <int kBytes>
+  static __device__ __forceinline__ void copy(void* to, const void* from) {
+    __pipeline_memcpy_async(to, from, kBytes);
   }
-  static __device__ __forceinline__ void multiply_add(Sum& sum, const Left& left, const Right& right) {
-    nvcuda::wmma::mma_sync(sum, left, right, sum);
-  }
-  static __device__ __forceinline__ void store(float* to, int pitch, const Sum& sum) {
-    nvcuda::wmma::store_matrix_sync(to, sum, pitch, nvcuda::wmma::mem_row_major);
+  static __device__ __forceinline__ void wait() {
+    __pipeline_commit();
+    __pipeline_wait_prior(0);
   }
 };
 
-// At least two blocks of 256 threads fit a multiprocessor's registers.
 template <typename C>
-__global__ void __launch_bounds__(C::kThreads, 512 / C::kThreads) kernel(Shape s, Tensors<Half> t) {
-  extern __shared__ __align__(128) unsigned char memory[];
-  Half* columns = reinterpret_cast<Half*>(memory);
-  Half* weights = reinterpret_cast<Half*>(memory + C::kColumnBytes);
-  const int thread = static_cast<int>(threadIdx.x), warp = thread / 32, lane = thread % 32;
+__global__ void __launch_bounds__(kPrepareThreads) prepare(Plan plan, Tensors<Half> t, Prepared to, unsigned vectors) {
+  const unsigned first = blockIdx.x * kPrepareThreads + threadIdx.x, step = gridDim.x * kPrepareThreads;
+  for (unsigned i = first; i < vectors; i += step) prepare_x(plan, t.x, i, to.x);
+  for (unsigned i = first; i < C::kQuads * C::kQuadVectors; i += step)
+    prepare_weights<C>(t.weight, static_cast<int>(i), to.weights);
+}
 
-  if (C::kResident) load_weights<C>(t.weight, 0, thread, weights);
-  for (int64_t index = blockIdx.x; index < tiles<C>(s); index += gridDim.x) {
-    const Tile at = tile<C>(s, index);
-    Sums<C, TensorCores> sums;
-    sums.clear();
+// Weights are copied to shared memory once, or where it is too small for all of them, a quad at a time.
+template <typename C, typename Matrices = TensorCores>
+__global__ void __launch_bounds__(kMostWarps * 32)
+    kernel(Plan plan, Tensors<Half> t, Prepared prepared, bool resident) {
+  extern __shared__ __align__(128) unsigned char memory[];
+  auto* weights = reinterpret_cast<Vector*>(memory);
+  const int thread = static_cast<int>(threadIdx.x), warp = thread / 32, lane = thread % 32;
+  const int warps = static_cast<int>(blockDim.x) / 32, step = static_cast<int>(gridDim.x) * warps;
+  auto* offset_mask =
+      reinterpret_cast<Half*>(memory + (resident ? C::kQuads : 1) * C::kQuadBytes + warp * C::kRawBytes);
+  const auto copy_weights = [&](int first, int count) {
     ZSM_UNROLL_BY(1)
-    for (int stage = 0; stage < C::kStages; ++stage) {
-      __syncthreads();  // everyone is done with the columns and weights of before
-      if (!C::kResident) load_weights<C>(t.weight, stage * C::kGroups, thread, weights);
-      gather<C>(s, at, t.x, t.offset_mask, stage * C::kGroups, thread, columns);
-      __syncthreads();
-      multiply(columns, weights + (C::kResident ? stage * C::kDepth : 0), warp, sums);
+    for (int i = thread; i < count; i += warps * 32) AsyncCopies::copy<16>(weights + i, prepared.weights + first + i);
+    AsyncCopies::wait();
+  };
+
+  if (resident) {
+    copy_weights(0, C::kQuads * C::kQuadVectors);
+    __syncthreads();  // the weights have arrived
+  }
+  ZSM_UNROLL_BY(1)
+  for (int first = static_cast<int>(blockIdx.x) * warps; first < plan.tiles; first += step) {
+    const int index = first + warp;
+    Sums<C, Matrices> sums;
+    ZSM_UNROLL_BY(1)
+    for (int quad = 0; quad < C::kQuads; ++quad) {
+      if (!resident) {
+        __syncthreads();  // everyone is done with the weights of before
+        copy_weights(quad * C::kQuadVectors, C::kQuadVectors);
+        __syncthreads();  // the weights have arrived
+      }
+      if (index >= plan.tiles) continue;
+      const Tile tile(plan, index);
+      __syncwarp();  // all lanes are done with the offsets of before
+      copy_offset_mask<C, AsyncCopies>(plan, tile, t.offset_mask, quad, lane, offset_mask);
+      AsyncCopies::wait();
+      __syncwarp();  // the offsets have arrived
+      accumulate<C, Matrices>(plan, tile, prepared.x, offset_mask, weights + (resident ? quad * C::kQuadVectors : 0),
+                              quad, lane, sums);
     }
-    __syncthreads();
-    float* buffer = sum_buffer<C>(columns, warp);
-    ZSM_UNROLL
-    for (int half = 0; half < 2; ++half) {
-      store_sums(sums, half, buffer);
-      __syncwarp();
-      write_out<C>(s, at, buffer, t.bias, half, warp, lane, t.out);
-      __syncwarp();
-    }
+    if (index < plan.tiles) write_out<C>(plan, Tile(plan, index), sums, t.bias, lane, t.out);
   }
 }
 

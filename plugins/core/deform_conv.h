@@ -34,14 +34,13 @@ typedef enum {
   ZSM_CHANNELS_LAST = 1,  // (N,H,W,C), C rounded up to a multiple of 8: TensorRT's kHWC8
 } zsm_layout;
 
-// The fused kernels differ in how many pixels a block works on and in how it keeps the weights.
+// The fused kernels take FP16 and the network's shapes: 64 channels in 8 deformable groups, or 32 in 4 or 2; as many
+// outputs; 3x3. They differ in how they keep the weights in shared memory.
 typedef enum {
   ZSM_KERNEL_AUTO = 0,
-  ZSM_KERNEL_PLAIN = 1,               // any shape
-  ZSM_KERNEL_FUSED_64_STREAMED = 2,   // 64 pixels, weights of two deformable groups at a time
-  ZSM_KERNEL_FUSED_128_STREAMED = 3,  // 128 pixels, weights of one deformable group at a time
-  ZSM_KERNEL_FUSED_64_RESIDENT = 4,   // 64 pixels, all weights stay in shared memory
-  ZSM_KERNEL_FUSED_128_RESIDENT = 5,  // 128 pixels, all weights stay in shared memory
+  ZSM_KERNEL_PLAIN = 1,           // any shape
+  ZSM_KERNEL_FUSED_RESIDENT = 2,  // all of them
+  ZSM_KERNEL_FUSED_STREAMED = 3,  // those of 32 channels at a time
 } zsm_cuda_kernel;
 
 // x (batch,channels,height,width), weight (outputs,channels/groups,kernel_h,kernel_w), bias (outputs),
@@ -86,13 +85,18 @@ ZSM_API zsm_status zsm_deform_conv2d_cpu(const zsm_deform_conv2d_shape* shape, z
 
 // Writes the kernels that take this shape on the current device, fastest guess first, and returns how many.
 // `kernels` has room for 8. Without a device the answer is for one with enough shared memory for all.
-ZSM_API int32_t zsm_deform_conv2d_cuda_kernels(const zsm_deform_conv2d_shape* shape, zsm_type type, zsm_layout layout,
-                                               int32_t* kernels);
+ZSM_API int32_t zsm_deform_conv2d_cuda_kernels(const zsm_deform_conv2d_shape* shape, zsm_type type, int32_t* kernels);
 
-// Launches on `stream` (a cudaStream_t) of the current device and returns at once. No workspace.
-// Tensors are aligned to 16 bytes.
+// Bytes of device memory that the fused kernels need beside the tensors, about as many as x has; 0 where they don't
+// take the shape.
+ZSM_API int64_t zsm_deform_conv2d_cuda_workspace(const zsm_deform_conv2d_shape* shape, zsm_type type);
+
+// Launches on `stream` (a cudaStream_t) of the current device and returns at once. Tensors and workspace are aligned to
+// 16 bytes. The workspace holds nothing between calls, but belongs to this one until the stream is done with it; the
+// plain kernel takes a null pointer.
 ZSM_API zsm_status zsm_deform_conv2d_cuda(const zsm_deform_conv2d_shape* shape, zsm_type type, zsm_layout layout,
-                                          int32_t kernel, const zsm_deform_conv2d_tensors* tensors, void* stream);
+                                          int32_t kernel, const zsm_deform_conv2d_tensors* tensors, void* workspace,
+                                          void* stream);
 
 #ifdef __cplusplus
 }

@@ -1,10 +1,14 @@
-// The fused kernel, step by step: what each thread of a block does between two barriers.
+// The fused kernel, step by step: what each lane of a warp does between two barriers.
 //
-// A block computes a tile of 16 pixels times kPixels/16 rows, all 64 output channels. Per stage, kGroups of the 8
-// deformable groups, its threads sample columns into shared memory and its warps multiply them with the weights on
-// the tensor cores. Activations are channels-last FP16, so one corner of one deformable group is one 16-byte load.
+// A warp computes all outputs of 16 neighbouring pixels, on its own. The tensor cores take a pixel's depth in any order
+// as long as the weights come in the same, so a lane samples 8 channels of a pixel straight into the registers that
+// they read: nothing is written between sampling and multiplying. Storage is FP16, positions and sums are float32.
 //
-// Everything but the barriers and the tensor cores compiles for the host too; the tests run blocks there.
+// Sampling is bound by instructions and by cache lines, so x comes prepared: in slices of 8 channels, [image][slice]
+// [row][column][channel], with zeros around each image. One corner is then one 16-byte load, neighbouring pixels share
+// cache lines, and a position outside the image needs no test: it is moved to where all corners are zero.
+//
+// Everything but barriers, asynchronous copies and tensor cores compiles for the host too; the tests run blocks there.
 #pragma once
 
 #include "core/half.h"
@@ -13,47 +17,13 @@
 
 namespace zsm::fused {
 
-constexpr int kChannels = 64, kOutputs = 64, kOffsetGroups = 8, kTaps = 9;
-constexpr int kVector = kChannels / kOffsetGroups;          // channels of a deformable group: 16 bytes
-constexpr int kGroupDepth = kTaps * kVector;                // samples of a pixel in a deformable group
-constexpr int kOffsetChannels = 3 * kTaps * kOffsetGroups;  // already a multiple of 8: no padding when channels-last
-constexpr int kMaskChannel = 2 * kTaps * kOffsetGroups;
-constexpr int kMatrix = 16;  // rows, columns and depth of a tensor core's matrices
-constexpr int kTileWidth = 16;
-constexpr int kSkew = 8;  // rows are 16 bytes longer than needed, so that eight of them lie in different banks
-
-inline bool takes(const Shape& s) {
-  return s.channels == kChannels && s.outputs == kOutputs && s.offset_groups == kOffsetGroups && s.groups == 1 &&
-         s.kernel_h == 3 && s.kernel_w == 3;
-}
-
-template <int kPixels_, int kThreads_, int kGroups_, bool kResident_>
-struct Config {
-  static constexpr int kPixels = kPixels_, kThreads = kThreads_, kGroups = kGroups_;
-  static constexpr bool kResident = kResident_;  // all weights stay in shared memory
-
-  static constexpr int kStages = kOffsetGroups / kGroups;
-  static constexpr int kDepth = kGroups * kGroupDepth;
-  static constexpr int kPaddedDepth = (kDepth + kMatrix - 1) / kMatrix * kMatrix;
-  static constexpr int kColumnPitch = kPaddedDepth + kSkew;
-  static constexpr int kWeightGroups = kResident ? kOffsetGroups : kGroups;
-  static constexpr int kWeightPitch = (kResident ? kStages * kDepth : kPaddedDepth) + kSkew;
-
-  // A warp computes two matrices of pixels by kWarpMatrices of outputs.
-  static constexpr int kWarps = kThreads / 32, kWarpPixels = 2 * kMatrix;
-  static constexpr int kWarpsAcross = kWarps / (kPixels / kWarpPixels);
-  static constexpr int kWarpOutputs = kOutputs / kWarpsAcross;
-  static constexpr int kWarpMatrices = kWarpOutputs / kMatrix;
-  static constexpr int kSumPitch = kWarpOutputs + 4;  // floats
-
-  static constexpr int kColumnBytes = kPixels * kColumnPitch * int{sizeof(Half)};
-  static constexpr int kWeightBytes = kOutputs * kWeightPitch * int{sizeof(Half)};
-  static constexpr int kSharedBytes = kColumnBytes + kWeightBytes;
-
-  static_assert(kWarps % (kPixels / kWarpPixels) == 0 && kWarpMatrices * kWarpsAcross * kMatrix == kOutputs);
-  static_assert(!kResident || kDepth == kPaddedDepth, "stages of resident weights would not be aligned");
-  static_assert(kWarps * kMatrix * kSumPitch * int{sizeof(float)} <= kColumnBytes, "sums reuse the columns' memory");
-};
+constexpr int kSide = 3, kTaps = kSide * kSide;
+constexpr int kSlice = 8;               // channels: 16 bytes
+constexpr int kQuad = 4;                // slices that a warp samples at once, one per lane of four
+constexpr int kPixels = 16;             // of a warp: rows of a tensor core's matrix
+constexpr int kColumns = 8;             // of a tensor core's matrix
+constexpr int kLargest = 1 << 15;       // of a side: an FP16 offset reaches beyond it from anywhere
+constexpr int kBefore = 1, kAfter = 2;  // zeros around an image
 
 struct alignas(16) Vector {
   uint32_t pairs[4];  // of FP16
@@ -63,181 +33,340 @@ struct alignas(4) Pair {
   Half first, second;
 };
 
-ZSM_HOST_DEVICE Half half_of(const Vector& v, int i) { return {static_cast<uint16_t>(v.pairs[i / 2] >> 16 * (i % 2))}; }
+template <int kChannels_, int kOffsetGroups_>
+struct Config {
+  static constexpr int kChannels = kChannels_, kOutputs = kChannels_, kOffsetGroups = kOffsetGroups_;
+  static constexpr int kSlices = kChannels / kSlice, kQuads = kSlices / kQuad;
+  static constexpr int kGroups = kOffsetGroups / kQuads;  // deformable groups of a quad
+  static constexpr int kMatrices = kOutputs / kColumns;
+  static constexpr int kLaneOutputs = 2 * kMatrices;  // a lane ends up with these outputs of two pixels
 
-ZSM_HOST_DEVICE Vector vector_of(const float (&values)[kVector]) {
-  Vector v;
-  ZSM_UNROLL
-  for (int i = 0; i < 4; ++i) {
-    v.pairs[i] = from_float<Half>(values[2 * i]).bits | uint32_t{from_float<Half>(values[2 * i + 1]).bits} << 16;
-  }
-  return v;
+  // A quad's offsets and logits of one pixel; the pitch leaves 8 pixels no bank in common.
+  static constexpr int kOffsets = 2 * kTaps * kGroups, kLogits = kTaps * kGroups;
+  static constexpr int kRawPitch = kGroups == 4 ? 120 : 60;
+  static constexpr int kRawBytes = kPixels * kRawPitch * int{sizeof(Half)};  // of a warp
+
+  static constexpr int kQuadVectors = kTaps * kMatrices * 32;  // of weights
+  static constexpr int kQuadBytes = kQuadVectors * int{sizeof(Vector)};
+
+  static_assert(kQuads * kQuad * kSlice == kChannels && kGroups * kQuads == kOffsetGroups);
+  static_assert(kGroups == 4 || kGroups == 2);
+};
+
+template <typename C>
+bool takes(const Shape& s) {
+  constexpr int64_t kMost = 1 << 30;  // vectors of x, and pixels: indices fit 32 bits
+  const int64_t pixels = int64_t{s.batch} * (s.height + kBefore + kAfter) * (s.width + kBefore + kAfter);
+  const int height = output_height(s), width = output_width(s);
+  return s.channels == C::kChannels && s.outputs == C::kOutputs && s.offset_groups == C::kOffsetGroups &&
+         s.groups == 1 && s.kernel_h == kSide && s.kernel_w == kSide && s.height <= kLargest && s.width <= kLargest &&
+         height <= kLargest && width <= kLargest && pixels * C::kSlices <= kMost &&
+         int64_t{s.batch} * height * width <= kMost;
 }
 
+// What follows from a shape, worked out once on the host: a kernel reads its parameters at no cost.
+struct Plan {
+  Shape shape;
+  bool channels_last;
+  int height, width;  // of the output
+  int tiles_across, tiles;
+  int prepared_width, prepared_area;
+  Strides x, offset_mask, out;
+};
+
+inline Plan plan(const Shape& s, bool channels_last) {
+  const int height = output_height(s), width = output_width(s), across = (width + kPixels - 1) / kPixels;
+  const int prepared_width = s.width + kBefore + kAfter;
+  return {s,
+          channels_last,
+          height,
+          width,
+          across,
+          across * height * s.batch,
+          prepared_width,
+          prepared_width * (s.height + kBefore + kAfter),
+          strides(s.channels, s.height, s.width, channels_last),
+          strides(offset_channels(s), height, width, channels_last),
+          strides(s.outputs, height, width, channels_last)};
+}
+
+// --- Preparing x and the weights, in the caller's workspace ---
+
+struct Prepared {
+  Vector* weights;  // [quad][tap][matrix][lane], as a tensor core reads them
+  Vector* x;
+
+  Prepared(const Shape& s, void* workspace)
+      : weights(static_cast<Vector*>(workspace)), x(weights + weight_vectors(s)) {}
+
+  static int64_t weight_vectors(const Shape& s) { return int64_t{s.channels / kSlice} * s.outputs * kTaps; }
+  static int64_t x_vectors(const Plan& plan) {
+    return int64_t{plan.shape.batch} * (plan.shape.channels / kSlice) * plan.prepared_area;
+  }
+  static int64_t bytes(const Shape& s) {
+    return (weight_vectors(s) + x_vectors(plan(s, false))) * int64_t{sizeof(Vector)};
+  }
+};
+
+// Eight channels of one pixel of x, or zeros. Neighbouring lanes read neighbouring addresses in either layout.
+ZSM_HOST_DEVICE void prepare_x(const Plan& plan, const Half* x, unsigned i, Vector* to) {
+  const Shape& s = plan.shape;
+  const unsigned slices = s.channels / kSlice, width = plan.prepared_width, height = plan.prepared_area / width;
+  const unsigned row = i / (slices * width), rest = i % (slices * width);
+  const unsigned slice = plan.channels_last ? rest % slices : rest / width;
+  const unsigned column = plan.channels_last ? rest / slices : rest % width;
+  const int n = static_cast<int>(row / height), y = static_cast<int>(row % height);
+  const int v = y - kBefore, u = static_cast<int>(column) - kBefore;
+  Vector value{};
+  if (inside(v, s.height) && inside(u, s.width)) {
+    const Half* from = x + plan.x.at(n, slice * kSlice, v, u);
+    if (plan.channels_last) {
+      value = *reinterpret_cast<const Vector*>(from);
+    } else {
+      ZSM_UNROLL
+      for (int c = 0; c < kSlice; ++c) value.pairs[c / 2] |= uint32_t{from[c * plan.x.channel].bits} << c % 2 * 16;
+    }
+  }
+  to[(n * slices + slice) * plan.prepared_area + y * width + column] = value;
+}
+
+// Of a matrix, lane 4n+k holds column n and, of its depth, the slice k of the quad. Which outputs are a matrix's
+// columns is free: it leaves a lane with neighbouring outputs.
+template <typename C>
+ZSM_HOST_DEVICE void prepare_weights(const Half* weight, int i, Vector* to) {
+  const int lane = i % 32, matrix = i / 32 % C::kMatrices, tap = i / 32 / C::kMatrices % kTaps;
+  const int column = lane / 4, channel = (i / C::kQuadVectors * kQuad + lane % 4) * kSlice;
+  const int output = column / 2 * C::kLaneOutputs + matrix * 2 + column % 2;
+  Vector value{};
+  ZSM_UNROLL
+  for (int c = 0; c < kSlice; ++c) {
+    const Half each = weight[(output * C::kChannels + channel + c) * kTaps + tap];
+    value.pairs[c / 2] |= uint32_t{each.bits} << c % 2 * 16;
+  }
+  to[i] = value;
+}
+
+// --- The pixels of a warp ---
+
+// Lane 4p+k takes the pixels p and p+8, and slice k of each quad.
 struct Tile {
   int n, y, x;  // its first pixel
+
+  ZSM_HOST_DEVICE Tile(const Plan& plan, int index) {
+    const int row = index / plan.tiles_across;
+    n = row / plan.height, y = row % plan.height, x = index % plan.tiles_across * kPixels;
+  }
 };
 
-template <typename C>
-ZSM_HOST_DEVICE int64_t tiles(const Shape& s) {
-  const int64_t across = (output_width(s) + kTileWidth - 1) / kTileWidth;
-  constexpr int kTileHeight = C::kPixels / kTileWidth;
-  return across * ((output_height(s) + kTileHeight - 1) / kTileHeight) * s.batch;
-}
-
-template <typename C>
-ZSM_HOST_DEVICE Tile tile(const Shape& s, int64_t index) {
-  constexpr int kTileHeight = C::kPixels / kTileWidth;
-  const int across = (output_width(s) + kTileWidth - 1) / kTileWidth;
-  const int down = (output_height(s) + kTileHeight - 1) / kTileHeight;
-  const int64_t row = index / across;
-  return {static_cast<int>(row / down), static_cast<int>(row % down) * kTileHeight,
-          static_cast<int>(index % across) * kTileWidth};
-}
-
-// A pixel of a tile: where it is in the output, counted in pixels, and whether it is in the image at all.
-struct Pixel {
-  int y, x;
-  int64_t index;
-  bool exists;
-};
-
-ZSM_HOST_DEVICE Pixel pixel(const Shape& s, const Tile& tile, int p) {
-  const int y = tile.y + p / kTileWidth, x = tile.x + p % kTileWidth;
-  const int height = output_height(s), width = output_width(s);
-  return {y, x, (int64_t{tile.n} * height + y) * width + x, y < height && x < width};
-}
-
-// OIHW -> shared [output][group][tap][channel], the order in which samples lie in a column.
-template <typename C>
-ZSM_HOST_DEVICE void load_weights(const Half* weight, int first_group, int thread, Half* shared) {
-  constexpr int kRun = C::kWeightGroups * kTaps;  // vectors of one output
-  for (int i = thread; i < kOutputs * kRun; i += C::kThreads) {
-    const int o = i / kRun, group = i % kRun / kTaps, part = i % kTaps;
-    const Half* from = weight + (o * kOffsetGroups + first_group + group) * kGroupDepth + part * kVector;
-    const Vector values = *reinterpret_cast<const Vector*>(from);
-    Half* to = shared + o * C::kWeightPitch + group * kGroupDepth;
-    ZSM_UNROLL
-    for (int j = 0; j < kVector; ++j) {
-      const int index = part * kVector + j, channel = index / kTaps, tap = index % kTaps;
-      to[tap * kVector + channel] = half_of(values, j);
+// Copies is what copies asynchronously: the GPU, or deferred copies on the host. Pixels outside the image keep what
+// lies there: whatever their samples come to, it is not written.
+template <typename C, typename Copies>
+ZSM_HOST_DEVICE void copy_offset_mask(const Plan& plan, const Tile& tile, const Half* offset_mask, int quad, int lane,
+                                      Half* shared) {
+  const int offsets = quad * C::kOffsets, logits = 2 * kTaps * C::kOffsetGroups + quad * C::kLogits;
+  const Half* row = offset_mask + plan.offset_mask.at(tile.n, 0, tile.y, tile.x);
+  const int pixels = plan.width - tile.x < kPixels ? plan.width - tile.x : kPixels;
+  if (plan.channels_last) {
+    constexpr int kOffsetPart = C::kOffsets / kTaps, kLogitPart = C::kLogits / kTaps;
+    ZSM_UNROLL_BY(1)
+    for (int i = lane; i < pixels * kTaps; i += 32) {
+      const int p = i / kTaps, part = i % kTaps;
+      const Half* from = row + p * plan.offset_mask.pixel;
+      Half* to = shared + p * C::kRawPitch;
+      Copies::template copy<kOffsetPart * 2>(to + part * kOffsetPart, from + offsets + part * kOffsetPart);
+      Copies::template copy<kLogitPart * 2>(to + C::kOffsets + part * kLogitPart, from + logits + part * kLogitPart);
+    }
+  } else if (lane % kPixels < pixels) {
+    const int p = lane % kPixels;
+    ZSM_UNROLL_BY(9)
+    for (int i = lane / kPixels; i < C::kOffsets + C::kLogits; i += 32 / kPixels) {
+      const int channel = i + (i < C::kOffsets ? offsets : logits - C::kOffsets);
+      shared[p * C::kRawPitch + i] = row[channel * plan.offset_mask.channel + p];
     }
   }
-  if (C::kDepth < C::kPaddedDepth) {
-    for (int o = thread; o < kOutputs; o += C::kThreads)
-      *reinterpret_cast<Vector*>(shared + o * C::kWeightPitch + C::kDepth) = Vector{};
-  }
 }
 
-ZSM_HOST_DEVICE void add_corner(const Shape& s, const Half* image, int y, int x, float weight, float (&sum)[kVector]) {
-  if (!inside(y, s.height) || !inside(x, s.width)) return;
-  const Vector v = *reinterpret_cast<const Vector*>(image + (int64_t{y} * s.width + x) * kChannels);
+// --- Sampling ---
+
+// Beyond any image that is taken, for offsets that are infinite or NaN.
+ZSM_HOST_DEVICE Pair bounded(Pair offset) {
+  constexpr float kMost = 2 * kLargest - 32;
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
+  __half2 value = *reinterpret_cast<const __half2*>(&offset);
+  value = __hmin2(__hmax2(value, __float2half2_rn(-kMost)), __float2half2_rn(kMost));
+  return *reinterpret_cast<const Pair*>(&value);
+#else
+  const auto one = [](Half half) { return from_float<Half>(fminf(fmaxf(to_float(half), -kMost), kMost)); };
+  return {one(offset.first), one(offset.second)};
+#endif
+}
+
+// displace() for such offsets, without conversions, which a GPU makes at a quarter of its rate: adding 1.5 * 2^23,
+// rounded down, leaves the whole part in the last bits.
+ZSM_HOST_DEVICE Position displace_near(int origin, float offset) {
+#if defined(__CUDA_ARCH__)
+  constexpr float kShift = 12582912.0f;
+  const float shifted = __fadd_rd(offset, kShift);
+  return {origin - 0x4b400000 + __float_as_int(shifted), offset - (shifted - kShift)};
+#else
+  return displace(origin, offset);
+#endif
+}
+
+// sigmoid() to a few units in the last place of a float, in four instructions.
+ZSM_HOST_DEVICE float fast_sigmoid(float logit) {
+#if defined(__CUDA_ARCH__)
+  float power, result;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(power) : "f"(logit * -1.4426950408889634f));
+  asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(result) : "f"(1.0f + power));
+  return result;
+#else
+  return sigmoid(logit);
+#endif
+}
+
+ZSM_HOST_DEVICE uint32_t twice(float value) {
+#if defined(__CUDA_ARCH__)
+  const __half2 both = __float2half2_rn(value);
+  return *reinterpret_cast<const uint32_t*>(&both);
+#else
+  return from_float<Half>(value).bits * 0x10001u;
+#endif
+}
+
+// a * b + c of two FP16 each, rounded once.
+ZSM_HOST_DEVICE uint32_t multiply_add(uint32_t a, uint32_t b, uint32_t c) {
+#if defined(__CUDA_ARCH__)
+  const auto half2 = [](const uint32_t& bits) { return *reinterpret_cast<const __half2*>(&bits); };
+  const __half2 sum = __hfma2(half2(a), half2(b), half2(c));
+  return *reinterpret_cast<const uint32_t*>(&sum);
+#else
+  const auto one = [&](int shift) {
+    const auto value = [&](uint32_t bits) { return to_float(Half{static_cast<uint16_t>(bits >> shift)}); };
+    return uint32_t{from_float<Half>(value(a) * value(b) + value(c)).bits} << shift;
+  };
+  return one(0) | one(16);
+#endif
+}
+
+ZSM_HOST_DEVICE unsigned at_most(int value, int most) {
+  return static_cast<unsigned>(value) < static_cast<unsigned>(most) ? value : most;
+}
+
+// A sample: its upper left corner in the prepared x, and what its corners count for, twice in FP16.
+struct Footprint {
+  unsigned index;
+  uint32_t weight[4];
+};
+
+// (y, x) is a tap's place without its offset. A negative place, as a number without sign, lies beyond the image too.
+ZSM_HOST_DEVICE Footprint footprint(const Plan& plan, unsigned slice, int y, int x, Pair offset, Half logit) {
+  offset = bounded(offset);
+  const Corners at = corners(displace_near(y + kBefore, to_float(offset.first)),
+                             displace_near(x + kBefore, to_float(offset.second)), fast_sigmoid(to_float(logit)));
+  const unsigned row = at_most(at.y, plan.shape.height + kBefore), column = at_most(at.x, plan.shape.width + kBefore);
+  return {slice + row * plan.prepared_width + column,
+          {twice(at.weight[0]), twice(at.weight[1]), twice(at.weight[2]), twice(at.weight[3])}};
+}
+
+struct FourVectors {
+  Vector corner[4];
+};
+
+ZSM_HOST_DEVICE FourVectors load(const Plan& plan, const Vector* x, unsigned index) {
+  const Vector *upper = x + index, *lower = x + (index + plan.prepared_width);
+  return {{upper[0], upper[1], lower[0], lower[1]}};
+}
+
+ZSM_HOST_DEVICE Vector interpolate(const Footprint& f, const FourVectors& v) {
+  Vector sum{};
   ZSM_UNROLL
-  for (int i = 0; i < kVector; ++i) sum[i] += weight * to_float(half_of(v, i));
-}
-
-// The samples of one tap of one deformable group at one pixel.
-ZSM_HOST_DEVICE Vector sample(const Shape& s, const Half* image, const Half* offset_mask, const Pixel& p, int group,
-                              int tap) {
-  const Half* channels = offset_mask + p.index * kOffsetChannels;
-  const Pair offset = *reinterpret_cast<const Pair*>(channels + (group * kTaps + tap) * 2);
-  const float mask = sigmoid(to_float(channels[kMaskChannel + group * kTaps + tap]));
-  const Position y = displace(p.y * s.stride_h - s.pad_top + tap / 3 * s.dilation_h, to_float(offset.first));
-  const Position x = displace(p.x * s.stride_w - s.pad_left + tap % 3 * s.dilation_w, to_float(offset.second));
-  const Corners c = corners(y, x, mask);
-  const Half* channel = image + group * kVector;
-  float sum[kVector] = {};
-  ZSM_UNROLL
-  for (int i = 0; i < 4; ++i) add_corner(s, channel, c.y + i / 2, c.x + i % 2, c.weight[i], sum);
-  return vector_of(sum);
-}
-
-// Neighbouring threads take the taps and groups of one pixel: they share cache lines of x and of offset_mask.
-template <typename C>
-ZSM_HOST_DEVICE void gather(const Shape& s, const Tile& tile, const Half* x, const Half* offset_mask, int first_group,
-                            int thread, Half* columns) {
-  constexpr int kRun = C::kGroups * kTaps;
-  const Half* image = x + int64_t{tile.n} * s.height * s.width * kChannels;
-  ZSM_UNROLL_BY(3)
-  for (int i = thread; i < C::kPixels * kRun; i += C::kThreads) {
-    const int p = i / kRun, group = i % kRun / kTaps, tap = i % kTaps;
-    const Pixel at = pixel(s, tile, p);
-    const Vector v = at.exists ? sample(s, image, offset_mask, at, first_group + group, tap) : Vector{};
-    *reinterpret_cast<Vector*>(columns + p * C::kColumnPitch + group * kGroupDepth + tap * kVector) = v;
+  for (int i = 0; i < 4; ++i) {
+    ZSM_UNROLL
+    for (int j = 0; j < 4; ++j) sum.pairs[j] = multiply_add(f.weight[i], v.corner[i].pairs[j], sum.pairs[j]);
   }
-  if (C::kDepth < C::kPaddedDepth) {
-    for (int p = thread; p < C::kPixels; p += C::kThreads)
-      *reinterpret_cast<Vector*>(columns + p * C::kColumnPitch + C::kDepth) = Vector{};
-  }
+  return sum;
 }
 
-// Matrices is what multiplies: the tensor cores, or loops on the host.
+// --- Multiplying, and writing ---
+
+// Matrices is what multiplies: the tensor cores, or loops on the host. Of each matrix a lane holds two neighbouring
+// outputs of its first pixel, then of its second.
 template <typename C, typename Matrices>
 struct Sums {
-  typename Matrices::Sum matrix[2][C::kWarpMatrices];
-
-  ZSM_HOST_DEVICE void clear() {
-    ZSM_UNROLL
-    for (int i = 0; i < 2 * C::kWarpMatrices; ++i) Matrices::clear(matrix[i % 2][i / 2]);
-  }
+  typename Matrices::Sum matrix[C::kMatrices];
 };
 
-// One warp's share of columns times weights, added to its sums.
+// Samples a quad and adds its products to the sums.
 template <typename C, typename Matrices>
-ZSM_HOST_DEVICE void multiply(const Half* columns, const Half* weights, int warp, Sums<C, Matrices>& sums) {
-  columns += warp / C::kWarpsAcross * C::kWarpPixels * C::kColumnPitch;
-  weights += warp % C::kWarpsAcross * C::kWarpOutputs * C::kWeightPitch;
+ZSM_HOST_DEVICE void accumulate(const Plan& plan, const Tile& tile, const Vector* x, const Half* offset_mask,
+                                const Vector* weights, int quad, int lane, Sums<C, Matrices>& sums) {
+  constexpr int kApart = kPixels / 2;
+  const Shape& s = plan.shape;
+  const int p = lane / kQuad, slice = lane % kQuad, group = slice * C::kGroups / kQuad;
+  const int top = tile.y * s.stride_h - s.pad_top, left = (tile.x + p) * s.stride_w - s.pad_left;
+  const unsigned first = (tile.n * C::kSlices + quad * kQuad + slice) * static_cast<unsigned>(plan.prepared_area);
+  const Half* raw = offset_mask + p * C::kRawPitch;
+  const auto* offsets = reinterpret_cast<const Pair*>(raw) + group * kTaps;
+  const Half* logits = raw + C::kOffsets + group * kTaps;
+  weights += lane;
   ZSM_UNROLL_BY(1)
-  for (int k = 0; k < C::kPaddedDepth; k += kMatrix) {
-    typename Matrices::Left left[2];
-    typename Matrices::Right right[C::kWarpMatrices];
-    ZSM_UNROLL
-    for (int i = 0; i < 2; ++i) Matrices::load(left[i], columns + i * kMatrix * C::kColumnPitch + k, C::kColumnPitch);
-    ZSM_UNROLL
-    for (int j = 0; j < C::kWarpMatrices; ++j)
-      Matrices::load(right[j], weights + j * kMatrix * C::kWeightPitch + k, C::kWeightPitch);
-    ZSM_UNROLL
-    for (int i = 0; i < 2; ++i) {
+  for (int i = 0; i < kSide; ++i) {
+    ZSM_UNROLL_BY(1)
+    for (int j = 0; j < kSide; ++j) {
+      const int y = top + i * s.dilation_h, u = left + j * s.dilation_w;
+      const Footprint one = footprint(plan, first, y, u, offsets[0], logits[0]);
+      const Footprint two = footprint(plan, first, y, u + kApart * s.stride_w, offsets[kApart * C::kRawPitch / 2],
+                                      logits[kApart * C::kRawPitch]);
+      const FourVectors one_corners = load(plan, x, one.index), two_corners = load(plan, x, two.index);
+      const Vector a = interpolate(one, one_corners), b = interpolate(two, two_corners);
       ZSM_UNROLL
-      for (int j = 0; j < C::kWarpMatrices; ++j) Matrices::multiply_add(sums.matrix[i][j], left[i], right[j]);
+      for (int m = 0; m < C::kMatrices; ++m) {
+        const Vector w = weights[m * 32];
+        ZSM_UNROLL
+        for (int k = 0; k < 4; k += 2)
+          Matrices::multiply_add(sums.matrix[m], {a.pairs[k], b.pairs[k], a.pairs[k + 1], b.pairs[k + 1]},
+                                 {w.pairs[k], w.pairs[k + 1]});
+      }
+      ++offsets, ++logits, weights += C::kMatrices * 32;
     }
   }
 }
 
-// Where a warp puts sums of 16 pixels before they are written; the columns are not needed any more.
-template <typename C>
-ZSM_HOST_DEVICE float* sum_buffer(Half* columns, int warp) {
-  return reinterpret_cast<float*>(columns) + warp * kMatrix * C::kSumPitch;
-}
-
+// Adds the bias and writes a lane's outputs.
 template <typename C, typename Matrices>
-ZSM_HOST_DEVICE void store_sums(const Sums<C, Matrices>& sums, int half, float* buffer) {
+ZSM_HOST_DEVICE void write_out(const Plan& plan, const Tile& tile, const Sums<C, Matrices>& sums, const Half* bias,
+                               int lane, Half* out) {
+  const int first = lane % 4 * C::kLaneOutputs;
   ZSM_UNROLL
-  for (int j = 0; j < C::kWarpMatrices; ++j) Matrices::store(buffer + j * kMatrix, C::kSumPitch, sums.matrix[half][j]);
-}
-
-// Adds the bias and writes one half of a warp's pixels.
-template <typename C>
-ZSM_HOST_DEVICE void write_out(const Shape& s, const Tile& tile, const float* buffer, const Half* bias, int half,
-                               int warp, int lane, Half* out) {
-  constexpr int kVectors = C::kWarpOutputs / kVector;
-  ZSM_UNROLL
-  for (int i = lane; i < kMatrix * kVectors; i += 32) {
-    const int row = i / kVectors, column = i % kVectors * kVector;
-    const int o = warp % C::kWarpsAcross * C::kWarpOutputs + column;
-    const Pixel p = pixel(s, tile, warp / C::kWarpsAcross * C::kWarpPixels + half * kMatrix + row);
-    if (!p.exists) continue;
-    const Vector b = *reinterpret_cast<const Vector*>(bias + o);
-    float values[kVector];
+  for (int second = 0; second < 2; ++second) {
+    const int x = tile.x + lane / 4 + second * kPixels / 2;
+    Half* to = out + plan.out.at(tile.n, first, tile.y, x);
     ZSM_UNROLL
-    for (int j = 0; j < kVector; ++j) values[j] = buffer[row * C::kSumPitch + column + j] + to_float(half_of(b, j));
-    *reinterpret_cast<Vector*>(out + p.index * kOutputs + o) = vector_of(values);
+    for (int m = 0; m < C::kMatrices; m += 4) {
+      Vector values;
+      ZSM_UNROLL
+      for (int i = 0; i < 4; ++i) {
+        const Pair b = *reinterpret_cast<const Pair*>(bias + first + (m + i) * 2);
+        const auto& sum = sums.matrix[m + i];
+        const Half one = from_float<Half>(Matrices::value(sum, second * 2) + to_float(b.first));
+        const Half two = from_float<Half>(Matrices::value(sum, second * 2 + 1) + to_float(b.second));
+        values.pairs[i] = one.bits | uint32_t{two.bits} << 16;
+      }
+      if (x >= plan.width) continue;
+      if (plan.channels_last) {
+        *reinterpret_cast<Vector*>(to + m * 2) = values;
+      } else {
+        ZSM_UNROLL
+        for (int i = 0; i < kSlice; ++i)
+          to[(m * 2 + i) * plan.out.channel].bits = static_cast<uint16_t>(values.pairs[i / 2] >> i % 2 * 16);
+      }
+    }
   }
 }
 
-using Streamed64 = Config<64, 128, 2, false>;
-using Streamed128 = Config<128, 256, 1, false>;
-using Resident64 = Config<64, 256, 2, true>;
-using Resident128 = Config<128, 256, 2, true>;
+using Full = Config<64, 8>;
+using Compact4 = Config<32, 4>;
+using Compact2 = Config<32, 2>;
 
 }  // namespace zsm::fused

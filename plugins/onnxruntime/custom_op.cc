@@ -89,10 +89,43 @@ struct Threads {
   }
 };
 
+// The device memory of one launch. ONNX Runtime hands it out and takes it back in the stream's order, so that it may be
+// given back as soon as the launch is queued.
+class Workspace {
+ public:
+  Workspace(const Api& api, const OrtKernelContext* context, OrtAllocator* allocator, int64_t bytes)
+      : api_(api), allocator_(allocator) {
+    if (bytes == 0) return;
+    const OrtMemoryInfo* memory = nullptr;
+    api_.check(api_->AllocatorGetInfo(allocator_, &memory));
+    api_.check(api_->KernelContext_GetScratchBuffer(context, memory, static_cast<size_t>(bytes), &data_));
+  }
+  Workspace(const Workspace&) = delete;
+  Workspace& operator=(const Workspace&) = delete;
+  ~Workspace() {
+    if (!data_) return;
+    if (OrtStatus* status = api_->AllocatorFree(allocator_, data_)) api_->ReleaseStatus(status);
+  }
+
+  void* data() const { return data_; }
+
+ private:
+  const Api& api_;
+  OrtAllocator* allocator_;
+  void* data_ = nullptr;
+};
+
 class Kernel {
  public:
   Kernel(const OrtApi* api, const OrtKernelInfo* info, zsm_type type, bool cuda)
-      : api_(api), attributes_(attributes(api_, info)), type_(type), cuda_(cuda) {}
+      : api_(api), attributes_(attributes(api_, info)), type_(type), cuda_(cuda) {
+    if (cuda_) api_.check(api_->KernelInfoGetAllocator(info, OrtMemTypeDefault, &allocator_));
+  }
+  Kernel(const Kernel&) = delete;
+  Kernel& operator=(const Kernel&) = delete;
+  ~Kernel() {
+    if (allocator_) api_->ReleaseAllocator(allocator_);
+  }
 
   const OrtApi* api() const { return api_.get(); }
 
@@ -132,13 +165,15 @@ class Kernel {
                           const zsm_deform_conv2d_tensors& tensors) const {
     void* stream = nullptr;
     api_.check(api_->KernelContext_GetGPUComputeStream(context, &stream));
-    return zsm_deform_conv2d_cuda(&shape, type_, ZSM_LINEAR, ZSM_KERNEL_AUTO, &tensors, stream);
+    const Workspace workspace(api_, context, allocator_, zsm_deform_conv2d_cuda_workspace(&shape, type_));
+    return zsm_deform_conv2d_cuda(&shape, type_, ZSM_LINEAR, ZSM_KERNEL_AUTO, &tensors, workspace.data(), stream);
   }
 
   Api api_;
   zsm::Attributes attributes_;
   zsm_type type_;
   bool cuda_;
+  OrtAllocator* allocator_ = nullptr;
 };
 
 template <typename Body>

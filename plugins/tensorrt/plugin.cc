@@ -103,9 +103,7 @@ bool DeformConv2d::supportsFormatCombination(int32_t position, DynamicPluginTens
   if (own.format != TensorFormat::kHWC8 || x.type != DataType::kHALF) return false;
   if (x.dims.nbDims != 4 || tensors[kWeight].desc.dims.nbDims != 4) return false;
   const Shape shape = shape_of(attributes_, {1, x.dims.d[1], 3, 3}, tensors[kWeight].desc.dims.d[0]);
-  int32_t kernels[8];
-  const int32_t count = zsm_deform_conv2d_cuda_kernels(&shape, ZSM_FLOAT16, ZSM_CHANNELS_LAST, kernels);
-  return count > 0 && kernels[0] != ZSM_KERNEL_PLAIN;
+  return zsm_deform_conv2d_cuda_workspace(&shape, ZSM_FLOAT16) > 0;
 } catch (const std::exception&) {
   return false;
 }
@@ -130,6 +128,19 @@ int32_t DeformConv2d::getValidTactics(int32_t* tactics, int32_t count) noexcept 
   return 0;
 }
 
+// For the largest shape: `max` is its dimensions.
+size_t DeformConv2d::getWorkspaceSize(DynamicPluginTensorDesc const* inputs, int32_t input_count,
+                                      DynamicPluginTensorDesc const*, int32_t) const noexcept try {
+  if (input_count != kInputs || inputs[0].desc.type != DataType::kHALF) return 0;
+  const Dims &x = inputs[0].max, &weight = inputs[kWeight].max;
+  if (x.nbDims != 4 || weight.nbDims != 4) return 0;
+  const Shape shape = shape_of(attributes_, sizes(x), weight.d[0]);
+  return static_cast<size_t>(zsm_deform_conv2d_cuda_workspace(&shape, ZSM_FLOAT16));
+} catch (const std::exception& error) {
+  fail(ErrorCode::kFAILED_ALLOCATION, error.what());
+  return 0;
+}
+
 char const* DeformConv2d::getTimingCacheID() noexcept { return timing_cache_id_.c_str(); }
 
 int32_t DeformConv2d::setTactic(int32_t tactic) noexcept {
@@ -145,9 +156,9 @@ int32_t DeformConv2d::onShapeChange(PluginTensorDesc const* inputs, int32_t inpu
 }
 
 int32_t DeformConv2d::enqueue(PluginTensorDesc const*, PluginTensorDesc const*, void const* const* inputs,
-                              void* const* outputs, void*, cudaStream_t stream) noexcept {
+                              void* const* outputs, void* workspace, cudaStream_t stream) noexcept {
   const zsm_deform_conv2d_tensors tensors{inputs[0], inputs[1], inputs[2], inputs[3], outputs[0]};
-  const zsm_status status = zsm_deform_conv2d_cuda(&shape_, type_, layout_, tactic_, &tensors, stream);
+  const zsm_status status = zsm_deform_conv2d_cuda(&shape_, type_, layout_, tactic_, &tensors, workspace, stream);
   return status == ZSM_OK ? 0 : fail(ErrorCode::kFAILED_EXECUTION, zsm_last_error());
 }
 
@@ -176,7 +187,7 @@ int32_t DeformConv2d::set_shape(const std::array<Dims, 4>& dims, const PluginTen
 }
 
 int32_t DeformConv2d::kernels(Kernels& found) const noexcept {
-  return zsm_deform_conv2d_cuda_kernels(&shape_, type_, layout_, found.data());
+  return zsm_deform_conv2d_cuda_kernels(&shape_, type_, found.data());
 }
 
 }  // namespace zsm::tensorrt

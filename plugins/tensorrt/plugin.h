@@ -59,6 +59,9 @@ class DeformConv2d final : public nvinfer1::IPluginV3,
                           nvinfer1::DynamicPluginTensorDesc const* outputs, int32_t output_count) noexcept override;
   int32_t getNbTactics() noexcept override;
   int32_t getValidTactics(int32_t* tactics, int32_t count) noexcept override;
+  size_t getWorkspaceSize(nvinfer1::DynamicPluginTensorDesc const* inputs, int32_t input_count,
+                          nvinfer1::DynamicPluginTensorDesc const* outputs,
+                          int32_t output_count) const noexcept override;
   char const* getTimingCacheID() noexcept override;
 
   int32_t setTactic(int32_t tactic) noexcept override;

@@ -51,13 +51,21 @@ def test_libraries_export_their_interface_and_nothing_else(built: Path, name: st
     assert "zsm_deform_conv2d_cuda" in symbols
 
 
-def test_fused_kernels_take_the_networks_shape_in_fp16_channels_last(core: Core) -> None:
+@pytest.mark.parametrize(("channels", "groups"), [(64, 8), (32, 4), (32, 2)])
+def test_fused_kernels_take_the_networks_shapes_in_fp16(core: Core, channels: int, groups: int) -> None:
     if not core.cuda_architectures():
         missing("nvcc", "nvcc is not installed, so the CUDA kernels aren't built")
-    shape = Shape.of((1, 64, 270, 480), 64, Attributes(offset_group=8))
-    assert Kernel.FUSED_128_STREAMED in core.cuda_kernels(shape, "float16", channels_last=True)
-    assert core.cuda_kernels(shape, "float16", channels_last=False) == [Kernel.PLAIN]
-    assert core.cuda_kernels(shape, "float32", channels_last=True) == [Kernel.PLAIN]
+    shape = Shape.of((2, channels, 270, 480), channels, Attributes(offset_group=groups))
+    assert core.cuda_kernels(shape, "float16")[0] in (Kernel.FUSED_RESIDENT, Kernel.FUSED_STREAMED)
+    assert core.cuda_kernels(shape, "float32") == [Kernel.PLAIN]
+
+
+def test_the_workspace_is_little_more_than_the_input(core: Core) -> None:
+    if not core.cuda_architectures():
+        missing("nvcc", "nvcc is not installed, so the CUDA kernels aren't built")
+    shape = Shape.of((2, 64, 270, 480), 64, Attributes(offset_group=8))
+    assert 1 < core.cuda_workspace(shape, "float16") / (2 * 64 * 270 * 480 * 2) < 1.03
+    assert core.cuda_workspace(shape, "float32") == 0
 
 
 def test_without_nvcc_and_headers_the_rest_builds_and_says_what_is_missing(

@@ -59,33 +59,74 @@ std::vector<T> run(const Problem<T>& problem, bool channels_last, const Launch& 
   return channels_last ? to_linear(out.values(), s.outputs, pixels) : out.values();
 }
 
+// What a launch of the fused kernel may differ in.
+struct Launch {
+  int warps;
+  bool resident, channels_last, backwards;
+};
+
+// Runs few blocks, so that each has several tiles for each of its warps.
+template <typename C>
+void run_fused(const Shape& s, const zsm::Tensors<Half>& t, const Launch& launch) {
+  const fused::Plan plan = fused::plan(s, launch.channels_last);
+  const Aligned<uint8_t> workspace(std::vector<uint8_t>(fused::Prepared::bytes(s), 0xff));  // NaN
+  const fused::Prepared prepared(s, workspace.data());
+  const auto vectors = static_cast<unsigned>(fused::Prepared::x_vectors(plan));
+  const auto nothing = [] {};
+  const auto prepare = [&] { fused::prepare<C>(plan, t, prepared, vectors); };
+  host_cuda::launch(2, fused::kPrepareThreads, launch.backwards, prepare, nothing, nothing);
+
+  const int shared_bytes = fused::shared_bytes<C>(launch.warps, launch.resident);
+  const auto fill = [] { std::memset(fused::memory, 0xff, sizeof fused::memory); };
+  const auto no_overrun = [&] {
+    unsigned char* end = fused::memory + sizeof fused::memory;
+    CHECK(std::all_of(fused::memory + shared_bytes, end, [](unsigned char byte) { return byte == 0xff; }));
+  };
+  const auto kernel = [&] { fused::kernel<C>(plan, t, prepared, launch.resident); };
+  host_cuda::launch(2, launch.warps * 32, launch.backwards, kernel, fill, no_overrun);
+}
+
 template <typename C>
 void test_fused(const Shape& s, float reach) {
+  CHECK(fused::takes<C>(s));
   Problem<Half> problem(s, reach);
   const std::vector<Half> expected = problem.reference();
-  const int blocks = static_cast<int>(std::min<int64_t>(fused::tiles<C>(s), 2));     // few, so that each has many tiles
-  const auto fill = [] { std::memset(fused::memory, 0xff, sizeof fused::memory); };  // NaN
-  const auto no_overrun = [] {
-    unsigned char* end = fused::memory + sizeof fused::memory;
-    CHECK(std::all_of(fused::memory + C::kSharedBytes, end, [](unsigned char byte) { return byte == 0xff; }));
-  };
-  for (const bool backwards : {false, true}) {
-    const std::vector<Half> found = run(problem, true, [&](const zsm::Tensors<Half>& t) {
-      const auto kernel = [&] { fused::kernel<C>(s, t); };
-      host_cuda::launch(blocks, C::kThreads, backwards, kernel, fill, no_overrun);
-    });
-    CHECK(difference(found, expected) < 1e-3f);
+  for (const bool resident : {false, true}) {
+    for (const bool channels_last : {false, true}) {
+      for (const bool backwards : {false, true}) {
+        const Launch launch{resident ? 1 : 3, resident, channels_last, backwards};
+        const std::vector<Half> found =
+            run(problem, channels_last, [&](const zsm::Tensors<Half>& t) { run_fused<C>(s, t, launch); });
+        CHECK(difference(found, expected) < 1e-3f);
+      }
+    }
   }
 }
 
 template <typename C>
 void test_fused_config() {
-  test_fused<C>(square_shape({1, 1, 1}), 2);
-  test_fused<C>(square_shape({2, 11, 19}), 3);
-  test_fused<C>(square_shape({1, 8, 33}), 100);
-  Shape strided = square_shape({1, 20, 23});
+  const auto shape = [](Size size) { return square_shape(size, C::kChannels, C::kOutputs, C::kOffsetGroups); };
+  test_fused<C>(shape({1, 1, 1}), 2);
+  test_fused<C>(shape({2, 5, 19}), 3);
+  test_fused<C>(shape({1, 3, 33}), 100);
+  Shape strided = shape({1, 10, 23});
   strided.stride_h = 2, strided.dilation_w = 2, strided.pad_left = 0, strided.pad_bottom = 3;
   test_fused<C>(strided, 2);
+}
+
+// Offsets that point nowhere sample zero: what remains is the bias.
+void test_offsets_without_bounds() {
+  using C = fused::Full;
+  Problem<Half> problem(square_shape({1, 2, 5}));
+  const float nowhere[] = {INFINITY, -INFINITY, NAN, 65504, -65504};
+  for (size_t i = 0; i < problem.offset_mask.size() / 3 * 2; ++i)
+    problem.offset_mask[i] = zsm::from_float<Half>(nowhere[i / 20 % 5]);
+  const std::vector<Half> expected = problem.reference();
+  const Launch launch{1, true, false, false};
+  const std::vector<Half> found =
+      run(problem, false, [&](const zsm::Tensors<Half>& t) { run_fused<C>(problem.shape, t, launch); });
+  CHECK(difference(found, expected) == 0);
+  CHECK(zsm::to_float(found[0]) == zsm::to_float(problem.bias[0]));
 }
 
 template <typename T>
@@ -120,23 +161,29 @@ void test_plain_shapes() {
 }
 
 void test_shapes_that_fused_takes() {
-  CHECK(fused::takes(square_shape({1, 4, 4})));
-  CHECK(!fused::takes(square_shape({1, 4, 4}, 32, 64)));
-  CHECK(!fused::takes(square_shape({1, 4, 4}, 64, 32)));
-  CHECK(!fused::takes(square_shape({1, 4, 4}, 64, 64, 4)));
-  Shape shape = square_shape({1, 4, 4});
+  using fused::takes;
+  const Size size{1, 4, 4};
+  CHECK(takes<fused::Full>(square_shape(size)));
+  CHECK(!takes<fused::Full>(square_shape(size, 32, 64)));
+  CHECK(!takes<fused::Full>(square_shape(size, 64, 32)));
+  CHECK(!takes<fused::Full>(square_shape(size, 64, 64, 4)));
+  CHECK(takes<fused::Compact4>(square_shape(size, 32, 32, 4)) &&
+        !takes<fused::Compact2>(square_shape(size, 32, 32, 4)));
+  Shape shape = square_shape(size);
   shape.kernel_h = 5;
-  CHECK(!fused::takes(shape));
+  CHECK(!takes<fused::Full>(shape));
+  CHECK(takes<fused::Full>(square_shape({1, 4320, 7680})));
+  CHECK(!takes<fused::Full>(square_shape({1, 4, (1 << 15) + 1})));  // beyond an FP16 offset's reach
+  CHECK(!takes<fused::Full>(square_shape({1, 1 << 15, 1 << 15})));  // beyond 32-bit indices
 }
 
-// Counted in pixels, not in elements, and beyond what 32 bits hold.
+// Counted in elements, beyond what 32 bits hold.
 void test_large_images() {
-  const Shape s = square_shape({40, 1 << 14, 1 << 14});
-  using C = fused::Resident128;
-  const fused::Tile last = fused::tile<C>(s, fused::tiles<C>(s) - 1);
-  CHECK(last.n == 39 && last.y == (1 << 14) - 8 && last.x == (1 << 14) - 16);
-  CHECK(fused::pixel(s, last, 127).index == (int64_t{40} << 28) - 1);
   CHECK(zsm::strides(64, 1 << 14, 1 << 14, true).at(39, 63, (1 << 14) - 1, (1 << 14) - 1) == (int64_t{40} << 34) - 1);
+  const Shape s = square_shape({3, 4320, 7680});
+  const fused::Plan plan = fused::plan(s, true);
+  const fused::Tile last(plan, plan.tiles - 1);
+  CHECK(last.n == 2 && last.y == 4319 && last.x == 7680 - fused::kPixels);
 }
 
 }  // namespace
@@ -145,9 +192,9 @@ int main() {
   test_shapes_that_fused_takes();
   test_large_images();
   test_plain_shapes();
-  test_fused_config<fused::Streamed64>();
-  test_fused_config<fused::Streamed128>();
-  test_fused_config<fused::Resident64>();
-  test_fused_config<fused::Resident128>();
+  test_fused_config<fused::Full>();
+  test_fused_config<fused::Compact4>();
+  test_fused_config<fused::Compact2>();
+  test_offsets_without_bounds();
   return report("kernels");
 }

@@ -15,6 +15,7 @@ namespace {
 
 using namespace nvinfer1;
 using zsm::Half;
+using zsm::Shape;
 
 struct Log final : ILogger, ILoggerFinder {
   std::string text;
@@ -215,7 +216,19 @@ void test_tactics_are_unique_and_not_zero() {
   tensors = descriptions({1, 32, 48}, DataType::kFLOAT, TensorFormat::kLINEAR);
   CHECK(build(*plugin).configurePlugin(tensors.data(), 4, tensors.data() + 4, 1) == 0);
   CHECK(tactics(*plugin) == std::vector<int32_t>{ZSM_KERNEL_PLAIN});
-  CHECK(build(*plugin).getWorkspaceSize(tensors.data(), 4, tensors.data() + 4, 1) == 0);
+}
+
+// The builder asks before it knows the shape: the workspace must do for the largest.
+void test_workspace_fits_the_largest_shape() {
+  const auto plugin = create(network_fields());
+  const auto bytes = [&](Size size, DataType type) {
+    const auto tensors = descriptions(size, type, TensorFormat::kLINEAR);
+    return static_cast<int64_t>(build(*plugin).getWorkspaceSize(tensors.data(), 4, tensors.data() + 4, 1));
+  };
+  const Shape large = square_shape({2, 64, 96});
+  CHECK(bytes({2, 64, 96}, DataType::kHALF) == zsm_deform_conv2d_cuda_workspace(&large, ZSM_FLOAT16));
+  CHECK(bytes({2, 64, 96}, DataType::kHALF) > bytes({1, 32, 48}, DataType::kHALF));
+  CHECK(bytes({2, 64, 96}, DataType::kFLOAT) == 0);
 }
 
 void test_timing_cache_tells_attributes_apart() {
@@ -252,12 +265,14 @@ std::unique_ptr<IPluginV3> serialised_and_created_again(IPluginV3& plugin) {
 void enqueue_on_device(IPluginV3& attached, Size size, bool channels_last, const std::vector<int32_t>& tactics) {
   Problem<Half> problem(square_shape(size), 3);
   const std::vector<Half> expected = problem.reference();
+  const int64_t bytes = zsm_deform_conv2d_cuda_workspace(&problem.shape, ZSM_FLOAT16);
+  const OnDevice<uint8_t> workspace(std::vector<uint8_t>(static_cast<size_t>(bytes)));
   for (const int32_t tactic : tactics) {
     const DeviceProblem<Half> device{problem, channels_last};
     const void* const inputs[] = {device.x.data(), device.offset_mask.data(), device.weight.data(), device.bias.data()};
     void* const output = device.out.data();
     CHECK(runtime(attached).setTactic(tactic) == 0);
-    CHECK(runtime(attached).enqueue(nullptr, nullptr, inputs, &output, nullptr, nullptr) == 0);
+    CHECK(runtime(attached).enqueue(nullptr, nullptr, inputs, &output, workspace.data(), nullptr) == 0);
     CHECK(difference(device.result(), expected) <= 2e-3f);
   }
 }
@@ -282,10 +297,10 @@ void test_life_of_an_engine(Size size, TensorFormat format) {
   CHECK(runtime(*attached).onShapeChange(now.data(), 4, now.data() + 4, 1) == 0);
 
   if (has_gpu()) return enqueue_on_device(*attached, size, channels_last, found);
-  Half memory[64];
+  alignas(16) Half memory[64];
   void* const pointers[] = {memory, memory, memory, memory};
   CHECK(runtime(*attached).setTactic(found[0]) == 0);
-  CHECK(runtime(*attached).enqueue(nullptr, nullptr, pointers, pointers, nullptr, nullptr) != 0);
+  CHECK(runtime(*attached).enqueue(nullptr, nullptr, pointers, pointers, memory, nullptr) != 0);
   CHECK(context.recorder.text.find("CUDA: ") != std::string::npos);
 }
 
@@ -312,6 +327,7 @@ int main() {
   test_output_types_and_shapes();
   test_formats();
   test_tactics_are_unique_and_not_zero();
+  test_workspace_fits_the_largest_shape();
   test_timing_cache_tells_attributes_apart();
   test_wrong_shapes_are_reported();
   test_shape_errors_go_to_the_contexts_recorder();

@@ -62,7 +62,7 @@ inline Block* running = nullptr;
 
 }  // namespace host_cuda
 
-inline host_cuda::Index threadIdx, blockIdx, gridDim;
+inline host_cuda::Index threadIdx, blockIdx, blockDim, gridDim;
 
 inline void __syncthreads() { host_cuda::running->wait(host_cuda::State::kAtBlockBarrier); }
 inline void __syncwarp() { host_cuda::running->wait(host_cuda::State::kAtWarpBarrier); }
@@ -144,6 +144,7 @@ inline void Block::run(bool backwards) {
 template <typename Kernel, typename Before, typename After>
 void launch(int blocks, int threads, bool backwards, const Kernel& kernel, const Before& before, const After& after) {
   gridDim.x = blocks;
+  blockDim.x = threads;
   for (int block = 0; block < blocks; ++block) {
     blockIdx.x = block;
     before();
