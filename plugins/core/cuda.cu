@@ -10,7 +10,8 @@ namespace zsm {
 namespace {
 
 struct Device {
-  int multiprocessors, shared_bytes;  // of one block
+  int multiprocessors;
+  int shared_bytes, warps;  // of a block, at most
 };
 
 cudaError_t current(Device& device) {
@@ -19,6 +20,9 @@ cudaError_t current(Device& device) {
   const auto get = [&](int& value, cudaDeviceAttr attribute) {
     if (error == cudaSuccess) error = cudaDeviceGetAttribute(&value, attribute, index);
   };
+  int major = 0;
+  get(major, cudaDevAttrComputeCapabilityMajor);
+  device.warps = major < 8 ? fused::kTuringWarps : fused::kMostWarps;
   get(device.multiprocessors, cudaDevAttrMultiProcessorCount);
   get(device.shared_bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin);
   return error;
@@ -28,7 +32,7 @@ cudaError_t current(Device& device) {
 template <typename C>
 int most_warps(const Device& device, bool resident) {
   const int room = device.shared_bytes - fused::shared_bytes<C>(0, resident);
-  return std::min(room / C::kRawBytes, fused::kMostWarps);
+  return std::min(room / C::kRawBytes, device.warps);
 }
 
 template <typename C>
@@ -102,7 +106,7 @@ int cuda_kernels(const Shape& s, zsm_type type, int32_t* kernels) {
     Device device{};
     if (current(device) != cudaSuccess) {
       cudaGetLastError();  // no device is no error here, and must not surface later
-      device = {1, 1 << 30};
+      device = {1, 1 << 30, fused::kMostWarps};
     }
     const int resident = fused->most_warps(device, true);
     const int streamed = fused->several_quads ? fused->most_warps(device, false) : 0;

@@ -9,13 +9,14 @@
 namespace zsm::fused {
 
 constexpr int kPrepareThreads = 256;
-constexpr int kMostWarps = 24;  // as many as fit a multiprocessor's registers
 
-// Of a block.
-template <typename C>
-constexpr int shared_bytes(int warps, bool resident) {
-  return (resident ? C::kQuads : 1) * C::kQuadBytes + warps * C::kRawBytes;
-}
+// Turing's shared memory holds few warps' offsets; each warp gets more registers in return.
+constexpr int kTuringWarps = 8;
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 800
+constexpr int kBlockWarps = kTuringWarps;
+#else
+constexpr int kBlockWarps = kMostWarps;
+#endif
 
 // A thread's copies; waiting covers its own, so that a barrier comes after.
 struct AsyncCopies {
@@ -39,7 +40,7 @@ __global__ void __launch_bounds__(kPrepareThreads) prepare(Plan plan, Tensors<Ha
 
 // Weights are copied to shared memory once, or where it is too small for all of them, a quad at a time.
 template <typename C, typename Matrices = TensorCores>
-__global__ void __launch_bounds__(kMostWarps * 32)
+__global__ void __launch_bounds__(kBlockWarps * 32)
     kernel(Plan plan, Tensors<Half> t, Prepared prepared, bool resident) {
   extern __shared__ __align__(128) unsigned char memory[];
   auto* weights = reinterpret_cast<Vector*>(memory);
@@ -58,8 +59,7 @@ __global__ void __launch_bounds__(kMostWarps * 32)
     __syncthreads();  // the weights have arrived
   }
   ZSM_UNROLL_BY(1)
-  for (int first = static_cast<int>(blockIdx.x) * warps; first < plan.tiles; first += step) {
-    const int index = first + warp;
+  for (int index = static_cast<int>(blockIdx.x) * warps + warp; index - warp < plan.tiles; index += step) {
     Sums<C, Matrices> sums;
     ZSM_UNROLL_BY(1)
     for (int quad = 0; quad < C::kQuads; ++quad) {

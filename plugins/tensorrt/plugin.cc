@@ -13,10 +13,14 @@ using namespace nvinfer1;
 constexpr int32_t kInputs = 4, kOutput = 4;  // the output's position comes after the inputs'
 constexpr int32_t kWeight = 2, kBias = 3;
 
+// Goes up when a kernel's speed changes, so that TensorRT doesn't keep a tactic chosen by outdated timings.
+constexpr int32_t kKernels = 2;
+
 Sizes sizes(const Dims& dims) { return Sizes(dims.d, dims.d + std::clamp<int32_t>(dims.nbDims, 0, Dims::MAX_DIMS)); }
 
 std::string describe(const Attributes& a) {
   std::ostringstream text;
+  text << "kernels " << kKernels << ' ';
   for (const Sizes& list : {a.kernel_shape, a.strides, a.pads, a.dilations, {a.group, a.offset_group}}) {
     for (const int64_t value : list) text << value << ' ';
   }

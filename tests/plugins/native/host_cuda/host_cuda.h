@@ -1,7 +1,8 @@
 // Runs CUDA kernels on the host: each thread of a block is a fiber that runs up to its next barrier.
 //
-// Threads run one after the other, so that one which reads before a barrier what another writes behind it finds the
-// wrong thing; running them backwards as well finds the opposite.
+// Threads run one after the other, and a warp as far as the block's next barrier before another starts. So a thread that
+// reads before a barrier what another writes behind it finds the wrong thing; running backwards as well finds the
+// opposite.
 #pragma once
 
 #include <ucontext.h>
@@ -42,7 +43,7 @@ class Block {
  public:
   Block(int threads, std::function<void()> kernel) : fibers_(threads), kernel_(std::move(kernel)) {}
 
-  // Runs all threads to their end, in rounds from barrier to barrier.
+  // Runs all threads to their end: warp by warp as far as the block's next barrier.
   void run(bool backwards);
   void wait(State barrier);
 
@@ -125,14 +126,17 @@ inline void Block::run(bool backwards) {
     makecontext(&fiber.context, &Block::enter, 0);
   }
   const int count = static_cast<int>(fibers_.size());
-  for (bool go_on = true; go_on;) {
-    for (int i = 0; i < count; ++i) {
-      const int thread = backwards ? count - 1 - i : i;
-      if (fibers_[thread].state == State::kReady) resume(thread);
+  do {
+    for (int i = 0; i < count; i += 32) {
+      const int warp = backwards ? count - 32 - i : i;
+      do {
+        for (int lane = 0; lane < 32; ++lane) {
+          const int thread = warp + (backwards ? 31 - lane : lane);
+          if (fibers_[thread].state == State::kReady) resume(thread);
+        }
+      } while (release(warp, warp + 32, State::kAtWarpBarrier));
     }
-    go_on = release(0, count, State::kAtBlockBarrier);
-    for (int warp = 0; warp < count; warp += 32) go_on |= release(warp, warp + 32, State::kAtWarpBarrier);
-  }
+  } while (release(0, count, State::kAtBlockBarrier));
   for (const Fiber& fiber : fibers_) {
     if (fiber.state == State::kDone) continue;
     std::printf("threads of a block wait at different barriers\n");
