@@ -2,8 +2,8 @@
 
     python scripts/kernel_report.py [--architectures 80 90] [--json FILE]
 
-Prints registers and spills of each kernel and, of the fused kernels' gather loop, the instructions per sample (a
-deformable group's tap at a pixel, multiplication included) and the branches besides the loop's own. Fails if nvcc warns
+Prints registers and spills of each kernel and, of the fused kernels' gather loop, the instructions per sample (8
+channels at one tap of one pixel, multiplication included) and the branches besides the loop's own. Fails if nvcc warns
 or, from sm_80 on, a fused kernel passes a limit.
 """
 

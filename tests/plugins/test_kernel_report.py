@@ -7,6 +7,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+from tests.needs import missing
 
 SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "kernel_report.py"
 
@@ -70,11 +71,11 @@ def test_kernels_keep_to_their_limits(
     report: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     if not shutil.which("nvcc"):
-        pytest.skip("nvcc is not installed")
+        missing("nvcc", "nvcc is not installed")
     try:
         report.disassembler()
-    except SystemExit as missing:
-        pytest.skip(str(missing))
+    except SystemExit as absent:
+        missing("nvcc", str(absent))
     monkeypatch.setattr(sys, "argv", ["kernel_report.py", "--architectures", "90"])
     report.main()
     assert "fused 64/8" in capsys.readouterr().out

@@ -1,7 +1,7 @@
 // Runs CUDA kernels on the host: each thread of a block is a fiber that runs up to its next barrier.
 //
-// Threads run one after the other, and a warp as far as the block's next barrier before another starts. So a thread that
-// reads before a barrier what another writes behind it finds the wrong thing; running backwards as well finds the
+// Threads run one after the other, and a warp as far as the block's next barrier before another starts. So a thread
+// that reads before a barrier what another writes behind it finds the wrong thing; running backwards as well finds the
 // opposite.
 #pragma once
 
