@@ -28,7 +28,7 @@ cudaError_t current(Device& device) {
   return error;
 }
 
-// How many warps a block has at most. A multiprocessor holds one block.
+// The most warps that a block can have. A multiprocessor holds one block.
 template <typename C>
 int most_warps(const Device& device, bool resident) {
   const int room = device.shared_bytes - fused::shared_bytes<C>(0, resident);
@@ -98,7 +98,7 @@ bool aligned(const zsm_deform_conv2d_tensors& t, const void* workspace) {
 
 }  // namespace
 
-// The more warps, the more loads are in flight: that decides, and among equals reading the weights once.
+// Prefers the variant with more warps, hence more loads in flight; at a tie the one that reads the weights once.
 int cuda_kernels(const Shape& s, zsm_type type, int32_t* kernels) {
   constexpr int kFewestWarps = 4;
   int count = 0;

@@ -18,7 +18,7 @@ constexpr int kBlockWarps = kTuringWarps;
 constexpr int kBlockWarps = kMostWarps;
 #endif
 
-// A thread's copies; waiting covers its own, so that a barrier comes after.
+// A thread waits for its own copies only: a barrier has to follow.
 struct AsyncCopies {
   template <int kBytes>
   static __device__ __forceinline__ void copy(void* to, const void* from) {
@@ -38,7 +38,7 @@ __global__ void __launch_bounds__(kPrepareThreads) prepare(Plan plan, Tensors<Ha
     prepare_weights<C>(t.weight, static_cast<int>(i), to.weights);
 }
 
-// Weights are copied to shared memory once, or where it is too small for all of them, a quad at a time.
+// Copies the weights to shared memory once, or a quad at a time where it is too small for all of them.
 template <typename C, typename Matrices = TensorCores>
 __global__ void __launch_bounds__(kBlockWarps * 32)
     kernel(Plan plan, Tensors<Half> t, Prepared prepared, bool resident) {
@@ -64,13 +64,13 @@ __global__ void __launch_bounds__(kBlockWarps * 32)
     ZSM_UNROLL_BY(1)
     for (int quad = 0; quad < C::kQuads; ++quad) {
       if (!resident) {
-        __syncthreads();  // everyone is done with the weights of before
+        __syncthreads();  // everyone is done with the previous weights
         copy_weights(quad * C::kQuadVectors, C::kQuadVectors);
         __syncthreads();  // the weights have arrived
       }
       if (index >= plan.tiles) continue;
       const Tile tile(plan, index);
-      __syncwarp();  // all lanes are done with the offsets of before
+      __syncwarp();  // all lanes are done with the previous offsets
       copy_offset_mask<C, AsyncCopies>(plan, tile, t.offset_mask, quad, lane, offset_mask);
       AsyncCopies::wait();
       __syncwarp();  // the offsets have arrived

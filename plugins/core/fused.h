@@ -73,7 +73,7 @@ bool takes(const Shape& s) {
          int64_t{s.batch} * height * width <= kMost;
 }
 
-// What follows from a shape, worked out once on the host: a kernel reads its parameters at no cost.
+// What follows from a shape, computed once on the host.
 struct Plan {
   Shape shape;
   bool channels_last;
@@ -139,8 +139,8 @@ ZSM_HOST_DEVICE void prepare_x(const Plan& plan, const Half* x, unsigned i, Vect
   to[(n * slices + slice) * plan.prepared_area + y * width + column] = value;
 }
 
-// Of a matrix, lane 4n+k holds column n and, of its depth, the slice k of the quad. Which outputs are a matrix's
-// columns is free: it leaves a lane with neighbouring outputs.
+// Lane 4n+k holds slice k of the quad for column n of a matrix. Outputs are assigned to columns so that each lane ends
+// up with neighbouring outputs.
 template <typename C>
 ZSM_HOST_DEVICE void prepare_weights(const Half* weight, int i, Vector* to) {
   const int lane = i % 32, matrix = i / 32 % C::kMatrices, tap = i / 32 / C::kMatrices % kTaps;
@@ -167,8 +167,8 @@ struct Tile {
   }
 };
 
-// Copies is what copies asynchronously: the GPU, or deferred copies on the host. Pixels outside the image keep what
-// lies there: whatever their samples come to, it is not written.
+// Copies are asynchronous on the GPU and deferred on the host. Pixels outside the image are left as they are: their
+// results are never written.
 template <typename C, typename Copies>
 ZSM_HOST_DEVICE void copy_offset_mask(const Plan& plan, const Tile& tile, const Half* offset_mask, int quad, int lane,
                                       Half* shared) {
@@ -197,7 +197,7 @@ ZSM_HOST_DEVICE void copy_offset_mask(const Plan& plan, const Tile& tile, const 
 
 // --- Sampling ---
 
-// Beyond any image that is taken, for offsets that are infinite or NaN.
+// Infinite and NaN offsets become ones that point outside any image.
 ZSM_HOST_DEVICE Pair bounded(Pair offset) {
   constexpr float kMost = 2 * kLargest - 32;
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
@@ -210,8 +210,8 @@ ZSM_HOST_DEVICE Pair bounded(Pair offset) {
 #endif
 }
 
-// displace() for such offsets, without conversions, which a GPU makes at a quarter of its rate: adding 1.5 * 2^23,
-// rounded down, leaves the whole part in the last bits.
+// displace() for FP16 offsets without conversions, which run at a quarter of the GPU's arithmetic rate: adding
+// 1.5 * 2^23, rounded down, leaves the whole part in the last bits.
 ZSM_HOST_DEVICE Position displace_near(int origin, float offset) {
 #if defined(__CUDA_ARCH__)
   constexpr float kShift = 12582912.0f;
@@ -222,7 +222,7 @@ ZSM_HOST_DEVICE Position displace_near(int origin, float offset) {
 #endif
 }
 
-// sigmoid() to a few units in the last place of a float, in four instructions.
+// sigmoid() in four instructions, to within a few units in the last place of a float.
 ZSM_HOST_DEVICE float fast_sigmoid(float logit) {
 #if defined(__CUDA_ARCH__)
   float power, result;
@@ -262,13 +262,13 @@ ZSM_HOST_DEVICE unsigned at_most(int value, int most) {
   return static_cast<unsigned>(value) < static_cast<unsigned>(most) ? value : most;
 }
 
-// A sample: its upper left corner in the prepared x, and what its corners count for, twice in FP16.
+// A sample: its upper left corner in the prepared x, and the weight of each corner, in FP16 and twice.
 struct Footprint {
   unsigned index;
   uint32_t weight[4];
 };
 
-// (y, x) is a tap's place without its offset. A negative place, as a number without sign, lies beyond the image too.
+// (y, x) is where a tap lies without its offset. Negative positions are huge as unsigned numbers, so one bound does.
 ZSM_HOST_DEVICE Footprint footprint(const Plan& plan, unsigned slice, int y, int x, Pair offset, Half logit) {
   offset = bounded(offset);
   const Corners at = corners(displace_near(y + kBefore, to_float(offset.first)),
@@ -299,8 +299,8 @@ ZSM_HOST_DEVICE Vector interpolate(const Footprint& f, const FourVectors& v) {
 
 // --- Multiplying, and writing ---
 
-// Matrices is what multiplies: the tensor cores, or loops on the host. Of each matrix a lane holds two neighbouring
-// outputs of its first pixel, then of its second.
+// Matrices multiplies: the tensor cores, or loops on the host. Of each matrix a lane holds two neighbouring outputs of
+// its first pixel, then of its second.
 template <typename C, typename Matrices>
 struct Sums {
   typename Matrices::Sum matrix[C::kMatrices];

@@ -89,8 +89,8 @@ struct Threads {
   }
 };
 
-// The device memory of one launch. ONNX Runtime hands it out and takes it back in the stream's order, so that it may be
-// given back as soon as the launch is queued.
+// Device memory for one launch. ONNX Runtime's arena works in stream order, so it may be freed as soon as the launch is
+// queued.
 class Workspace {
  public:
   Workspace(const Api& api, const OrtKernelContext* context, OrtAllocator* allocator, int64_t bytes)
