@@ -19,6 +19,7 @@ from zsm.errors import ArgumentError, Error, VideoError
 from zsm.runtime.video import colour as colours
 from zsm.runtime.video import images
 from zsm.runtime.video.colour import Codes, Colour
+from zsm.runtime.video.orientation import Orientation, orientation
 
 MAX_PIXELS = 2**26
 """The largest input frame; restored, a larger one would take more than 3 GB."""
@@ -89,11 +90,10 @@ class _Decoded:
     duration: int
     frame: av.VideoFrame
     info: Info
-    rotation: int
+    orientation: Orientation
 
     def pixels(self) -> Codes:
-        pixels = colours.to_rgb(self.frame, self.info.colour)
-        return np.ascontiguousarray(np.rot90(pixels, self.rotation // 90)) if self.rotation else pixels
+        return self.orientation.apply(colours.to_rgb(self.frame, self.info.colour))
 
 
 class VideoSource:
@@ -120,7 +120,7 @@ class VideoSource:
         try:
             if self._first is None:
                 raise VideoError(f"no frame of {self._name} could be decoded{self._reason()}")
-            self._rotation = round(self._first.rotation / 90) * 90 % 360
+            self._orientation = orientation(_side_data(self._first, SideData.DISPLAYMATRIX))
             self.info = self._describe(self._first)
         except BaseException:
             self.container.close()
@@ -174,7 +174,7 @@ class VideoSource:
             else:
                 time = stamp
             self._counts["corrupt"] += frame.is_corrupt
-            yield _Decoded(time, frame.duration or 0, self._same_size(frame, number), self.info, self._rotation)
+            yield _Decoded(time, frame.duration or 0, self._same_size(frame, number), self.info, self._orientation)
             previous = time
             number += 1
             frame = next(self._frames, None)
@@ -221,7 +221,7 @@ class VideoSource:
     def _describe(self, frame: av.VideoFrame) -> Info:
         size = check_size((frame.width, frame.height), self._name)
         aspect = Fraction(self.stream.sample_aspect_ratio or 1)
-        if self._rotation % 180:
+        if self._orientation.turns % 2:
             size, aspect = (size[1], size[0]), 1 / aspect
         if frame.interlaced_frame:
             self._notes.append("the video is interlaced; deinterlace it first for a good result")
