@@ -3,9 +3,9 @@
     python benchmarks/deform_conv.py --device cpu --threads 2
     python benchmarks/deform_conv.py --device cuda --build build/gpu
 
-On the CPU: ONNX Runtime with the native operator, beside its own DeformConv (the ONNX function). On a GPU: every
-CUDA kernel, the fused kernel's sampling alone, torchvision's operator, and im2col + cuBLAS, which is how TensorRT's
-plugin and mmcv work; torch and torchvision with CUDA must be installed. Offsets are two pixels long on average.
+On the CPU: the native operator in ONNX Runtime, and ONNX Runtime's own DeformConv (the ONNX function). On a GPU: every
+CUDA kernel, the fused kernel's sampling alone, torchvision's operator, and im2col + cuBLAS, the method of TensorRT's
+plugin and of mmcv. The GPU benchmark needs torch and torchvision with CUDA. Offsets average two pixels.
 """
 
 import argparse
@@ -40,7 +40,7 @@ Inputs = tuple[Array, Array, Array, Array]
 
 @dataclass(frozen=True)
 class Contestant:
-    """Something that computes the operator once per call; `output` (N,C,H,W) is what the last call gave."""
+    """An implementation of the operator; `run` computes it once, `output` returns the last result (N,C,H,W)."""
 
     name: str
     run: Callable[[], None]
@@ -59,7 +59,7 @@ def main() -> None:
     sizes = args.size or [Size.parse(size) for size in SIZES[args.device]]
     measure = on_cpu if args.device == "cpu" else on_gpu
     result = {
-        "what": "microseconds of one call: 10th percentile, median, 90th; largest error relative to the largest output",
+        "what": "microseconds per call: 10th percentile, median, 90th percentile; largest error / largest output",
         "command": f"python {' '.join(sys.argv)}",
         "date": time.strftime("%Y-%m-%d"),
         "machine": machine.describe() | describe(args.device),
@@ -73,7 +73,6 @@ def main() -> None:
 
 
 def describe(device: str) -> dict[str, str]:
-    """Versions of what is measured."""
     if device == "cpu":
         import onnxruntime
 
@@ -102,7 +101,7 @@ def make_inputs(size: Size, dtype: str) -> Inputs:
 
 
 def record(size: Size, dtype: str, name: str, microseconds: list[float], error: float | None) -> dict[str, Any]:
-    """One contestant's line of the result, also printed."""
+    """Print one contestant's result, and return it for the report."""
     low, median, high = np.percentile(microseconds, [10, 50, 90])
     said = "" if error is None else f"  error {error:.1e}"
     print(f"{size!s:>9} {dtype:<8} {name:<28} {median:10.1f} us  ({low:.1f} to {high:.1f}){said}", flush=True)
@@ -118,7 +117,7 @@ def relative_error(output: Array, expected: Array) -> float:
 
 
 def on_cpu(size: Size, args: argparse.Namespace) -> Iterator[dict[str, Any]]:
-    """Both sessions take turns, so that a machine that slows down slows both."""
+    """Both sessions take turns, so that a slower phase of the machine affects both."""
     native = library("onnxruntime")
     if native is None:
         sys.exit("libzsm_onnxruntime.so is not built; see docs/profiling.md, or set ZSM_PLUGIN_DIR")
@@ -185,7 +184,7 @@ def on_gpu(size: Size, args: argparse.Namespace) -> Iterator[dict[str, Any]]:
         runs = []
         for contestant in contestants(core, extra, inputs, dtype):
             microseconds = timed(contestant.run, args.rounds)
-            contestant.run()  # what a graph wrote is gone with it
+            contestant.run()  # a graph's memory is freed with it
             error = relative_error(contestant.output(), expected) if contestant.output else None
             runs.append(record(size, dtype, contestant.name, microseconds, error))
         yield from runs
@@ -193,21 +192,21 @@ def on_gpu(size: Size, args: argparse.Namespace) -> Iterator[dict[str, Any]]:
 
 
 def compare(size: Size, dtype: str, runs: list[dict[str, Any]]) -> None:
-    """Print the best fused kernel beside what it is to be measured by."""
+    """Compare the best fused kernel with its lower bound and with the other implementations."""
     medians = {run["name"]: run["us"][1] for run in runs}
     fused = [us for name, us in medians.items() if name.startswith("fused")]
     if not fused:
         return
     floor = max(medians["gather only"], BANDWIDTH_FLOOR_US.get((str(size), dtype), 0))
     print(
-        f"{size!s:>9} {dtype:<8} best fused: {min(fused) / floor:.2f}x the floor of {floor:.1f} us; "
+        f"{size!s:>9} {dtype:<8} best fused: {min(fused) / floor:.2f}x its lower bound of {floor:.1f} us; "
         f"{medians['torchvision'] / min(fused):.1f}x faster than torchvision, "
         f"{medians['im2col + cuBLAS'] / min(fused):.1f}x faster than im2col + cuBLAS"
     )
 
 
 def timed(run: Callable[[], None], rounds: int, calls: int = 10) -> list[float]:
-    """Microseconds of a call, from replays of a graph of several."""
+    """Microseconds per call, from replays of a CUDA graph of `calls` calls."""
     import torch
 
     run()
@@ -228,7 +227,7 @@ def timed(run: Callable[[], None], rounds: int, calls: int = 10) -> list[float]:
 
 
 def contestants(core: Core, extra: ctypes.CDLL, inputs: Inputs, dtype: str) -> Iterator[Contestant]:
-    """All that compute the operator in this element type, and the sampling alone."""
+    """Every implementation for this element type, and the sampling alone."""
     yield from ours(core, inputs, dtype)
     if dtype == "float16":
         yield gather_only(core, extra, inputs)
@@ -242,14 +241,14 @@ def addresses(*tensors: Any) -> Tensors:
 
 
 def current_stream() -> int:
-    """torch's, which is another one while a graph is captured."""
+    """torch's current CUDA stream, which changes while a graph is captured."""
     import torch
 
     return int(torch.cuda.current_stream().cuda_stream)
 
 
 def uploaded(inputs: Inputs, *, channels_last: bool) -> list[Any]:
-    """The inputs and room for the output on the GPU."""
+    """The inputs and an uninitialized output on the GPU."""
     import torch
 
     layout = torch.channels_last if channels_last else torch.contiguous_format
@@ -299,7 +298,7 @@ def gather_only(core: Core, extra: ctypes.CDLL, inputs: Inputs) -> Contestant:
 
 
 def torchvision(inputs: Inputs) -> Contestant:
-    """torchvision's operator; the sigmoid and the split are launches of their own, as they are for its users."""
+    """torchvision's operator; the sigmoid and the split are separate launches, as in real use."""
     import torch
     import torchvision
 
@@ -314,7 +313,7 @@ def torchvision(inputs: Inputs) -> Contestant:
 
 
 def im2col(extra: ctypes.CDLL, inputs: Inputs, dtype: str) -> Contestant:
-    """Columns in memory, then one multiplication by cuBLAS and the bias."""
+    """im2col into global memory, then a cuBLAS multiplication, then the bias."""
     import torch
 
     shape = Shape.of(inputs[0].shape, CHANNELS, ATTRIBUTES)
@@ -333,7 +332,6 @@ def im2col(extra: ctypes.CDLL, inputs: Inputs, dtype: str) -> Contestant:
 
 
 def check(status: int) -> None:
-    """Raise on a CUDA error."""
     if status:
         raise RuntimeError(f"CUDA error {status}")
 

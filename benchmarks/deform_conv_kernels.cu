@@ -1,5 +1,5 @@
-// What the fused kernel is measured against: its sampling alone, and the im2col that other libraries' kernels start
-// with (the multiplication is then cuBLAS's).
+// Baselines for the fused kernel: its sampling alone, and the im2col with which other libraries start (cuBLAS then
+// multiplies).
 #include <cuda_runtime.h>
 
 #include <algorithm>
@@ -12,7 +12,7 @@ using zsm::Half;
 using zsm::Shape;
 using C = zsm::fused::Full;
 
-// Takes the samples and drops them. The output is the bias.
+// Samples, but discards the result. The output is the bias.
 struct NoMatrices {
   struct Sum {};
 
@@ -59,8 +59,8 @@ void launch_im2col(const Shape& s, const zsm_deform_conv2d_tensors& tensors, cud
 
 }  // namespace
 
-// FP16, channels-last, 64 channels in 8 deformable groups. Samples what the last fused launch left in the workspace.
-// Returns a cudaError_t.
+// FP16, channels-last, 64 channels in 8 deformable groups. Samples the x that the last fused launch prepared in the
+// workspace. Returns a cudaError_t.
 extern "C" ZSM_API int zsm_benchmark_gather(const zsm_deform_conv2d_shape* shape,
                                             const zsm_deform_conv2d_tensors* tensors, void* workspace, void* stream) {
   const auto gather = zsm::fused::kernel<C, NoMatrices>;

@@ -1,12 +1,12 @@
-"""The full-size network on a GPU: milliseconds per output frame and utilisation, for each backend and beside PyTorch.
+"""The full-size network on a GPU: milliseconds per output frame and utilisation, for each backend and for PyTorch.
 
     python benchmarks/gpu.py --sizes 112x64 180x144 480x270 --out benchmarks/results/gpu.json
 
-`tensorrt` and `onnxruntime` run a bundle frame by frame, uint8 in and out, copies included; `-live` waits for each
-output before it reads the next frame, so that the difference is what overlapping copies and computing gains;
-`onnxruntime-plain` is without this project's kernel; `pytorch` is eager, with torchvision's operator, tensors staying
-on the GPU. Weights are random: speed doesn't depend on them. Each runs in a process of its own; one that can't run here
-is recorded with its reason. Building engines is not timed.
+`tensorrt` and `onnxruntime` stream a bundle frame by frame, uint8 in and out, copies included. `-live` waits for each
+output before it reads the next frame; the difference shows what overlapping copies with computation gains.
+`onnxruntime-plain` runs without this project's kernel. `pytorch` is eager, with torchvision's operator, and its tensors
+stay on the GPU. Weights are random: speed doesn't depend on them. Each contestant runs in its own process; if one
+fails, the report records why. Building engines isn't timed.
 """
 
 import argparse
@@ -37,7 +37,7 @@ WINDOW = 4
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--sizes", type=Size.parse, nargs="+", default=[Size(112, 64), Size(180, 144), Size(480, 270)])
-    parser.add_argument("--frames", type=int, default=40, help="input frames of a round")
+    parser.add_argument("--frames", type=int, default=40, help="input frames per round")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--precision", choices=("fp32", "fp16"), default="fp16")
     parser.add_argument("--device", default="cuda:0")
@@ -56,7 +56,7 @@ def main() -> None:
         prepare(args)
         results = {str(size): {name: in_own_process(name, size, args) for name in CONTESTANTS} for size in args.sizes}
     report = {
-        "what": "milliseconds per output frame: least, median and most of the rounds; GPU utilisation in per cent",
+        "what": "milliseconds per output frame: minimum, median and maximum of the rounds; GPU utilisation in per cent",
         "command": f"python {' '.join(sys.argv)}",
         "date": time.strftime("%Y-%m-%d"),
         "device": args.device,
@@ -91,7 +91,7 @@ def in_own_process(name: str, size: Size, args: argparse.Namespace) -> dict[str,
         env = {**os.environ, "ZSM_PLUGIN_DIR": empty} if name == "onnxruntime-plain" else None
         done = subprocess.run(command, capture_output=True, text=True, check=False, env=env)
     if done.returncode:
-        return {"failed": (done.stderr.strip().splitlines() or ["it didn't say why"])[-1]}
+        return {"failed": (done.stderr.strip().splitlines() or ["no error message"])[-1]}
     result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return result
 
@@ -132,9 +132,9 @@ def zsm(args: argparse.Namespace, clip: Any) -> Contestant:
 
 
 def pytorch(args: argparse.Namespace, clip: Any) -> Contestant:
-    """Window after window of four frames, as the network is used in papers: nothing is shared between windows."""
+    """One window of four frames after another, as papers run the network: windows share nothing."""
     import torch
-    from torchvision.ops import deform_conv2d  # noqa: F401  (the network takes it if it is there)
+    from torchvision.ops import deform_conv2d  # noqa: F401  (the network uses it if installed)
 
     from zsm.export.model import checkpoint
 

@@ -1,10 +1,10 @@
-"""The full-size network on the CPU: this project's runtime beside one unrolled graph, and beside PyTorch.
+"""The full-size network on the CPU: this project's runtime, one unrolled graph, and PyTorch.
 
     python benchmarks/network.py --size 112x64 --frames 4 --threads 2 --out benchmarks/results/network-cpu.json
 
-`zsm` runs the deformable convolution as ONNX Runtime's own operator, `zsm-native` in this project's library, if it
-is built (docs/profiling.md). Weights are random: speed doesn't depend on them. Each contestant runs in a process of
-its own, which also gives its peak memory; they take turns, so that a machine that slows down slows all of them.
+`zsm` runs the deformable convolution with ONNX Runtime's own operator, `zsm-native` with this project's library, if
+that is built (docs/profiling.md). Weights are random: speed doesn't depend on them. Each contestant runs in its own
+process, so that peak memory can be measured; they take turns, so that a slower phase of the machine affects all.
 """
 
 import argparse
@@ -37,7 +37,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/network-cpu.json"))
     parser.add_argument("--contestant", choices=CONTESTANTS, help=argparse.SUPPRESS)
-    parser.add_argument("--models", type=Path, help="folder that keeps the exported models for the next time")
+    parser.add_argument("--models", type=Path, help="keep the exported models in this folder, for later runs")
     args = parser.parse_args()
     if args.contestant:
         print(json.dumps(contest(args.contestant, args.models, args.size, args.frames, args.threads)))
@@ -52,7 +52,7 @@ def main() -> None:
             for name in runs:
                 runs[name].append(in_own_process(name, models, args))
     result = {
-        "what": "seconds per output frame; the least, median and most over rounds of each round's best window",
+        "what": "seconds per output frame: minimum, median and maximum over the rounds of each round's best window",
         "command": f"python {' '.join(sys.argv)}",
         "date": time.strftime("%Y-%m-%d"),
         "size": str(args.size),
@@ -67,7 +67,7 @@ def main() -> None:
 
 
 def prepare(models: Path, size: Size, frames: int) -> None:
-    """Write the same network as a bundle, as one unrolled graph, and as weights, unless they are there."""
+    """Write one network as a bundle, as an unrolled graph and as weights, unless they exist."""
     if (models / "unrolled.onnx").is_file():
         return
     models.mkdir(parents=True, exist_ok=True)

@@ -1,8 +1,8 @@
-"""What tiles cost in quality: a clip in two tiles beside the same clip whole, for growing overlaps.
+"""Errors at tile seams: a clip in two tiles compared with the same clip untiled, for growing overlaps.
 
     python benchmarks/seams.py BUNDLE CLIP [--size 256x32] [--frames 2] [--overlaps 16,32,64,128]
 
-CLIP is a video, of which the middle is taken. The error is that of float32 frames, in levels of 255.
+CLIP is a video; it is cropped to its middle. Errors are in units of 1/255, between float32 frames.
 """
 
 import argparse

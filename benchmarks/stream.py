@@ -1,4 +1,4 @@
-"""Does streaming cost more the longer it lasts? Peak memory and time a frame for 40 and for 400 frames.
+"""Peak memory and time per frame of short and long streams: neither should grow with the length.
 
 python benchmarks/stream.py BUNDLE --out benchmarks/results/stream-cpu.json
 """
@@ -22,7 +22,7 @@ def main() -> None:
     parser.add_argument("bundle")
     parser.add_argument("--size", type=Size.parse, default=Size(112, 64))
     parser.add_argument("--lengths", type=int, nargs="+", default=[40, 400])
-    parser.add_argument("--rounds", type=int, default=3, help="the fastest counts, and the most memory")
+    parser.add_argument("--rounds", type=int, default=3, help="the fastest run and the highest peak memory count")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/stream-cpu.json"))
     parser.add_argument("--length", type=int, help=argparse.SUPPRESS)
     args = parser.parse_args()

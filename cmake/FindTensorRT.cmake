@@ -1,14 +1,14 @@
-# Finds TensorRT's headers, of one major version or of several.
+# Finds the headers of one or several TensorRT majors.
 #
-# The plugin needs headers only: the library calls into it, not the other way round.
+# The plugin needs only headers: TensorRT calls it, it calls no library function.
 #
 # Input:
 #   TensorRT_INCLUDE_DIR   folder with NvInfer.h, or a list of folders, one per TensorRT major
-#   TensorRT_ROOT          where TensorRT is unpacked (variable or environment), searched first
+#   TensorRT_ROOT          TensorRT's folder (variable or environment), searched first
 #
 # Output:
 #   TensorRT_FOUND, TensorRT_INCLUDE_DIRS
-#   TensorRT_VERSIONS      the version of each of the folders, in the same order
+#   TensorRT_VERSIONS      the folders' versions, in the same order
 
 find_path(TensorRT_INCLUDE_DIR NvInfer.h PATH_SUFFIXES include)
 mark_as_advanced(TensorRT_INCLUDE_DIR)

@@ -1,11 +1,11 @@
 # Finds ONNX Runtime's C headers.
 #
-# A library of custom operators needs headers only: ONNX Runtime hands it a table of functions when it loads it.
+# A custom operator library needs only headers: ONNX Runtime passes it a function table on loading.
 # The pip package has none; the release archives on ONNX Runtime's GitHub page and its NuGet package do.
 #
 # Input:
 #   onnxruntime_INCLUDE_DIR   folder with onnxruntime_c_api.h
-#   onnxruntime_ROOT          where a release archive is unpacked (variable or environment), searched first
+#   onnxruntime_ROOT          an unpacked release archive (variable or environment), searched first
 #
 # Output:
 #   onnxruntime_FOUND

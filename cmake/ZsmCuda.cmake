@@ -1,12 +1,12 @@
-# Enables CUDA if nvcc is there. Sets ZSM_HAVE_CUDA.
+# Enables CUDA if nvcc is found. Sets ZSM_HAVE_CUDA.
 #
-# Shorten the list for a quicker build: -DCMAKE_CUDA_ARCHITECTURES=90 (or `native`).
+# A shorter list builds faster: -DCMAKE_CUDA_ARCHITECTURES=90 (or `native`).
 set(ZSM_HAVE_CUDA OFF)
 if(ZSM_CUDA)
   include(CheckLanguage)
   check_language(CUDA)
   if(CMAKE_CUDA_COMPILER)
-    # Code for each generation, and PTX of the newest for those that come after it.
+    # Machine code for each generation, and PTX for later ones.
     set(architectures 75-real 80-real 86-real 89-real 90-real 100-real 120-real 120-virtual)
     set(CMAKE_CUDA_ARCHITECTURES "${architectures}" CACHE STRING "GPU architectures to compile for")
     enable_language(CUDA)

@@ -1,4 +1,4 @@
-"""Restore a video inside your own pipeline: any iterable of frames in, frames out as they become final.
+"""Restore a video inside your own pipeline: any iterable of frames in, an iterator of final frames out.
 
 python examples/embed.py models/compact input.mp4 frames/
 """

@@ -1,4 +1,4 @@
-"""Frames from CuPy and back to CuPy, without leaving the GPU: here, the mean brightness of every restored frame.
+"""CuPy arrays in and out, without leaving the GPU: prints the mean brightness of every restored frame.
 
 python examples/gpu_cupy.py models/compact input.mp4
 """
@@ -13,7 +13,7 @@ from zsm.runtime.video import read_frames
 
 
 def main() -> None:
-    """Restore on a stream of CuPy's, so that neither side ever waits for the other."""
+    """Restore on a CuPy stream, so that neither library waits for the other."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("bundle", type=Path)
     parser.add_argument("input", type=Path)

@@ -1,4 +1,4 @@
-"""Frames from pycuda and back to pycuda, without leaving the GPU: here, every restored frame is fetched and counted.
+"""pycuda arrays in and out, without leaving the GPU: prints the mean brightness of every restored frame.
 
 python examples/gpu_pycuda.py models/compact input.mp4
 """
@@ -7,7 +7,7 @@ import argparse
 from collections.abc import Iterator
 from pathlib import Path
 
-import pycuda.autoprimaryctx  # noqa: F401  (the context that everybody shares)
+import pycuda.autoprimaryctx  # noqa: F401  (the primary context, which all libraries share)
 import pycuda.driver as cuda
 from pycuda.gpuarray import GPUArray, to_gpu_async
 
@@ -16,7 +16,7 @@ from zsm.runtime.video import read_frames
 
 
 def main() -> None:
-    """Restore on a stream of pycuda's, so that neither side ever waits for the other."""
+    """Restore on a pycuda stream, so that neither library waits for the other."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("bundle", type=Path)
     parser.add_argument("input", type=Path)

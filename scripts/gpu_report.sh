@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Everything that needs an NVIDIA GPU, in one go: builds for it, tests, compute-sanitizer, compiler report, benchmark.
+# Everything that needs an NVIDIA GPU, in one run: build, tests, compute-sanitizer, compiler report, benchmark.
 #
-#   scripts/gpu_report.sh [FOLDER]      results go to FOLDER, by default build/gpu-report
+#   scripts/gpu_report.sh [FOLDER]      writes results to FOLDER, by default build/gpu-report
 #
-# Wants on the machine: driver, CUDA toolkit, cmake, ninja; in .venv: zsm[dev], cuda-python, and for the benchmark torch
-# and torchvision with CUDA. ZSM_TENSORRT_INCLUDE_DIRS and ZSM_ONNXRUNTIME_INCLUDE_DIR name headers, if there are any.
-# Goes on when a step fails, and fails at the end.
+# Requires a driver, the CUDA toolkit, cmake and ninja; in .venv: zsm[dev], cuda-python, and for the benchmark torch and
+# torchvision with CUDA. Adapters are built if ZSM_TENSORRT_INCLUDE_DIRS and ZSM_ONNXRUNTIME_INCLUDE_DIR name headers.
+# A failed step doesn't stop the others; the script fails at the end.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 out=${1:-build/gpu-report}

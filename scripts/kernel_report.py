@@ -1,10 +1,10 @@
-"""Holds the CUDA kernels to their limits, by what nvcc makes of them. Needs nvcc and cuobjdump, no GPU.
+"""Check the CUDA kernels' machine code against limits. Needs nvcc and cuobjdump, but no GPU.
 
     python scripts/kernel_report.py [--architectures 80 90] [--json FILE]
 
 Prints registers and spills of each kernel and, of the fused kernels' gather loop, the instructions per sample (8
 channels at one tap of one pixel, multiplication included) and the branches besides the loop's own. Fails if nvcc warns
-or, from sm_80 on, a fused kernel passes a limit.
+or, from sm_80 on, a fused kernel exceeds a limit.
 """
 
 import argparse
@@ -28,7 +28,7 @@ CORNERS = 4
 
 @dataclass(frozen=True, kw_only=True)
 class Usage:
-    """What one kernel takes on one architecture: registers of a thread, bytes spilled, and its gather loop."""
+    """A kernel's resources on one architecture: registers per thread, bytes spilled, and its gather loop."""
 
     kernel: str
     architecture: str
@@ -38,7 +38,7 @@ class Usage:
     branches: int | None = None
 
     def excesses(self) -> list[str]:
-        """The limits that a fused kernel passes."""
+        """The limits that a fused kernel exceeds."""
         if not self.kernel.startswith("fused") or self.architecture == "sm_75":
             return []
         values = asdict(self)
@@ -51,7 +51,7 @@ class Usage:
 
 
 def disassembler() -> str:
-    """cuobjdump, of the CUDA toolkit or of its pip package."""
+    """The path of cuobjdump, from the CUDA toolkit or its pip package."""
     packages = Path(sysconfig.get_paths()["purelib"]) / "nvidia"
     found = shutil.which("cuobjdump") or next((str(path) for path in packages.glob("*/bin/cuobjdump")), None)
     if not found:
@@ -60,7 +60,7 @@ def disassembler() -> str:
 
 
 def compile_for(architecture: str, cubin: Path) -> str:
-    """nvcc's report; its warnings are errors."""
+    """Compile for one architecture and return nvcc's report; warnings are errors."""
     command = ["nvcc", "-std=c++17", "-O3", f"-I{PLUGINS}", "-Werror=all-warnings", "-Xcompiler=-Wall,-Wextra,-Werror"]
     command += [f"-arch=sm_{architecture}", "-Xptxas=-v", "-cubin"]
     done = subprocess.run([*command, PLUGINS / "core" / "cuda.cu", "-o", cubin], text=True, capture_output=True)

@@ -1,4 +1,4 @@
-// The operator's attributes and tensor sizes as inference libraries pass them.
+// The operator's attributes and tensor sizes, as inference libraries pass them.
 #pragma once
 
 #include <cstdint>
@@ -21,10 +21,10 @@ struct Attributes {
   int64_t offset_group = 1;
 };
 
-// Values that don't fit a shape become ones that fault(Shape) rejects.
+// Values too large for a Shape become ones that fault(Shape) rejects.
 Shape shape_of(const Attributes& attributes, const Sizes& x, int64_t outputs);
 
-// Both return an empty string, or a sentence that says what is wrong.
+// Both return an error message, or an empty string.
 std::string fault(const Attributes& attributes);
 std::string resolve(const Attributes& attributes, const Sizes& x, const Sizes& offset_mask, const Sizes& weight,
                     const Sizes& bias, Shape& shape);

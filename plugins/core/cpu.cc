@@ -34,7 +34,7 @@ TileFunction best_tile() {
 
 int64_t plane_size(const Shape& s) { return int64_t{s.height + 2 * kBorder} * (s.width + 2 * kBorder) * kBlock; }
 
-// One block of channels: pixels of kBlock values within a border of zeros; missing channels are zero.
+// One block of channels, kBlock values per pixel, with a border of zeros; missing channels are zero.
 void pack_plane(const Shape& s, const float* x, int g, int b, float* plane) {
   std::fill_n(plane, plane_size(s), 0.0f);
   const int first = b * kBlock, channels = std::min(kBlock, group_channels(s) - first);
@@ -55,7 +55,7 @@ void pack_plane(const Shape& s, const float* x, int g, int b, float* plane) {
   }
 }
 
-// OIHW -> [offset group][tap][channel][output], the order in which samples are made.
+// OIHW -> [offset group][tap][channel][output], the order of sampling.
 Buffer pack_weight(const Shape& s, const float* weight, int outputs) {
   const int K = taps(s), channels = group_channels(s);
   Buffer packed = allocate(int64_t{s.channels} * K * outputs);
@@ -95,7 +95,7 @@ void convolve(const Shape& s, const Tensors<float>& t, const Parallel& parallel)
   std::vector<Scratch> scratches(static_cast<size_t>(tasks));
   for (Scratch& scratch : scratches) {
     scratch = {allocate(int64_t{kTilePixels} * column_pitch(s)), allocate(int64_t{kTilePixels} * outputs)};
-    std::fill_n(scratch.columns.get(), kTilePixels * column_pitch(s), 0.0f);  // rows that no pixel fills
+    std::fill_n(scratch.columns.get(), kTilePixels * column_pitch(s), 0.0f);  // rows without a pixel
     std::fill_n(scratch.sums.get(), kTilePixels * outputs, 0.0f);
   }
 
@@ -130,7 +130,7 @@ void cpu(const Shape& s, const Tensors<float>& t, const Parallel& parallel) {
   convolve(s, t, parallel);
 }
 
-// Through float32 copies: FP16 saves nothing on a CPU.
+// Computes on float32 copies: FP16 arithmetic saves nothing on a CPU.
 template <>
 void cpu(const Shape& s, const Tensors<Half>& t, const Parallel& parallel) {
   const int64_t pixels = int64_t{output_height(s)} * output_width(s);

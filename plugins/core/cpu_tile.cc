@@ -1,7 +1,7 @@
 // Samples a tile of output pixels and multiplies it with the weights, one deformable group at a time.
 //
-// CMake compiles this file once per instruction set. It calls nothing that is not inlined, so that no code for
-// a newer instruction set can end up in a caller meant for an older machine.
+// CMake compiles this file once per instruction set. Everything it calls is inlined, so that no code for a
+// newer instruction set can end up in a caller compiled for an older machine.
 #include "core/cpu_tile.h"
 
 #include <cstring>
@@ -29,7 +29,7 @@ static_assert(kTilePixels % kRows == 0 && kOutputMultiple % kLanes == 0);
 typedef float Vector __attribute__((vector_size(kLanes * sizeof(float)), aligned(sizeof(float)), may_alias));
 typedef float Block __attribute__((vector_size(kBlock * sizeof(float)), aligned(sizeof(float)), may_alias));
 
-// expf is a call; this one is inlined into a vector loop. Relative error below 2e-6.
+// Inlined into a vector loop, unlike expf. Relative error below 2e-6.
 ZSM_HOST_DEVICE float inlined_sigmoid(float logit) {
   const float exponent = logit * -1.442695041f;
   const float above = exponent > -126.0f ? exponent : -126.0f;
@@ -49,7 +49,7 @@ ZSM_HOST_DEVICE int clamp(int value, int least, int most) {
   return value < least ? least : value > most ? most : value;
 }
 
-// For one tap: where each pixel of the tile samples in packed x, and the weights of the four pixels there.
+// For one tap: where each pixel of the tile samples packed x, and the weights of the four neighbours there.
 struct Samples {
   int32_t pixel[kTilePixels];
   float weight[4][kTilePixels];
@@ -97,7 +97,7 @@ ZSM_HOST_DEVICE void locate(const TileInput& in, int64_t first, int count, int g
   }
 }
 
-// The last block stores kBlock values as well; the next tap overwrites the excess.
+// The last block, too, stores kBlock values; the next tap overwrites the excess.
 ZSM_HOST_DEVICE void sample(const Shape& s, const float* group_x, int k, int count, const Samples& samples,
                             float* columns) {
   const int64_t row = int64_t{s.width + 2 * kBorder} * kBlock;

@@ -1,4 +1,4 @@
-// A tile of output pixels on the CPU: what the instruction sets' versions share.
+// A tile of output pixels on the CPU: the interface of cpu_tile.cc, which is compiled once per instruction set.
 #pragma once
 
 #include <cstdint>
@@ -7,8 +7,8 @@
 
 namespace zsm {
 
-constexpr int kBlock = 8;        // channels that are sampled together and lie together in packed x
-constexpr int kBorder = 2;       // zero pixels around packed x: any position outside is moved into them
+constexpr int kBlock = 8;        // channels sampled together and stored together in packed x
+constexpr int kBorder = 2;       // zero pixels around packed x; positions outside are moved into them
 constexpr int kTilePixels = 48;  // samples, sums and one deformable group's weights fit the first-level cache
 
 // One image. All float32; `outputs` is rounded up to kOutputMultiple in weight, bias and sums.
@@ -26,7 +26,7 @@ constexpr int kOutputMultiple = 16;
 ZSM_HOST_DEVICE int group_channels(const Shape& s) { return s.channels / s.offset_groups; }
 ZSM_HOST_DEVICE int group_blocks(const Shape& s) { return (group_channels(s) + kBlock - 1) / kBlock; }
 
-// Floats from one pixel's samples to the next one's. The last block of channels may reach past the end.
+// Floats from one pixel's samples to the next's. The last block of channels may reach past the end.
 ZSM_HOST_DEVICE int column_pitch(const Shape& s) { return taps(s) * group_channels(s) + kBlock; }
 
 // Computes sums[i][outputs] of output pixels first + i, i < count <= kTilePixels.

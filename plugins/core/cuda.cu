@@ -11,7 +11,7 @@ namespace {
 
 struct Device {
   int multiprocessors;
-  int shared_bytes, warps;  // of a block, at most
+  int shared_bytes, warps;  // per block, at most
 };
 
 cudaError_t current(Device& device) {
@@ -28,7 +28,7 @@ cudaError_t current(Device& device) {
   return error;
 }
 
-// The most warps that a block can have. A multiprocessor holds one block.
+// The largest number of warps per block. A multiprocessor holds one block.
 template <typename C>
 int most_warps(const Device& device, bool resident) {
   const int room = device.shared_bytes - fused::shared_bytes<C>(0, resident);
@@ -98,14 +98,14 @@ bool aligned(const zsm_deform_conv2d_tensors& t, const void* workspace) {
 
 }  // namespace
 
-// Prefers the variant with more warps, hence more loads in flight; at a tie the one that reads the weights once.
+// Prefers the variant with more warps, which keep more loads in flight; at a tie, the one that reads the weights once.
 int cuda_kernels(const Shape& s, zsm_type type, int32_t* kernels) {
   constexpr int kFewestWarps = 4;
   int count = 0;
   if (const Fused* fused = find_fused(s, type)) {
     Device device{};
     if (current(device) != cudaSuccess) {
-      cudaGetLastError();  // no device is no error here, and must not surface later
+      cudaGetLastError();  // a missing device isn't an error here, and must not surface later
       device = {1, 1 << 30, fused::kMostWarps};
     }
     const int resident = fused->most_warps(device, true);

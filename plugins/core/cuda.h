@@ -1,4 +1,4 @@
-// Choosing and launching the CUDA kernels.
+// Chooses and launches the CUDA kernels.
 #pragma once
 
 #include <string>

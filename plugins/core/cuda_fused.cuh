@@ -10,7 +10,7 @@ namespace zsm::fused {
 
 constexpr int kPrepareThreads = 256;
 
-// Turing's shared memory holds few warps' offsets; each warp gets more registers in return.
+// Turing's shared memory holds the offsets of few warps, so each may use more registers.
 constexpr int kTuringWarps = 8;
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 800
 constexpr int kBlockWarps = kTuringWarps;
@@ -18,7 +18,7 @@ constexpr int kBlockWarps = kTuringWarps;
 constexpr int kBlockWarps = kMostWarps;
 #endif
 
-// A thread waits for its own copies only: a barrier has to follow.
+// A thread waits only for its own copies; a barrier must follow.
 struct AsyncCopies {
   template <int kBytes>
   static __device__ __forceinline__ void copy(void* to, const void* from) {
@@ -38,7 +38,7 @@ __global__ void __launch_bounds__(kPrepareThreads) prepare(Plan plan, Tensors<Ha
     prepare_weights<C>(t.weight, static_cast<int>(i), to.weights);
 }
 
-// Copies the weights to shared memory once, or a quad at a time where it is too small for all of them.
+// Copies the weights to shared memory once, or, where that is too small, one quad at a time.
 template <typename C, typename Matrices = TensorCores>
 __global__ void __launch_bounds__(kBlockWarps * 32)
     kernel(Plan plan, Tensors<Half> t, Prepared prepared, bool resident) {

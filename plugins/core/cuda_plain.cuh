@@ -6,7 +6,7 @@
 namespace zsm::plain {
 
 constexpr int kPixels = 32, kRows = 8, kThreads = kPixels * kRows;
-constexpr int kChannels = kRows;  // sampled per step: one per row of threads
+constexpr int kChannels = kRows;  // per step: each row of threads samples one
 constexpr int kOutputsPerThread = 8;
 constexpr int kOutputs = kRows * kOutputsPerThread;
 constexpr int kWeightPitch = kOutputs + 4;  // spreads the rows over the banks
@@ -23,7 +23,7 @@ inline Layout layout(const Shape& s, bool channels_last) {
 
 ZSM_HOST_DEVICE int output_blocks(const Shape& s) { return (s.outputs / s.groups + kOutputs - 1) / kOutputs; }
 
-// Blocks of work: tiles of pixels, times conv groups, times blocks of their outputs.
+// Blocks of work: pixel tiles x conv groups x blocks of a group's outputs.
 ZSM_HOST_DEVICE int64_t work_items(const Shape& s) {
   const int64_t pixels = int64_t{s.batch} * output_height(s) * output_width(s);
   return (pixels + kPixels - 1) / kPixels * s.groups * output_blocks(s);

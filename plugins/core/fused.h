@@ -1,7 +1,7 @@
-// The fused kernel, step by step: what each lane of a warp does between two barriers.
+// The fused kernel in steps: the work of each lane of a warp between two barriers.
 //
-// A warp computes all outputs of 16 neighbouring pixels, on its own. Tensor cores add up products in any order, so the
-// weights are packed in the order in which samples arise: a lane samples 8 channels of a pixel into the registers that
+// A warp computes all outputs of 16 neighbouring pixels by itself. Tensor cores add up products in any order, so the
+// weights are packed in the order of sampling: a lane samples 8 channels of a pixel into the registers that
 // the tensor cores read, and no column goes through memory. Positions and sums are float32; interpolation is FP16,
 // which adds at most 1e-4 to an error of 4e-4, relative to the largest output.
 //
@@ -9,7 +9,7 @@
 // [image][slice][row][column][channel], with zeros around each image. A corner is then one 16-byte load, neighbouring
 // pixels share cache lines, and a position outside the image needs no branch: it moves to where all corners are zero.
 //
-// All but barriers, asynchronous copies and tensor cores compiles for the host too; the tests run whole blocks there.
+// All but barriers, asynchronous copies and tensor cores also compiles for the host, where tests run whole blocks.
 #pragma once
 
 #include "core/half.h"
@@ -20,10 +20,10 @@ namespace zsm::fused {
 
 constexpr int kSide = 3, kTaps = kSide * kSide;
 constexpr int kSlice = 8;               // channels: 16 bytes
-constexpr int kQuad = 4;                // slices that a warp samples at once, one per lane of four
-constexpr int kPixels = 16;             // of a warp: rows of a tensor core's matrix
+constexpr int kQuad = 4;                // slices sampled at once, one by each of four lanes
+constexpr int kPixels = 16;             // per warp: rows of a tensor core's matrix
 constexpr int kColumns = 8;             // of a tensor core's matrix
-constexpr int kLargest = 1 << 15;       // of a side: an FP16 offset reaches beyond it from anywhere
+constexpr int kLargest = 1 << 15;       // side: an FP16 offset reaches beyond it from anywhere
 constexpr int kBefore = 1, kAfter = 2;  // zeros around an image
 
 struct alignas(16) Vector {
@@ -40,9 +40,9 @@ struct Config {
   static constexpr int kSlices = kChannels / kSlice, kQuads = kSlices / kQuad;
   static constexpr int kGroups = kOffsetGroups / kQuads;  // deformable groups of a quad
   static constexpr int kMatrices = kOutputs / kColumns;
-  static constexpr int kLaneOutputs = 2 * kMatrices;  // a lane ends up with these outputs of two pixels
+  static constexpr int kLaneOutputs = 2 * kMatrices;  // each lane ends up with these outputs of two pixels
 
-  // A quad's offsets and logits of one pixel; the pitch leaves 8 pixels no bank in common.
+  // A quad's offsets and logits of one pixel; with this pitch 8 pixels share no bank.
   static constexpr int kOffsets = 2 * kTaps * kGroups, kLogits = kTaps * kGroups;
   static constexpr int kRawPitch = kGroups == 4 ? 120 : 60;
   static constexpr int kRawBytes = kPixels * kRawPitch * int{sizeof(Half)};  // of a warp
@@ -54,7 +54,7 @@ struct Config {
   static_assert(kGroups == 4 || kGroups == 2);
 };
 
-constexpr int kMostWarps = 24;  // of a block: as many as fit a multiprocessor's registers
+constexpr int kMostWarps = 24;  // per block: as many as fit a multiprocessor's registers
 
 // All weights, or those of a quad, and each warp's offsets.
 template <typename C>
@@ -64,7 +64,7 @@ constexpr int shared_bytes(int warps, bool resident) {
 
 template <typename C>
 bool takes(const Shape& s) {
-  constexpr int64_t kMost = 1 << 30;  // vectors of x, and pixels: indices fit 32 bits
+  constexpr int64_t kMost = 1 << 30;  // vectors of x, and pixels, so that indices fit 32 bits
   const int64_t pixels = int64_t{s.batch} * (s.height + kBefore + kAfter) * (s.width + kBefore + kAfter);
   const int height = output_height(s), width = output_width(s);
   return s.channels == C::kChannels && s.outputs == C::kOutputs && s.offset_groups == C::kOffsetGroups &&
@@ -73,7 +73,7 @@ bool takes(const Shape& s) {
          int64_t{s.batch} * height * width <= kMost;
 }
 
-// What follows from a shape, computed once on the host.
+// Values derived from a shape, computed once on the host.
 struct Plan {
   Shape shape;
   bool channels_last;
@@ -168,7 +168,7 @@ struct Tile {
 };
 
 // Copies are asynchronous on the GPU and deferred on the host. Pixels outside the image are left as they are: their
-// results are never written.
+// results are never stored.
 template <typename C, typename Copies>
 ZSM_HOST_DEVICE void copy_offset_mask(const Plan& plan, const Tile& tile, const Half* offset_mask, int quad, int lane,
                                       Half* shared) {
@@ -210,8 +210,8 @@ ZSM_HOST_DEVICE Pair bounded(Pair offset) {
 #endif
 }
 
-// displace() for FP16 offsets without conversions, which run at a quarter of the GPU's arithmetic rate: adding
-// 1.5 * 2^23, rounded down, leaves the whole part in the last bits.
+// displace() for FP16 offsets. Avoids conversions, which run at a quarter of the arithmetic rate: adding 1.5 * 2^23,
+// rounded down, leaves the integer part in the lowest bits.
 ZSM_HOST_DEVICE Position displace_near(int origin, float offset) {
 #if defined(__CUDA_ARCH__)
   constexpr float kShift = 12582912.0f;
@@ -262,13 +262,13 @@ ZSM_HOST_DEVICE unsigned at_most(int value, int most) {
   return static_cast<unsigned>(value) < static_cast<unsigned>(most) ? value : most;
 }
 
-// A sample: its upper left corner in the prepared x, and the weight of each corner, in FP16 and twice.
+// A sample: its upper left corner in the prepared x, and each corner's weight in FP16, duplicated.
 struct Footprint {
   unsigned index;
   uint32_t weight[4];
 };
 
-// (y, x) is where a tap lies without its offset. Negative positions are huge as unsigned numbers, so one bound does.
+// (y, x) is a tap's position without its offset. Unsigned, negative positions are huge, so one bound is enough.
 ZSM_HOST_DEVICE Footprint footprint(const Plan& plan, unsigned slice, int y, int x, Pair offset, Half logit) {
   offset = bounded(offset);
   const Corners at = corners(displace_near(y + kBefore, to_float(offset.first)),
@@ -299,8 +299,8 @@ ZSM_HOST_DEVICE Vector interpolate(const Footprint& f, const FourVectors& v) {
 
 // --- Multiplying, and writing ---
 
-// Matrices multiplies: the tensor cores, or loops on the host. Of each matrix a lane holds two neighbouring outputs of
-// its first pixel, then of its second.
+// `Matrices` multiplies, on the tensor cores or in loops on the host. Of each matrix a lane holds two neighbouring
+// outputs of its first pixel, then of its second.
 template <typename C, typename Matrices>
 struct Sums {
   typename Matrices::Sum matrix[C::kMatrices];

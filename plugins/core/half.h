@@ -1,4 +1,4 @@
-// FP16 as storage, on host and device: nothing is computed in it.
+// FP16 as a storage type, on host and device, without arithmetic.
 #pragma once
 
 #include <cstdint>
@@ -41,7 +41,7 @@ inline uint16_t narrow(float value) {
   const uint32_t bits = bits_of(value), sign = bits >> 16 & 0x8000u, magnitude = bits & 0x7fffffffu;
   if (magnitude > 0x7f800000u) return static_cast<uint16_t>(sign | 0x7e00u);   // NaN
   if (magnitude >= 0x477ff000u) return static_cast<uint16_t>(sign | 0x7c00u);  // rounds to infinity
-  if (magnitude < 0x38800000u) {  // subnormal: adding 0.5 makes the float addition do the rounding
+  if (magnitude < 0x38800000u) {  // subnormal: adding 0.5 leaves the rounding to the float addition
     return static_cast<uint16_t>(sign | (bits_of(float_of(magnitude) + 0.5f) - 0x3f000000u));
   }
   const uint32_t odd = magnitude >> 13 & 1u;  // ties to even

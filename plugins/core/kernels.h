@@ -1,4 +1,4 @@
-// The implementations behind the C interface. Shapes have been checked; outputs are not empty.
+// The implementations behind the C interface. Callers have checked shapes; outputs aren't empty.
 #pragma once
 
 #include "core/deform_conv.h"
@@ -27,7 +27,7 @@ template <typename T>
 void reference(const Shape& shape, const Tensors<T>& tensors);
 
 struct Parallel {
-  zsm_parallel_for loop;  // null: in the calling thread
+  zsm_parallel_for loop;  // null: run in the calling thread
   void* context;
 
   template <typename Body>

@@ -1,4 +1,4 @@
-// Stands in for cuda.cu in a library built without CUDA.
+// Replaces cuda.cu in a library built without CUDA.
 #include "core/cuda.h"
 
 namespace zsm {

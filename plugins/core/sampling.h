@@ -1,6 +1,6 @@
-// Where the deformable convolution samples, and what each of the four pixels around a position counts for.
+// Sampling positions of the deformable convolution, and the bilinear weights of the four pixels around each.
 //
-// One header for host and device, so that the arithmetic the kernels use is tested without a GPU.
+// Shared by host and device, so that the kernels' arithmetic is tested without a GPU.
 #pragma once
 
 #include <cmath>
@@ -23,18 +23,18 @@
 
 namespace zsm {
 
-// A position along one axis as a pixel and the way from it to the next one. Rounding origin + offset to one
-// float would lose sub-pixel precision as images grow (12 bits are left of 24 at 4096 pixels, none of half's 11).
+// A position along one axis: a pixel, and a fraction of the way to the next one. Rounding origin + offset to one
+// float would lose sub-pixel precision in large images: at 4096 pixels 12 of float's 24 bits remain, none of half's.
 struct Position {
   int pixel;
   float fraction;  // in [0, 1]
 };
 
-// An offset beyond any image: it samples zero. Sizes stay below it, so that sums with it fit an int.
+// An offset beyond any image, which samples zero. Sizes are smaller, so that sums with it fit an int.
 constexpr float kFar = 1 << 28;
 
 ZSM_HOST_DEVICE Position displace(int origin, float offset) {
-  const float above = offset > -kFar ? offset : -kFar;  // false for NaN: it too samples zero
+  const float above = offset > -kFar ? offset : -kFar;  // false for NaN, which also samples zero
   const float bounded = above < kFar ? above : kFar;
   const float whole = floorf(bounded);
   return {origin + static_cast<int>(whole), bounded - whole};

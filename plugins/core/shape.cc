@@ -17,7 +17,7 @@ struct Bound {
   int64_t value, least, most;
 };
 
-constexpr int kLargest = 1 << 28;  // of a side: positions stay within an int
+constexpr int kLargest = 1 << 28;  // side: positions stay within an int
 
 }  // namespace
 

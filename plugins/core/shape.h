@@ -1,4 +1,4 @@
-// What follows from a shape: sizes, strides, and whether it makes sense.
+// Sizes and strides derived from a shape, and its validity.
 #pragma once
 
 #include <cstdint>
@@ -26,7 +26,7 @@ ZSM_HOST_DEVICE int output_width(const Shape& s) {
   return output_size(s.width, s.pad_left + s.pad_right, s.dilation_w, s.kernel_w, s.stride_w);
 }
 
-// Elements from one image, channel, row and pixel to the next, for images of any size.
+// Distances in elements from one image, channel, row and pixel to the next; 64 bits, for images of any size.
 struct Strides {
   int64_t image, channel, row, pixel;
 
@@ -42,7 +42,7 @@ ZSM_HOST_DEVICE Strides strides(int channels, int height, int width, bool channe
   return {area * pitch, 1, w * pitch, pitch};
 }
 
-// Empty if the shape makes sense, else one sentence that says what does not.
+// Returns an error message for an invalid shape, else an empty string.
 std::string fault(const Shape& shape);
 
 }  // namespace zsm

@@ -1,4 +1,4 @@
-// The tensor cores' multiplication of FP16, in PTX: wmma hides which lane holds what.
+// FP16 multiplication on tensor cores in PTX, because wmma hides which lane holds which elements.
 #pragma once
 
 #include <cstdint>
@@ -10,7 +10,7 @@ struct TensorCores {
     float value[4] = {};
   };
 
-  // Adds a (16,16) times b (16,8), as mma.m16n8k16 spreads them over a warp.
+  // Adds a (16,16) times b (16,8), distributed over a warp as mma.m16n8k16 defines it.
   static __device__ __forceinline__ void multiply_add(Sum& sum, const uint32_t (&a)[4], const uint32_t (&b)[2]) {
     float (&s)[4] = sum.value;
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 800

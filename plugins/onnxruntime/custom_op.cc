@@ -12,7 +12,7 @@
 
 namespace {
 
-constexpr uint32_t kApiVersion = 18;  // ONNX Runtime 1.18: KernelContext_ParallelFor and what we fill of OrtCustomOp
+constexpr uint32_t kApiVersion = 18;  // ONNX Runtime 1.18: KernelContext_ParallelFor, the OrtCustomOp members below
 
 struct Failure {
   OrtStatus* status;
@@ -48,7 +48,7 @@ zsm::Sizes sizes(const Api& api, const OrtValue* value) {
   return result;
 }
 
-// An attribute that a node lacks keeps its default.
+// A missing attribute keeps its default.
 void read(const Api& api, const OrtKernelInfo* info, const char* name, zsm::Sizes& values) {
   size_t count = 0;
   if (OrtStatus* missing = api->KernelInfoGetAttributeArray_int64(info, name, nullptr, &count)) {
@@ -75,7 +75,7 @@ zsm::Attributes attributes(const Api& api, const OrtKernelInfo* info) {
   return a;
 }
 
-// ONNX Runtime's threads, in the form the core asks for them.
+// Adapts ONNX Runtime's thread pool to zsm_parallel_for.
 struct Threads {
   const Api& api;
   const OrtKernelContext* context;
@@ -188,7 +188,7 @@ OrtStatusPtr guarded(const OrtApi* api, const Body& body) noexcept {
   }
 }
 
-// One provider and one element type. ONNX Runtime picks by both among operators of the same name.
+// The operator for one provider and element type; ONNX Runtime selects by both among operators of the same name.
 struct Operator : OrtCustomOp {
   zsm_type type;
   bool cuda;
@@ -219,7 +219,7 @@ struct Operator : OrtCustomOp {
   }
 };
 
-// All sessions share one domain, which they keep a pointer to: it is never released.
+// All sessions share one domain. They keep pointers to it, so it is never released.
 OrtStatus* make_domain(const OrtApi* api, OrtCustomOpDomain** made) {
   static Operator operators[] = {{ZSM_FLOAT32, false}, {ZSM_FLOAT16, false}, {ZSM_FLOAT32, true}, {ZSM_FLOAT16, true}};
   static OrtCustomOpDomain* complete = nullptr;

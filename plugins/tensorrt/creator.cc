@@ -18,7 +18,7 @@ class Creator final : public IPluginCreatorV3One {
   // TensorRT's parser reads only the node attributes listed here.
   PluginFieldCollection const* getFieldNames() noexcept override { return &names_.collection(); }
 
-  // The same fields in both phases: an engine stores what the plugin was built from.
+  // The fields are the same in both phases: an engine stores those that the plugin was built from.
   IPluginV3* createPlugin(AsciiChar const*, PluginFieldCollection const* fields, TensorRTPhase) noexcept override try {
     Attributes attributes;
     const std::string fault = fields ? Fields::read(*fields, attributes) : "it was given no fields";

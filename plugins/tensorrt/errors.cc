@@ -25,7 +25,7 @@ void report(nvinfer1::IErrorRecorder* recorder, nvinfer1::ErrorCode code, const 
   } else {
     std::fprintf(stderr, "%s\n", text.c_str());
   }
-} catch (...) {  // an error that cannot be reported must not become a crash
+} catch (...) {  // failing to report an error must not crash
 }
 
 }  // namespace zsm::tensorrt

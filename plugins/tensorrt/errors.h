@@ -1,4 +1,4 @@
-// Reports errors to TensorRT's recorder if there is one, else to its log, else to standard error.
+// Reports errors to TensorRT's recorder, or its log, or standard error, whichever exists first.
 #pragma once
 
 #include <NvInferRuntime.h>

@@ -13,7 +13,7 @@ using namespace nvinfer1;
 constexpr int32_t kInputs = 4, kOutput = 4;  // the output's position comes after the inputs'
 constexpr int32_t kWeight = 2, kBias = 3;
 
-// Goes up when a kernel's speed changes, so that TensorRT doesn't keep a tactic chosen by outdated timings.
+// Increase it when a kernel's speed changes, so that TensorRT doesn't keep a tactic chosen by outdated timings.
 constexpr int32_t kKernels = 2;
 
 Sizes sizes(const Dims& dims) { return Sizes(dims.d, dims.d + std::clamp<int32_t>(dims.nbDims, 0, Dims::MAX_DIMS)); }
@@ -81,7 +81,7 @@ int32_t DeformConv2d::getOutputDataTypes(DataType* outputs, int32_t output_count
   return 0;
 }
 
-// offset_mask is as high and wide as the output; onShapeChange checks that it is.
+// offset_mask has the output's height and width; onShapeChange checks that.
 int32_t DeformConv2d::getOutputShapes(DimsExprs const* inputs, int32_t input_count, DimsExprs const*, int32_t,
                                       DimsExprs* outputs, int32_t output_count, IExprBuilder&) noexcept {
   if (input_count != kInputs || output_count != 1 || inputs[0].nbDims != 4 || inputs[1].nbDims != 4 ||
@@ -95,7 +95,7 @@ int32_t DeformConv2d::getOutputShapes(DimsExprs const* inputs, int32_t input_cou
   return 0;
 }
 
-// Of the tensors up to `position` type and format are known; the types are the network's, the formats may vary.
+// Types and formats are known up to `position`. The network fixes the types; TensorRT tries several formats.
 bool DeformConv2d::supportsFormatCombination(int32_t position, DynamicPluginTensorDesc const* tensors,
                                              int32_t input_count, int32_t output_count) noexcept try {
   if (input_count != kInputs || output_count != 1 || position < 0 || position > kOutput) return false;

@@ -11,7 +11,7 @@
 
 namespace zsm::tensorrt {
 
-// The attributes as the plugin fields they are read from and serialised to.
+// The attributes as plugin fields, for reading and serialising.
 class Fields {
  public:
   explicit Fields(const Attributes& attributes);
@@ -20,7 +20,7 @@ class Fields {
 
   const nvinfer1::PluginFieldCollection& collection() const { return collection_; }
 
-  // Empty, or one sentence that says what is wrong.
+  // Returns an error message, or an empty string.
   static std::string read(const nvinfer1::PluginFieldCollection& fields, Attributes& attributes);
 
  private:
@@ -30,7 +30,7 @@ class Fields {
 };
 
 // Inputs x, offset_mask, weight, bias; one output. All FP32 or all FP16. Activations are linear, or kHWC8 in FP16
-// for shapes that a fused kernel takes.
+// for shapes that a fused kernel supports.
 class DeformConv2d final : public nvinfer1::IPluginV3,
                            public nvinfer1::IPluginV3OneCore,
                            public nvinfer1::IPluginV3OneBuild,

@@ -1,4 +1,4 @@
-"""The gate that holds the CUDA kernels to their limits: what it reads from a listing, and that it holds."""
+"""scripts/kernel_report.py: how it reads a listing, and that the kernels keep its limits."""
 
 import importlib.util
 import shutil

@@ -1,4 +1,4 @@
-// What the native tests share: a check that prints and counts, and random problems.
+// Shared by the native tests: a check that prints and counts failures, and random problems.
 #pragma once
 
 #include <algorithm>
@@ -30,12 +30,12 @@ struct Size {
   int batch, height, width;
 };
 
-// 3x3, stride 1, padding 1: what the network uses.
+// 3x3, stride 1, padding 1, as in the network.
 inline zsm::Shape square_shape(Size size, int channels = 64, int outputs = 64, int offset_groups = 8) {
   return {size.batch, channels, size.height, size.width, outputs, 3, 3, 1, 1, 1, 1, 1, 1, 1, 1, 1, offset_groups};
 }
 
-// Random tensors of a shape, linear, with offsets of `reach` pixels.
+// Random linear tensors for a shape, with offsets of `reach` pixels.
 template <typename T>
 struct Problem {
   zsm::Shape shape;

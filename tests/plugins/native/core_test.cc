@@ -1,4 +1,4 @@
-// The CPU kernels through the C interface: fast against reference, on shapes that reach every path, and bad input.
+// The CPU kernels through the C interface: fast against reference on shapes that reach every path, and invalid input.
 #include <cstring>
 #include <limits>
 #include <string>
@@ -22,8 +22,8 @@ void test_fast_equals_reference() {
   const Shape shapes[] = {
       square_shape({1, 1, 1}),
       square_shape({2, 7, 50}),
-      square_shape({1, 9, 11}, 32, 48),   // 4 channels a group
-      square_shape({1, 5, 6}, 24, 5, 2),  // 12 channels a group, outputs that fill no vector
+      square_shape({1, 9, 11}, 32, 48),   // 4 channels per group
+      square_shape({1, 5, 6}, 24, 5, 2),  // 12 channels per group, a partial vector of outputs
       square_shape({1, 4, 3}, 3, 1, 1),
       {1, 8, 9, 10, 6, 5, 2, 2, 3, 2, 1, 0, 4, 1, 2, 1, 4},  // nothing square
       {1, 8, 9, 10, 6, 3, 3, 1, 1, 1, 1, 1, 1, 1, 1, 2, 4},  // conv groups
@@ -47,7 +47,7 @@ void test_parallel_tasks_may_run_in_any_order() {
   CHECK(fast(problem, backwards) == serial);
 }
 
-// Positions beyond the image, however far, sample zero; so do those that are no number.
+// Positions outside the image, however far, sample zero; so does NaN.
 void test_far_offsets_give_the_bias() {
   const float infinity = std::numeric_limits<float>::infinity();
   for (const float offset : {1e3f, -1e3f, 1e30f, -1e30f, infinity, -infinity, NAN}) {
@@ -78,7 +78,7 @@ void test_half_converts_as_the_standard_says() {
   CHECK(std::isnan(zsm::to_float(zsm::from_float<Half>(NAN))));
 }
 
-// Of a position in a wide image no sub-pixel precision is lost.
+// Positions keep their sub-pixel precision in wide images.
 void test_positions_are_exact_far_from_the_origin() {
   for (const float offset : {0.0009765625f, 0.3f, -0.7f, 2.25f}) {
     const zsm::Position position = zsm::displace(1 << 24, offset);

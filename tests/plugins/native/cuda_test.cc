@@ -1,4 +1,4 @@
-// Every CUDA kernel against the reference, on a GPU. Small, so that compute-sanitizer can run it too.
+// Every CUDA kernel against the reference, on a GPU; small enough for compute-sanitizer.
 #include "device.h"
 
 namespace {

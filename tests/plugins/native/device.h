@@ -1,4 +1,4 @@
-// Running on a GPU from a test.
+// Runs kernels on a GPU in tests.
 #pragma once
 
 #include <cuda_runtime_api.h>
@@ -32,7 +32,7 @@ class OnDevice {
   size_t count_;
 };
 
-// A problem's inputs on the GPU and room for its output, which starts as NaN.
+// A problem's inputs on the GPU, and its output, initially NaN.
 template <typename T>
 struct DeviceProblem {
   const Problem<T>& problem;

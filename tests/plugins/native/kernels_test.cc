@@ -1,7 +1,7 @@
-// Runs the CUDA kernels themselves on the host, barriers included, against the reference.
+// Runs the CUDA kernels on the host, barriers included, and compares them with the reference.
 #include "host_cuda.h"
 
-// The plain kernel's shared memory has a fixed size, the fused kernels' one that is chosen at launch.
+// The plain kernel's shared memory has a fixed size; the fused kernels' is chosen at launch.
 #define __shared__ static
 #include "core/cuda_plain.cuh"
 #undef __shared__
@@ -23,7 +23,7 @@ using zsm::Half;
 using zsm::Shape;
 namespace fused = zsm::fused;
 
-// A copy that is aligned as GPU memory is, and ends where the values end, so that AddressSanitizer sees overruns.
+// A copy aligned like GPU memory that ends with its last value, so that AddressSanitizer detects overruns.
 template <typename T>
 class Aligned {
  public:
@@ -59,7 +59,7 @@ std::vector<T> run(const Problem<T>& problem, bool channels_last, const Launch& 
   return channels_last ? to_linear(out.values(), s.outputs, pixels) : out.values();
 }
 
-// What a launch of the fused kernel may differ in.
+// Variants of a fused launch.
 struct Launch {
   int warps;
   bool resident, channels_last, backwards;
@@ -114,7 +114,7 @@ void test_fused_config() {
   test_fused<C>(strided, 2);
 }
 
-// Offsets that point nowhere sample zero: what remains is the bias.
+// Infinite, NaN and huge offsets sample zero, which leaves the bias.
 void test_offsets_without_bounds() {
   using C = fused::Full;
   Problem<Half> problem(square_shape({1, 2, 5}));

@@ -44,7 +44,7 @@ struct Context final : IPluginResourceContext {
   IErrorRecorder* getErrorRecorder() const noexcept override { return const_cast<Recorder*>(&recorder); }
 };
 
-// A dimension whose value is known; the adapter only passes such expressions on.
+// A constant dimension; the adapter only passes expressions on.
 struct Dimension final : IDimensionExpr, apiv::VDimensionExpr {
   int64_t value;
   explicit Dimension(int64_t value_) : value(value_) { IDimensionExpr::mImpl = this; }
@@ -218,7 +218,7 @@ void test_tactics_are_unique_and_not_zero() {
   CHECK(tactics(*plugin) == std::vector<int32_t>{ZSM_KERNEL_PLAIN});
 }
 
-// The builder asks before it knows the shape: the workspace must do for the largest.
+// The builder asks before it knows the shape, so the workspace must suffice for the largest.
 void test_workspace_fits_the_largest_shape() {
   const auto plugin = create(network_fields());
   const auto bytes = [&](Size size, DataType type) {
@@ -248,7 +248,7 @@ void test_wrong_shapes_are_reported() {
   CHECK(logger.text.find("offset_mask is (1,215,32,48), must be (1,216,32,48)") != std::string::npos);
 }
 
-// What an engine does: the fields are stored, and a second process makes the plugin from them.
+// An engine's life: its fields are stored, and a second process makes the plugin from them.
 std::unique_ptr<IPluginV3> serialised_and_created_again(IPluginV3& plugin) {
   const PluginFieldCollection* stored = runtime(plugin).getFieldsToSerialize();
   FieldValues values;
@@ -277,7 +277,7 @@ void enqueue_on_device(IPluginV3& attached, Size size, bool channels_last, const
   }
 }
 
-// Of one network: format, tactics, then an engine's life in a runtime.
+// One network: format, tactics, then an engine's life in a runtime.
 void test_life_of_an_engine(Size size, TensorFormat format) {
   const bool channels_last = format == TensorFormat::kHWC8;
   const auto tensors = descriptions(size, DataType::kHALF, format);

@@ -1,4 +1,4 @@
-// Asynchronous copies, as late as they may come: when the thread waits for them.
+// Asynchronous copies that happen as late as they may: when the thread waits for them.
 #pragma once
 
 #include <cstdint>
@@ -15,7 +15,7 @@ struct Copy {
   bool committed;
 };
 
-inline std::vector<Copy> copies[1024];  // of each thread
+inline std::vector<Copy> copies[1024];  // by thread
 
 }  // namespace host_cuda
 

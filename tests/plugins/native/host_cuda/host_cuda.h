@@ -1,8 +1,8 @@
 // Runs CUDA kernels on the host: each thread of a block is a fiber that runs up to its next barrier.
 //
-// Threads run one after the other, and a warp as far as the block's next barrier before another starts. So a thread
-// that reads before a barrier what another writes behind it finds the wrong thing; running backwards as well finds the
-// opposite.
+// Threads run one after the other; a warp runs to the block's next barrier before another starts. If a barrier is
+// missing between a write and a read of another thread, the read gets the wrong value, in this order of threads or in
+// the reverse, so tests run both.
 #pragma once
 
 #include <ucontext.h>
@@ -43,7 +43,7 @@ class Block {
  public:
   Block(int threads, std::function<void()> kernel) : fibers_(threads), kernel_(std::move(kernel)) {}
 
-  // Runs all threads to their end: warp by warp as far as the block's next barrier.
+  // Runs all threads to their end, warp by warp, each to the block's next barrier.
   void run(bool backwards);
   void wait(State barrier);
 
@@ -103,7 +103,7 @@ inline void Block::resume(int thread) {
   switch_to(scheduler_, fiber.context, fiber.stack.get(), kStackBytes);
 }
 
-// Lets the threads of a warp or a block go on if all that have not ended wait at this barrier.
+// Releases the threads of a warp or block once all that are still running wait at this barrier.
 inline bool Block::release(size_t first, size_t last, State barrier) {
   bool any = false;
   for (size_t i = first; i < last; ++i) {
@@ -144,7 +144,7 @@ inline void Block::run(bool backwards) {
   }
 }
 
-// kernel<<<blocks, threads>>>, one block after the other. `before` and `after` see to shared memory.
+// kernel<<<blocks, threads>>>, one block after the other. `before` and `after` prepare and check shared memory.
 template <typename Kernel, typename Before, typename After>
 void launch(int blocks, int threads, bool backwards, const Kernel& kernel, const Before& before, const After& after) {
   gridDim.x = blocks;

@@ -1,6 +1,6 @@
-// Stands in for the tensor cores: mma.m16n8k16 as PTX's manual lays its matrices out over a warp, in loops.
+// Replaces the tensor cores by loops: mma.m16n8k16, with matrices distributed over a warp as in PTX's manual.
 //
-// Lanes only record what they multiply. A multiplication is no barrier, so that one which the kernel lacks is missed.
+// Lanes only record their operands. A multiplication isn't a barrier, so a test fails if the kernel lacks one.
 #pragma once
 
 #include <array>
@@ -22,7 +22,7 @@ struct TensorCores {
     sum.push_back({{a[0], a[1], a[2], a[3]}, {b[0], b[1]}});
   }
 
-  // All lanes of a warp ask at once.
+  // All lanes of a warp call this together.
   static float value(const Sum& sum, int i) {
     static std::array<const Sum*, 1024> sums;
     const unsigned thread = threadIdx.x, lane = thread % 32, row = lane / 4 + i / 2 * 8, column = lane % 4 * 2 + i % 2;
