@@ -29,13 +29,12 @@ class Layer:
     node: str
     block: str
     """The two convolutions of a residual block form one block; every other layer is a block of its own."""
-    weight: str
 
 
 def layers(model: ModelProto) -> list[Layer]:
     """The convolutions of a graph with trained weights, in order; deformable ones take floats and aren't among them."""
     return [
-        Layer(node=node.name, block=_block(node.input[1]), weight=node.input[1])
+        Layer(node=node.name, block=_block(node.input[1]))
         for node in model.graph.node
         if node.op_type == "Conv" and node.input[1].endswith(".weight")
     ]
@@ -87,15 +86,15 @@ def quantise(model: ModelProto, convolutions: Collection[str], ranges: Ranges) -
 
 def _between(model: ModelProto, convolutions: Collection[str]) -> list[str]:
     """The operations whose inputs are all int8, and whose outputs are read by an int8 operation."""
-    chosen = {node.name for node in model.graph.node if node.name in convolutions}
-    quantised = {name for node in model.graph.node if node.name in chosen for name in (node.input[0], *node.output)}
+    chosen = [node for node in model.graph.node if node.name in convolutions]
+    quantised = {name for node in chosen for name in (node.input[0], *node.output)}
     candidates = [node for node in model.graph.node if node.op_type in BETWEEN]
     found: list[NodeProto] = []
     for node in candidates:  # in topological order
         if quantised.issuperset(_data(node)):
             found.append(node)
             quantised.update(node.output)
-    needed = {node.input[0] for node in model.graph.node if node.name in chosen}
+    needed = {node.input[0] for node in chosen}
     kept = []
     for node in reversed(found):
         if needed.intersection(node.output):
