@@ -5,12 +5,13 @@ PIP := $(BIN)/pip --disable-pip-version-check --quiet
 # More processes than this only repeat each other's preparations.
 PYTEST := $(BIN)/pytest -n auto --maxprocesses 4 --dist worksteal
 
-.PHONY: help demo test check format coverage test-gpu docs dist bench clean
+.PHONY: help demo test test-all check format coverage test-gpu docs dist bench clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo      restore a real clip on the CPU: video, picture and figures in demo/"
-	@echo "make test      lint, types, and all tests"
+	@echo "make test      lint, types, and the tests, except the slow ones"
+	@echo "make test-all  the slow tests too: sanitizers, FP16 at full size, every combination of sound and container"
 	@echo "make check     lint, format and types only"
 	@echo "make format    format everything"
 	@echo "make coverage  all tests, and the lines they don't reach; HTML in build/coverage/"
@@ -48,6 +49,10 @@ format: .venv/dev.done
 	git ls-files '*.cc' '*.cu' '*.cuh' '*.h' | xargs -r $(BIN)/clang-format -i
 
 test: check
+	scripts/system_packages.sh ffmpeg g++
+	$(PYTEST) -m "not slow"
+
+test-all: check
 	scripts/system_packages.sh ffmpeg g++
 	$(PYTEST)
 

@@ -87,17 +87,15 @@ class ConvertedTrack:
         self._fifo: Any = av.AudioFifo()
         self._graph: Any = None
         self._format: tuple[Any, ...] = ()
-        self._shift = Fraction(0)
         self._expected = Fraction(0)
-        """The source's time, shifted, at which the next frame is due."""
+        """When the next frame is due, in seconds."""
         self._begun = False
         self._position = 0
         """In output samples: the end of what has gone into the queue."""
         self._sent = 0
 
-    def take(self, packet: Any, shift: Fraction) -> Iterator[Any]:
-        """Decode a packet, and yield the encoded packets that become ready, `shift` seconds earlier."""
-        self._shift = shift
+    def take(self, packet: Any) -> Iterator[Any]:
+        """Decode a packet, and yield the encoded packets that become ready."""
         yield from self._decode(packet)
 
     def finish(self) -> Iterator[Any]:
@@ -136,7 +134,7 @@ class ConvertedTrack:
         """When a frame is due, in seconds."""
         if frame.pts is None or not frame.time_base:
             return self._expected
-        time: Fraction = frame.pts * Fraction(frame.time_base) - self._shift
+        time: Fraction = frame.pts * Fraction(frame.time_base)
         if self._begun and not -LONGEST_OVERLAP <= time - self._expected <= LONGEST_GAP:
             return self._expected
         return time

@@ -102,6 +102,8 @@ class Plan:
     pixel_format: str
     colour: Colour
     aspect: Fraction
+    stereo: str | None = None
+    """How a frame holds two views, as Matroska names it."""
     options: tuple[tuple[str, str], ...]
     notes: tuple[str, ...] = ()
 
@@ -163,6 +165,7 @@ def plan(encoding: Encoding, info: Info, suffix: str, rate: Fraction, scale: int
         pixel_format=pixel_format,
         colour=colour,
         aspect=info.aspect,
+        stereo=info.stereo,
         options=tuple(_options(encoding, codec, encoder, info).items()),
         notes=tuple(notes),
     )

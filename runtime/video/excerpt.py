@@ -7,7 +7,8 @@ from fractions import Fraction
 import av
 
 from zsm.errors import ArgumentError
-from zsm.runtime.video.source import Info, Source, SourceFrame, VideoSource
+from zsm.runtime.video.source import Info, Source, SourceFrame
+from zsm.runtime.video.videofile import VideoSource
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,12 +63,9 @@ class Excerpt:
     def zero(self, source: Source) -> Fraction:
         """The time on the source's clock, in seconds, that becomes 0 in the output.
 
-        That is the source's own 0, unless its clock starts anywhere (MPEG-TS) or the excerpt begins later.
+        That is where the source's first stream begins. Times below 0 stay: decoders need that sound, players skip it.
         """
-        if self.shifts:
-            return _origin(source) + self.start
-        arbitrary = isinstance(source, VideoSource) and source.container.format.name == "mpegts"
-        return _origin(source) if arbitrary else Fraction(0)
+        return _origin(source) + self.start if self.shifts else max(Fraction(0), _origin(source))
 
 
 def _origin(source: Source) -> Fraction:

@@ -7,12 +7,14 @@ from typing import Any
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from zsm import files
 from zsm.errors import VideoError
 from zsm.runtime.video.colour import Codes
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp")
+WITH_ALPHA = (".png", ".tif", ".tiff", ".webp")
 
 
 def is_image(path: Path) -> bool:
@@ -38,14 +40,31 @@ def find(folder: Path) -> Sequence[Path]:
 
 def read(path: Path) -> Codes:
     """Read an image as RGB (h,w,3), uint8 or uint16; grey becomes RGB, alpha is dropped. Raises VideoError."""
+    return _decode(path, _load(path), cv2.IMREAD_COLOR_RGB | cv2.IMREAD_ANYDEPTH)
+
+
+def is_transparent(path: Path) -> bool:
+    """Whether a pixel of an image isn't opaque; raises VideoError."""
+    if path.suffix.lower() not in WITH_ALPHA:
+        return False
+    image = _decode(path, _load(path), cv2.IMREAD_UNCHANGED)
+    return image.ndim == 3 and image.shape[2] == 4 and bool((image[..., 3] != np.iinfo(image.dtype).max).any())
+
+
+def _load(path: Path) -> NDArray[np.uint8]:
     try:
-        data = np.frombuffer(path.read_bytes(), np.uint8)
+        return np.frombuffer(path.read_bytes(), np.uint8)
     except OSError as error:
         raise VideoError(f"can't read {path}: {error.strerror}") from error
+
+
+def _decode(path: Path, data: NDArray[np.uint8], flags: int) -> Codes:
+    if is_animated_webp(data[:64].tobytes()):
+        raise VideoError(f"{path} is an animated WebP, which isn't supported; convert it to a video or to PNG files")
     image = None
     if data.size:
         try:
-            image = cv2.imdecode(data, cv2.IMREAD_COLOR_RGB | cv2.IMREAD_ANYDEPTH)
+            image = cv2.imdecode(data, flags)
         except cv2.error as error:
             raise VideoError(f"{path} can't be decoded: {error.err}") from error
     if image is None:
@@ -53,6 +72,12 @@ def read(path: Path) -> Codes:
     if image.dtype not in (np.uint8, np.uint16):
         raise VideoError(f"{path} holds {image.dtype} values; give images of 8 or 16 bits")
     return image
+
+
+def is_animated_webp(head: bytes) -> bool:
+    """Whether a file that begins with `head`, at least 21 bytes, is a WebP with several frames."""
+    animated = 0x02
+    return head[:4] == b"RIFF" and head[8:16] == b"WEBPVP8X" and len(head) > 20 and bool(head[20] & animated)
 
 
 def write(path: Path, pixels: Codes) -> None:

@@ -11,17 +11,19 @@ from typing import Any, BinaryIO
 
 from zsm.errors import ArgumentError, Error, StoppedError, VideoError
 from zsm.runtime.video import cuts as scenes
-from zsm.runtime.video import encoders, mux, passengers, pipeline
+from zsm.runtime.video import encoders, mux, passengers, pipeline, timecode, trial
 from zsm.runtime.video import timestamps as timing
 from zsm.runtime.video.colour import Codes
 from zsm.runtime.video.encoders import Encoding
 from zsm.runtime.video.excerpt import Excerpt, parse_time
+from zsm.runtime.video.opening import open_source
 from zsm.runtime.video.options import Options, Restorer
 from zsm.runtime.video.resume import Workspace, check_target, has_result, identify
 from zsm.runtime.video.sinks import FolderSink, PipeSink, SegmentSink, Sink, Timeline, check_folder
-from zsm.runtime.video.source import DEFAULT_RATE, Source, VideoSource, open_source
+from zsm.runtime.video.source import DEFAULT_RATE, Source
 from zsm.runtime.video.space import check_space
 from zsm.runtime.video.timestamps import FpsMode
+from zsm.runtime.video.videofile import VideoSource
 from zsm.runtime.windows import restart
 
 Time = Fraction | float | str
@@ -83,6 +85,7 @@ def restore(
     frames: int | None = None,
     cuts: str = "auto",
     rate: Fraction | float | None = None,
+    stream: int | None = None,
     segment: int = 120,
     resume: bool = False,
     overwrite: bool = False,
@@ -95,9 +98,10 @@ def restore(
     `double` the frame rate, play in `slow` motion, or `keep` only the original frames. `start`, `end`: the part to
     restore, in seconds or as H:MM:SS; `frames`: the most input frames to take. `cuts`: where scenes begin, detected
     (`auto`), nowhere (`off`), or at the frame numbers in a file. `rate`: frames per second of a folder of images
-    (default: 25). `segment`: output frames between places where a run can be resumed. `resume`: continue an interrupted
-    run, which has to have the same options and the same network. `listener` is called after each output frame, in
-    another thread. Once `stop` is set, the run ends with StoppedError after the current segment.
+    (default: 25). `stream`: the index of the video stream to restore, instead of the one that players choose.
+    `segment`: output frames between places where a run can be resumed. `resume`: continue an interrupted run, which has
+    to have the same options and the same network. `listener` is called after each output frame, in another thread.
+    Once `stop` is set, the run ends with StoppedError after the current segment.
 
     The target appears under its name only when it is complete. Raises ArgumentError for invalid options, VideoError for
     a source that can't be read or a target that can't be written, and the errors of `zsm.Runtime.stream`.
@@ -112,7 +116,7 @@ def restore(
         resume=resume,
         overwrite=overwrite,
     )
-    with closing(open_source(Path(source), rate=options.rate or DEFAULT_RATE)) as opened:
+    with closing(open_source(Path(source), rate=options.rate or DEFAULT_RATE, stream=stream)) as opened:
         return restore_source(opened, Path(target), restorer, options, listener=listener, stop=stop)
 
 
@@ -172,18 +176,23 @@ def _described(source: Source, restorer: Restorer, options: Options) -> dict[str
     """Everything that the result depends on."""
     info = source.info
     own = {"input": "a pipe"} if info.path is None else identify(info.path)
-    return options.job(restorer) | own | {"rate": str(info.rate)}
+    return options.job(restorer) | own | {"rate": str(info.rate), "stream": str(info.stream)}
 
 
 def _to_path(job: "_Job", target: Path, stop: threading.Event) -> Summary:
     source, options = job.source, job.options
     plan = check(source, target, job.restorer, options)
-    notes: list[str] = list(plan.notes) if plan else []
-    passages: Mapping[int, passengers.Passage] = {}
-    if plan and isinstance(source, VideoSource) and source.info.path is not None:
-        muxer = encoders.MUXERS[target.suffix.lower()]
-        passages, left_out = passengers.plan(source.info.path, muxer, timing.stretch(options.fps_mode))
-        notes += left_out
+    notes: list[str] = []
+    others: passengers.Passengers | None = None
+    if plan is not None:
+        suffix = target.suffix.lower()
+        plan = trial.adapt(plan, suffix)
+        notes += plan.notes
+        if isinstance(source, VideoSource) and source.info.path is not None:
+            others, left_out = passengers.plan(
+                source.info.path, source.info.stream, encoders.MUXERS[suffix], timing.stretch(options.fps_mode)
+            )
+            notes += left_out
     workspace = Workspace(
         target,
         _described(source, job.restorer, options),
@@ -198,7 +207,8 @@ def _to_path(job: "_Job", target: Path, stop: threading.Event) -> Summary:
                 sink = FolderSink(workspace, stop)
                 notes += ["PNG files can't say that their colours are HDR"] if source.info.colour.hdr else []
             else:
-                sink = SegmentSink(workspace, plan, options.segment, stop, _assembler(source, options, passages, notes))
+                assemble = _assembler(source, options, plan, others, notes)
+                sink = SegmentSink(workspace, plan, options.segment, stop, assemble)
             return job.run(sink, workspace.journal.cuts, str(target), notes)
     except Error as error:
         if isinstance(error, StoppedError) or not workspace.folder.exists():
@@ -331,23 +341,42 @@ class _Job:
 
 
 def _assembler(
-    source: Source, options: Options, passages: Mapping[int, passengers.Passage], notes: list[str]
+    source: Source,
+    options: Options,
+    plan: encoders.Plan,
+    passengers: passengers.Passengers | None,
+    notes: list[str],
 ) -> Callable[[list[Path], Path, int, Timeline], None]:
     def assemble(segments: list[Path], target: Path, delay: int, timeline: Timeline) -> None:
         others = None
-        if source.info.path is not None and isinstance(source, VideoSource):
-            others = mux.Passengers(
-                source=source.info.path,
-                passages=passages,
-                shift=options.excerpt.zero(source),
+        if passengers is not None and isinstance(source, VideoSource):
+            course = mux.Course(
+                zero=options.excerpt.zero(source),
+                offsets=source.clock.offsets,
                 end=_end(timeline, options.excerpt),
                 begins=options.excerpt.shifts,
                 stretch=timing.stretch(options.fps_mode),
-                notes=notes,
             )
-        mux.assemble(segments, target, delay, timeline, others)
+            others = mux.Others(passengers=passengers, course=course, notes=notes)
+        picture = mux.Picture(
+            timeline=timeline, delay=delay, aspect=plan.aspect, timecode=_timecode(source, options, plan, notes)
+        )
+        mux.assemble(segments, target, picture, others)
 
     return assemble
+
+
+def _timecode(source: Source, options: Options, plan: encoders.Plan, notes: list[str]) -> str | None:
+    """The time code of the output's first frame."""
+    given = source.timecode if isinstance(source, VideoSource) else None
+    if given is None:
+        return None
+    moved = timecode.move(given, source.info.rate, options.excerpt.start, plan.rate)
+    if moved is None:
+        notes.append(
+            f"the time code {given!r} is left out: it isn't one of {float(source.info.rate):g} frames per second"
+        )
+    return moved
 
 
 def _end(timeline: Timeline, excerpt: Excerpt) -> Fraction | None:

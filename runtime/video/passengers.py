@@ -5,7 +5,7 @@ containers refuse a stream only when their trailer is written.
 """
 
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import chain
@@ -15,8 +15,10 @@ from typing import Any, Protocol
 import av
 from av.error import FFmpegError
 
+from zsm.runtime.video import tags
 from zsm.runtime.video.audio import AudioForm, ConvertedTrack, choose_form, is_named
 from zsm.runtime.video.source import message, open_container
+from zsm.runtime.video.tags import Tags
 
 SAMPLES = {"audio": 24, "subtitle": 4, "video": 1}
 """How many packets of a stream are tried, at most."""
@@ -29,8 +31,8 @@ class Track(Protocol):
 
     output: Any
 
-    def take(self, packet: Any, shift: Fraction) -> Iterator[Any]:
-        """Take a packet of the source, and yield those that become ready, `shift` seconds earlier."""
+    def take(self, packet: Any) -> Iterator[Any]:
+        """Take a packet of the source, its times counted from the output's 0; yield those that become ready."""
         ...
 
     def finish(self) -> Iterator[Any]:
@@ -48,11 +50,10 @@ class CopiedTrack:
         self._step = 1 if stream.type == "audio" else 0
         """The least distance of decoding times: muxers refuse packets out of order."""
 
-    def take(self, packet: Any, shift: Fraction) -> Iterator[Any]:
-        """Yield the packet, `shift` seconds earlier."""
-        ticks = round(shift / packet.time_base)
-        packet.pts = None if packet.pts is None else (packet.pts - ticks) * self._stretch
-        packet.dts = packet.pts if packet.dts is None else (packet.dts - ticks) * self._stretch
+    def take(self, packet: Any) -> Iterator[Any]:
+        """Yield the packet, at its time in the output."""
+        packet.pts = None if packet.pts is None else packet.pts * self._stretch
+        packet.dts = packet.pts if packet.dts is None else packet.dts * self._stretch
         packet.duration *= self._stretch
         if self._previous is not None:
             least = self._previous + self._step
@@ -118,8 +119,20 @@ class Attached:
 Passage = Copied | Converted | Cover | Attached
 
 
-def plan(source: Path, muxer: str, stretch: int) -> tuple[dict[int, Passage], list[str]]:
-    """Decide what becomes of each stream besides the restored video; return it by stream index, with notes.
+@dataclass(frozen=True, kw_only=True)
+class Passengers:
+    """Everything that is passed on from a file, beside its pictures."""
+
+    source: Path
+    passages: Mapping[int, Passage]
+    """How each stream is passed on, by its index."""
+    tags: Tags
+    disposition: int
+    """FFmpeg's flags of the video stream: default, forced, ..."""
+
+
+def plan(source: Path, video: int, muxer: str, stretch: int) -> tuple[Passengers, list[str]]:
+    """Decide what becomes of everything besides the pictures of stream `video`; return it with notes.
 
     `muxer` is FFmpeg's name of the output's format; `stretch` the factor by which the output lasts longer.
     """
@@ -127,8 +140,11 @@ def plan(source: Path, muxer: str, stretch: int) -> tuple[dict[int, Passage], li
     notes: list[str] = []
     with open_container(source, str(source)) as opened:
         samples = _sample(opened)
+        chosen, lost = tags.plan(opened.metadata, opened.streams[video].metadata, muxer)
+        if lost:
+            notes.append(f"tags that {muxer} can't hold are left out: {', '.join(lost)}")
         for stream in opened.streams:
-            if stream.type == "video" and not is_cover(stream):
+            if stream.index == video or _is_timecode(stream):
                 continue
             trial = _Trial(stream, samples.get(stream.index, []), muxer, stretch)
             try:
@@ -137,7 +153,13 @@ def plan(source: Path, muxer: str, stretch: int) -> tuple[dict[int, Passage], li
                 notes.append(f"{name(stream)} is left out: {message(error)}")
             else:
                 notes += trial.notes
-    return passages, notes
+        flags = opened.streams[video].disposition
+    return Passengers(source=source, passages=passages, tags=chosen, disposition=flags), notes
+
+
+def _is_timecode(stream: Any) -> bool:
+    """Whether a stream is QuickTime's time code, which the muxer writes again from the video's tag."""
+    return stream.type == "data" and "timecode" in stream.metadata
 
 
 def is_cover(stream: Any) -> bool:
@@ -198,6 +220,8 @@ class _Trial:
             return self._attachment(filename, self.stream.mimetype or "application/octet-stream", self.stream.data)
         if is_cover(self.stream):
             return self._cover()
+        if self.stream.type == "video":
+            raise ValueError("one video stream is restored; choose another with --stream")
         raise ValueError(f"{self.stream.type} streams aren't copied")
 
     def _audio(self) -> Passage:
@@ -272,6 +296,8 @@ class _Trial:
                 container.start_encoding()
                 return
             track.output.disposition = self.stream.disposition
+            wanted = tags.carried(self.stream.metadata)
+            track.output.metadata.update(wanted)
             container.start_encoding()
             self._fill(container, track, passage)
         file.seek(0)
@@ -279,19 +305,31 @@ class _Trial:
             held: list[Any] = [stream for stream in written.streams if stream.type == self.stream.type]
             if not held or (held[0].type == "audio" and not held[0].codec_context.sample_rate):
                 raise ValueError("it can't be read back")
+            lost = [] if isinstance(passage, Cover) else tags.missing(wanted, held[0].metadata)
+        if lost:
+            self.notes.append(f"tags of {name(self.stream)} that {self.muxer} can't hold: {', '.join(lost)}")
 
     def _fill(self, container: Any, track: Track, passage: Passage) -> None:
         if isinstance(passage, Cover):
-            container.mux(track.take(passage.packet(), Fraction(0)))
+            container.mux(track.take(passage.packet()))
             return
         begin = next((packet.pts * packet.time_base for packet in self.samples if packet.pts is not None), Fraction(0))
         try:
             for packet in self.samples:
-                container.mux(track.take(_copy(packet), begin))
+                copied = _copy(packet)
+                shift(copied, -begin)
+                container.mux(track.take(copied))
             container.mux(track.finish())
         finally:
             if isinstance(passage, Converted):
                 self.stream.codec_context.flush_buffers()
+
+
+def shift(packet: Any, by: Fraction) -> None:
+    """Move a packet in time, in seconds."""
+    ticks = round(by / packet.time_base)
+    packet.pts = None if packet.pts is None else packet.pts + ticks
+    packet.dts = None if packet.dts is None else packet.dts + ticks
 
 
 def _copy(packet: Any) -> Any:

@@ -76,13 +76,13 @@ class SegmentSink:
         self._length = length
         self._stop = stop
         self._assemble = assemble
-        self._open: _Writer | None = None
+        self._open: SegmentWriter | None = None
         self.done = sum(segment.frames for segment in workspace.journal.segments)
 
     def write(self, pixels: Codes) -> None:
         with _explained(self._workspace.folder):
             if self._open is None:
-                self._open = _Writer(self._workspace.folder / "segment.part", self._plan)
+                self._open = SegmentWriter(self._workspace.folder / "segment.part", self._plan)
             self._open.write(pixels)
             if self._open.frames == self._length:
                 self._close_segment()
@@ -115,7 +115,7 @@ class SegmentSink:
         return self._workspace.folder / f"segment-{number:06d}.mkv"
 
 
-class _Writer:
+class SegmentWriter:
     """The segment that is being written."""
 
     def __init__(self, path: Path, plan: encoders.Plan) -> None:
@@ -123,6 +123,8 @@ class _Writer:
         self._plan = plan
         self._container = av.open(str(path), "w", format="matroska")
         self._stream = plan.open(self._container)
+        if plan.stereo is not None:
+            self._stream.metadata["stereo_mode"] = plan.stereo
         self._packets = 0
         self._delay = 0
         self.frames = 0
@@ -215,6 +217,8 @@ class PipeSink:
     def __init__(self, file: Any, plan: encoders.Plan, pipe_format: str, stop: threading.Event) -> None:
         self._plan = plan
         self._stop = stop
+        if pipe_format == "yuv4mpegpipe":
+            file = _AspectWriter(file, plan.aspect)
         self._container = av.open(file, "w", format=pipe_format, options={"strict": "-1"})
         self._stream = plan.open(self._container)
         self._frames = 0
@@ -234,6 +238,26 @@ class PipeSink:
 
     def abandon(self) -> None:
         """Do nothing: what was written can't be taken back."""
+
+
+class _AspectWriter:
+    """Enters the sample aspect ratio into a y4m header: FFmpeg's writer takes it from a field that PyAV can't set."""
+
+    def __init__(self, file: Any, aspect: Fraction) -> None:
+        self._file = file
+        self._aspect: bytes | None = f" A{aspect.numerator}:{aspect.denominator}".encode()
+
+    def write(self, data: bytes) -> int:
+        if self._aspect is not None:
+            header, newline, rest = bytes(data).partition(b"\n")
+            self._file.write(re.sub(rb" A\d+:\d+", self._aspect, header) + newline + rest)
+            self._aspect = None
+        else:
+            self._file.write(data)
+        return len(data)
+
+    def flush(self) -> None:
+        self._file.flush()
 
 
 class _explained:  # noqa: N801 (used like a function)

@@ -1,5 +1,6 @@
 """The content of exported bundles, and failures, which leave nothing behind."""
 
+import shutil
 from pathlib import Path
 
 import onnx
@@ -62,8 +63,8 @@ def test_an_existing_bundle_is_replaced_only_on_request(tiny_network: Network, b
 def test_overwriting_through_a_link_keeps_the_link(bicubic_bundle: Path, tmp_path: Path) -> None:
     network = Network(Bundle(bicubic_bundle).network)
     real, link = tmp_path / "real", tmp_path / "link"
+    shutil.copytree(bicubic_bundle, real)
     link.symlink_to(real)
-    export_bundle(network, link)
     export_bundle(network, link, Options(overwrite=True, licence="new"))
     assert Bundle(link).manifest.licence == "new"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["link", "real"]

@@ -39,6 +39,7 @@ def test_fp32(case: str, golden: Golden, full_bundle: Path) -> None:
         assert np.abs(rt(clip) - expected).max() <= 2e-5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_fp16(case: str, golden: Golden, fp16: Path) -> None:
     clip, expected = golden(case)
@@ -47,6 +48,7 @@ def test_fp16(case: str, golden: Golden, fp16: Path) -> None:
     assert -10 * np.log10(mse) >= 55
 
 
+@pytest.mark.slow
 def test_fp16_graphs_hold_one_float_type(fp16: Path) -> None:
     """Strong typing: between pixels and planes everything is float16."""
     for name, stage in Bundle(fp16).manifest.stages.items():

@@ -99,7 +99,11 @@ def test_one_step_changes_every_parameter(ablation: Ablation) -> None:
 
 
 # (e) and (f) have the network that the export tests use.
-@pytest.mark.parametrize("ablation", ABLATIONS[:4], ids=lambda ablation: ablation.file)
+@pytest.mark.parametrize(
+    "ablation",
+    [ABLATIONS[0], *(pytest.param(ablation, marks=pytest.mark.slow) for ablation in ABLATIONS[1:4])],
+    ids=lambda ablation: ablation.file,
+)
 def test_export_gives_the_trained_networks_frames(ablation: Ablation, tmp_path: Path) -> None:
     torch.manual_seed(0)
     network = small(ablation).eval()

@@ -201,6 +201,7 @@ def one_septuplet(side: int) -> tuple[torch.Tensor, torch.Tensor]:
     return to_tensor(bicubic.resize(hr, 0.25))[None], to_tensor(hr)[None]
 
 
+@pytest.mark.slow
 def test_a_tiny_network_overfits_one_septuplet() -> None:
     torch.manual_seed(0)
     config = NetworkConfig(

@@ -32,6 +32,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add_bundle(parser)
     parser.add_argument("inputs", nargs="+", metavar="INPUT", help="video, folder, glob, or - for a pipe")
     parser.add_argument("output", metavar="OUTPUT", help="video, folder, or - for a pipe")
+    parser.add_argument(
+        "--stream",
+        type=int,
+        metavar="N",
+        help="the video stream's index, as ffprobe shows it (default: as players choose)",
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace an existing output")
     parser.add_argument("--resume", action="store_true", help="continue an interrupted run; skip finished outputs")
     parser.add_argument("--no-space-check", action="store_true", help="start even if the disk seems too small")
@@ -177,7 +183,10 @@ def _restore(
     from zsm.runtime import video
 
     rate = {} if args.rate is None else {"rate": args.rate}
-    source = video.open_pipe(sys.stdin.buffer, args.raw) if path == "-" else video.open_source(path, **rate)
+    if path == "-":
+        source: video.Source = video.open_pipe(sys.stdin.buffer, args.raw, stream=args.stream)
+    else:
+        source = video.open_source(path, stream=args.stream, **rate)
     with closing(source):
         if args.resume and target != "-" and video.is_finished(source, Path(target), runtime, options):
             report.say(f"{target} is already finished")

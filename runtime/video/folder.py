@@ -1,0 +1,76 @@
+"""A folder of images as a source of frames."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+
+from zsm.errors import VideoError
+from zsm.runtime.video import colour as colours
+from zsm.runtime.video import images
+from zsm.runtime.video.colour import Codes, Colour
+from zsm.runtime.video.source import ALPHA_DROPPED, DEFAULT_RATE, Info, SourceFrame, check_size
+
+
+@dataclass(frozen=True)
+class _Still:
+    time: int
+    path: Path
+    source: "FolderSource"
+    duration: int = 1
+
+    def pixels(self) -> Codes:
+        pixels = images.read(self.path)
+        self.source.transparent = self.source.transparent or images.is_transparent(self.path)
+        if pixels.shape[1::-1] != self.source.info.size:
+            width, height = self.source.info.size
+            raise VideoError(
+                f"{self.path} is {pixels.shape[1]}x{pixels.shape[0]}, but the images before it are {width}x{height}; "
+                "all must have the same size"
+            )
+        if pixels.dtype != self.source.info.colour.dtype:
+            raise VideoError(
+                f"{self.path} is {pixels.dtype}, but the images before it aren't; all must have the same depth"
+            )
+        return pixels
+
+
+class FolderSource:
+    """The images of a folder, in natural order, at a constant rate."""
+
+    def __init__(self, folder: Path, *, rate: Fraction = DEFAULT_RATE) -> None:
+        self._paths = images.find(folder)
+        self.transparent = False
+        """Whether an image read so far isn't opaque."""
+        pixels = images.read(self._paths[0])
+        colour = Colour(
+            matrix=colours.RGB,
+            full_range=True,
+            primaries=colours.BT709,
+            transfer=colours.SRGB,
+            bits=8 if pixels.dtype == np.uint8 else 16,
+        )
+        self.info = Info(
+            name=str(folder),
+            path=folder,
+            size=check_size((pixels.shape[1], pixels.shape[0]), str(self._paths[0])),
+            colour=colour,
+            pixel_format="rgb24" if colour.bits == 8 else "rgb48le",
+            time_base=1 / rate,
+            rate=rate,
+            frames=len(self._paths),
+        )
+
+    def frames(self) -> Iterator[SourceFrame]:
+        """Yield the images; their times are their places in the folder."""
+        for time, path in enumerate(self._paths):
+            yield _Still(time, path, self)
+
+    def notes(self) -> list[str]:
+        """Report ignored alpha; damaged images are errors."""
+        return [ALPHA_DROPPED] if self.transparent else []
+
+    def close(self) -> None:
+        """Do nothing: no file stays open."""

@@ -1,0 +1,250 @@
+"""A video file, or a pipe, as a source of frames."""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+from av.error import FFmpegError
+from av.sidedata.sidedata import Type
+
+from zsm.errors import ArgumentError, VideoError
+from zsm.runtime.video import colour as colours
+from zsm.runtime.video import images, sidedata
+from zsm.runtime.video.clock import Clock
+from zsm.runtime.video.colour import Codes
+from zsm.runtime.video.orientation import Orientation, orientation
+from zsm.runtime.video.source import (
+    ALPHA_DROPPED,
+    DEFAULT_RATE,
+    Info,
+    SourceFrame,
+    check_size,
+    message,
+    open_container,
+)
+
+
+@dataclass(frozen=True)
+class _Decoded:
+    time: int
+    duration: int
+    frame: av.VideoFrame
+    info: Info
+    orientation: Orientation
+
+    def pixels(self) -> Codes:
+        return self.orientation.apply(colours.to_rgb(self.frame, self.info.colour))
+
+
+class VideoSource:
+    """A video stream of a file or pipe: the one that players choose, or number `stream` of the file.
+
+    Tolerates damaged input: decodes what it can and records a note. Raises VideoError if nothing can be decoded, and
+    ArgumentError if there is no such stream.
+    """
+
+    def __init__(
+        self,
+        file: Any,
+        *,
+        name: str | None = None,
+        container_format: str | None = None,
+        options: dict[str, str] | None = None,
+        stream: int | None = None,
+    ) -> None:
+        self._name = name or str(file)
+        self._file = file
+        self._wanted = stream
+        self._opening: dict[str, Any] = {"container_format": container_format, "options": options}
+        self._counts: Counter[str] = Counter()
+        self._notes: list[str] = []
+        self._lost: set[str] = set()
+        """What came with the frames and isn't carried along."""
+        self._whole = True
+        self._open()
+        try:
+            if self._first is None:
+                raise VideoError(f"no frame of {self._name} could be decoded{self._reason()}")
+            found = sidedata.read(self._first)
+            self._orientation = orientation(found.get(Type.DISPLAYMATRIX))
+            self.info = self._describe(self._first, found)
+            self.timecode = (
+                self.stream.metadata.get("timecode")
+                or self.container.metadata.get("timecode")
+                or sidedata.timecode(found)
+            )
+            """The first frame's SMPTE time code, as the file gives it; or None."""
+        except BaseException:
+            self.container.close()
+            raise
+
+    def _open(self) -> None:
+        self.container = open_container(self._file, self._name, **self._opening)
+        try:
+            self.stream = self._video_stream()
+        except BaseException:
+            self.container.close()
+            raise
+        self.stream.thread_type = "AUTO"
+        self.clock = Clock(jumps_ahead=self._clock_jumps)
+        self._frames = self._decode()
+        self._first = next(self._frames, None)
+
+    def skip_to(self, seconds: Fraction) -> None:
+        """Let `frames` begin at the key frame at or before `seconds` on the stream's clock, if it can be found."""
+        if not isinstance(self._file, Path) or self._first is None or self._clock_jumps:
+            return
+        size = (self._first.width, self._first.height)
+        try:
+            self.container.seek(round(seconds / self.info.time_base), stream=self.stream)
+            self._frames = self._decode()
+            first = next(self._frames, None)
+        except FFmpegError:
+            first = None
+        stamp = None if first is None or first.pts is None else first.pts * self.info.time_base
+        self._whole = stamp is None or stamp > seconds or (first.width, first.height) != size  # type: ignore[union-attr]
+        if self._whole:
+            # The file's index is wrong or missing: begin at the beginning.
+            self.container.close()
+            self._open()
+        else:
+            self._first = first
+
+    def frames(self) -> Iterator[SourceFrame]:
+        """Yield all frames, their times strictly increasing. Call it once."""
+        tick = self.info.time_base
+        step = max(tick, 1 / self.info.rate)
+        frame: av.VideoFrame | None = self._first
+        number = 0
+        while frame is not None:
+            stamp = frame.pts if frame.pts is not None else frame.dts
+            time = self.clock.place(None if stamp is None else stamp * tick, step, tick)
+            self._counts["corrupt"] += frame.is_corrupt
+            self._lost |= sidedata.lost(sidedata.read(frame), (frame.width, frame.height))
+            same_size = self._same_size(frame, number)
+            yield _Decoded(round(time / tick), frame.duration or 0, same_size, self.info, self._orientation)
+            number += 1
+            frame = next(self._frames, None)
+        announced = self._announced()
+        if self._whole and number < announced:
+            self._notes.append(f"the file announces {announced} frames, {number} could be read")
+
+    def notes(self) -> list[str]:
+        """Report the damage tolerated so far, one sentence each."""
+        sentences = {
+            "packets": "{} damaged packets were skipped",
+            "corrupt": "{} frames were decoded from damaged data",
+            "stamps": "{} time stamps did not increase and were moved",
+            "jumps": "the clock jumps at {} places; what follows was moved to continue there",
+        }
+        counts = self._counts | Counter(stamps=self.clock.corrected, jumps=len(self.clock.offsets) - 1)
+        notes = self._notes + [text.format(counts[key]) for key, text in sentences.items() if counts[key]]
+        return [*notes, f"not carried along: {', '.join(sorted(self._lost))}"] if self._lost else notes
+
+    def close(self) -> None:
+        self.container.close()
+
+    @property
+    def _clock_jumps(self) -> bool:
+        """Whether the format's clock may jump ahead, as in recorded broadcasts."""
+        flag: Any = av.format.Flags.ts_discont
+        return bool(self.container.format.flags & flag.value)
+
+    def _announced(self) -> int:
+        """The number of frames that the file should have: what its header says, less what an edit list cuts off."""
+        if not self.stream.duration or not self.stream.average_rate:
+            return self.stream.frames
+        lasting = self.stream.duration * self.info.time_base * self.stream.average_rate
+        return min(self.stream.frames, round(lasting))
+
+    def _video_stream(self) -> av.VideoStream:
+        streams = [s for s in self.container.streams.video if not s.disposition & av.stream.Disposition.attached_pic]
+        if not streams:
+            raise VideoError(f"{self._name} has no video stream")
+        if self._wanted is None:
+            chosen = max(streams, key=_preference)
+        else:
+            found = [stream for stream in streams if stream.index == self._wanted]
+            if not found:
+                numbers = ", ".join(str(stream.index) for stream in streams)
+                raise ArgumentError(f"{self._name} has no video stream {self._wanted}; choose {numbers}")
+            chosen = found[0]
+        if chosen.codec_context is None:
+            raise VideoError(f"{self._name} is encoded with a codec that can't be decoded here")
+        return chosen
+
+    def _decode(self) -> Iterator[av.VideoFrame]:
+        packets = self.container.demux(self.stream)
+        while True:
+            try:
+                packet = next(packets, None)
+            except (FFmpegError, ValueError) as error:
+                self._notes.append(f"reading stopped early: {message(error)}")
+                return
+            if packet is None:
+                return
+            try:
+                yield from packet.decode()
+            except FFmpegError:
+                self._counts["packets"] += 1
+
+    def _describe(self, frame: av.VideoFrame, found: Mapping[Type, bytes]) -> Info:
+        size = check_size((frame.width, frame.height), self._name)
+        aspect = Fraction(self.stream.sample_aspect_ratio or 1)
+        if self._orientation.turns % 2:
+            size, aspect = (size[1], size[0]), 1 / aspect
+        if frame.interlaced_frame:
+            self._notes.append("the video is interlaced; deinterlace it first for a good result")
+        # FFmpeg's own VP8 and VP9 decoders skip the alpha channel, which Matroska keeps beside the frames.
+        beside = self.stream.metadata.get("alpha_mode", "0") != "0"
+        if beside or (len(frame.format.components) in (2, 4) and not frame.format.has_palette):
+            self._notes.append(ALPHA_DROPPED)
+        rate = self.stream.average_rate or self.stream.guessed_rate or DEFAULT_RATE
+        time_base = self.stream.time_base or 1 / rate
+        duration = (self.stream.duration or 0) * time_base or Fraction(self.container.duration or 0, av.time_base)
+        return Info(
+            name=self._name,
+            path=self._file if isinstance(self._file, Path) else None,
+            stream=self.stream.index,
+            size=size,
+            colour=colours.describe(frame),
+            pixel_format=frame.format.name,
+            time_base=time_base,
+            rate=rate,
+            frames=self.stream.frames or round(duration * rate) or None,
+            aspect=aspect,
+            stereo=sidedata.stereo(found) or self.stream.metadata.get("stereo_mode"),
+            mastering=found.get(Type.MASTERING_DISPLAY_METADATA),
+            light_level=found.get(Type.CONTENT_LIGHT_LEVEL),
+        )
+
+    def _same_size(self, frame: av.VideoFrame, number: int) -> av.VideoFrame:
+        assert self._first is not None
+        if (frame.width, frame.height) == (self._first.width, self._first.height):
+            return frame
+        if not self._counts["sizes"]:
+            self._notes.append(
+                f"the size changes from {self._first.width}x{self._first.height} to {frame.width}x{frame.height} at "
+                f"frame {number}; frames of another size than the first were scaled to it"
+            )
+        self._counts["sizes"] += 1
+        check_size((frame.width, frame.height), self._name)
+        return frame.reformat(width=self._first.width, height=self._first.height, interpolation=colours.SCALER)
+
+    def _reason(self) -> str:
+        if isinstance(self._file, Path):
+            with self._file.open("rb") as file:
+                if images.is_animated_webp(file.read(64)):
+                    return ": animated WebP isn't supported; convert it to another format first"
+        return ": " + "; ".join(self.notes()) if self.notes() else ""
+
+
+def _preference(stream: av.VideoStream) -> tuple[bool, int]:
+    """Players take the default stream, then the largest; `max` keeps the first of equal ones."""
+    context = stream.codec_context
+    area = 0 if context is None else context.width * context.height
+    return bool(stream.disposition & av.stream.Disposition.default), area
