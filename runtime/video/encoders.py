@@ -58,6 +58,15 @@ Y4M_FORMATS = [f"yuv{chroma}p{bits}" for chroma in ("420", "422", "444") for bit
 LARGEST_TERM = 10**9
 """The largest numerator or denominator of a frame rate: libvpx's limit; FFmpeg's own is twice as high."""
 
+FRAME_PACKING = {
+    "checkerboard_lr": 0,
+    "col_interleaved_lr": 1,
+    "row_interleaved_lr": 2,
+    "left_right": 3,
+    "top_bottom": 4,
+}
+"""H.264's own codes for stereo layouts (ITU-T H.264, table D-8), which x264 writes into the stream."""
+
 QUALITY_OPTIONS = {"nvenc": "cq", "qsv": "global_quality", "amf": "qp_i"}
 
 
@@ -317,6 +326,8 @@ def _options(encoding: Encoding, codec: Codec, encoder: str, info: Info) -> dict
     preset = encoding.preset or (codec.preset if software else None)
     if preset is not None:
         options[codec.preset_option if software else "preset"] = preset
+    if encoder == "libx264" and info.stereo in FRAME_PACKING:
+        options["x264-params"] = f"frame-packing={FRAME_PACKING[info.stereo]}"
     if encoder == "libx265":
         options["x265-params"] = ":".join(["log-level=none", *hdr.x265_parameters(info)])
     if encoder == "libsvtav1":

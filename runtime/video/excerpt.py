@@ -11,6 +11,10 @@ from zsm.runtime.video.source import Info, Source, SourceFrame
 from zsm.runtime.video.videofile import VideoSource
 
 
+LONGEST_PREROLL = Fraction(1)
+"""Seconds; 80 ms are usual for Opus, 23 or 46 for AAC."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Excerpt:
     """The part of a source to restore; start and end in seconds from the file's beginning.
@@ -63,9 +67,14 @@ class Excerpt:
     def zero(self, source: Source) -> Fraction:
         """The time on the source's clock, in seconds, that becomes 0 in the output.
 
-        That is where the source's first stream begins. Times below 0 stay: decoders need that sound, players skip it.
+        That is where the source's first stream begins. But sound just below 0 stays there: it prepares decoders, and
+        players skip it.
         """
-        return _origin(source) + self.start if self.shifts else max(Fraction(0), _origin(source))
+        origin = _origin(source)
+        anywhere = isinstance(source, VideoSource) and source.clock_jumps
+        if -LONGEST_PREROLL < origin < 0 and not anywhere and not self.shifts:
+            return Fraction(0)
+        return origin + self.start
 
 
 def _origin(source: Source) -> Fraction:

@@ -11,8 +11,9 @@ from typing import Any, BinaryIO
 
 from zsm.errors import ArgumentError, Error, StoppedError, VideoError
 from zsm.runtime.video import cuts as scenes
-from zsm.runtime.video import encoders, mux, passengers, pipeline, timecode, trial
+from zsm.runtime.video import encoders, pipeline, trial
 from zsm.runtime.video import timestamps as timing
+from zsm.runtime.video.assembly import Assembly
 from zsm.runtime.video.colour import Codes
 from zsm.runtime.video.encoders import Encoding
 from zsm.runtime.video.excerpt import Excerpt, parse_time
@@ -183,16 +184,6 @@ def _to_path(job: "_Job", target: Path, stop: threading.Event) -> Summary:
     source, options = job.source, job.options
     plan = check(source, target, job.restorer, options)
     notes: list[str] = []
-    others: passengers.Passengers | None = None
-    if plan is not None:
-        suffix = target.suffix.lower()
-        plan = trial.adapt(plan, suffix)
-        notes += plan.notes
-        if isinstance(source, VideoSource) and source.info.path is not None:
-            others, left_out = passengers.plan(
-                source.info.path, source.info.stream, encoders.MUXERS[suffix], timing.stretch(options.fps_mode)
-            )
-            notes += left_out
     workspace = Workspace(
         target,
         _described(source, job.restorer, options),
@@ -206,9 +197,13 @@ def _to_path(job: "_Job", target: Path, stop: threading.Event) -> Summary:
             if plan is None:
                 sink = FolderSink(workspace, stop)
                 notes += ["PNG files can't say that their colours are HDR"] if source.info.colour.hdr else []
+                notes += _pictures_only(source)
             else:
-                assemble = _assembler(source, options, plan, others, notes)
-                sink = SegmentSink(workspace, plan, options.segment, stop, assemble)
+                suffix = target.suffix.lower()
+                plan = trial.adapt(plan, suffix)
+                notes += plan.notes
+                assembly = Assembly(source, options, plan, suffix, workspace.folder, notes)
+                sink = SegmentSink(workspace, plan, options.segment, stop, assembly)
             return job.run(sink, workspace.journal.cuts, str(target), notes)
     except Error as error:
         if isinstance(error, StoppedError) or not workspace.folder.exists():
@@ -224,11 +219,17 @@ def _to_stream(job: "_Job", file: BinaryIO, stop: threading.Event, *, raw: bool)
     rate = timing.output_rate(info.rate, job.options.fps_mode)
     plan = encoders.uncompressed(info, encoding.pix_fmt, rate, job.restorer.scale, raw=raw)
     sink = PipeSink(file, plan, "rawvideo" if raw else "yuv4mpegpipe", stop)
-    notes = list(plan.notes)
+    notes = [*plan.notes, *_pictures_only(job.source)]
     summary = job.run(sink, [], "-", notes)
     if timing.is_variable(job.times):
         summary.notes.append("the source's frame rate varies, but the pipe's can't: frames are moved in time")
     return summary
+
+
+def _pictures_only(source: Source) -> list[str]:
+    """Say what an output without sound and tracks leaves out."""
+    others = source.others() if isinstance(source, VideoSource) else []
+    return [f"left out, as the output holds pictures only: {', '.join(others)}"] if others else []
 
 
 class _Job:
@@ -338,52 +339,6 @@ class _Job:
             busy_seconds={part: round(busy, 3) for part, busy in self._meter.seconds.items()},
             notes=self.source.notes() + notes,
         )
-
-
-def _assembler(
-    source: Source,
-    options: Options,
-    plan: encoders.Plan,
-    passengers: passengers.Passengers | None,
-    notes: list[str],
-) -> Callable[[list[Path], Path, int, Timeline], None]:
-    def assemble(segments: list[Path], target: Path, delay: int, timeline: Timeline) -> None:
-        others = None
-        if passengers is not None and isinstance(source, VideoSource):
-            course = mux.Course(
-                zero=options.excerpt.zero(source),
-                offsets=source.clock.offsets,
-                end=_end(timeline, options.excerpt),
-                begins=options.excerpt.shifts,
-                stretch=timing.stretch(options.fps_mode),
-            )
-            others = mux.Others(passengers=passengers, course=course, notes=notes)
-        picture = mux.Picture(
-            timeline=timeline, delay=delay, aspect=plan.aspect, timecode=_timecode(source, options, plan, notes)
-        )
-        mux.assemble(segments, target, picture, others)
-
-    return assemble
-
-
-def _timecode(source: Source, options: Options, plan: encoders.Plan, notes: list[str]) -> str | None:
-    """The time code of the output's first frame."""
-    given = source.timecode if isinstance(source, VideoSource) else None
-    if given is None:
-        return None
-    moved = timecode.move(given, source.info.rate, options.excerpt.start, plan.rate)
-    if moved is None:
-        notes.append(
-            f"the time code {given!r} is left out: it isn't one of {float(source.info.rate):g} frames per second"
-        )
-    return moved
-
-
-def _end(timeline: Timeline, excerpt: Excerpt) -> Fraction | None:
-    """The time in the output, in seconds, at which an excerpt ends; None if it runs to the source's end."""
-    if excerpt.end is None and excerpt.frames is None:
-        return None
-    return (timeline.times[-1] + timeline.last_duration) * timeline.time_base
 
 
 def _seconds(time: Time) -> Fraction:

@@ -21,7 +21,10 @@ from zsm.runtime.video.source import message, open_container
 from zsm.runtime.video.tags import Tags
 
 SAMPLES = {"audio": 24, "subtitle": 4, "video": 1}
-"""How many packets of a stream are tried, at most."""
+"""How many packets of a stream are tried."""
+SECONDS = Fraction(1, 4)
+"""How much sound is tried at least, whatever its packets hold: the tempo filter gives nothing for less than 0.1 s."""
+MOST_SAMPLES = 1000
 COVER_TYPES = {"mjpeg": "jpeg"}
 """The names of image formats in MIME types, where they differ from FFmpeg's."""
 
@@ -186,15 +189,22 @@ def _sample(source: Any) -> dict[int, list[Any]]:
     try:
         for packet in source.demux([source.streams[index] for index in samples]):
             found = samples[packet.stream.index]
-            if packet.size and len(found) < SAMPLES[packet.stream.type]:
+            if packet.size and not _is_enough(found):
                 found.append(packet)
-                if len(found) == SAMPLES[packet.stream.type]:
+                if _is_enough(found):
                     missing.discard(packet.stream.index)
             if not missing:
                 break
     except FFmpegError:
         pass  # Reported when the file is read again.
     return samples
+
+
+def _is_enough(packets: list[Any]) -> bool:
+    if not packets or len(packets) < SAMPLES[packets[0].stream.type]:
+        return False
+    seconds = sum((packet.duration or 0) * packet.time_base for packet in packets)
+    return packets[0].stream.type != "audio" or seconds >= SECONDS or len(packets) >= MOST_SAMPLES
 
 
 @dataclass

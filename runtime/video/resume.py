@@ -8,7 +8,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -40,6 +40,10 @@ class Journal:
     segments: list[Segment] = field(default_factory=list)
     cuts: list[int] = field(default_factory=list)
     """The scene beginnings found so far, at least as far as the output goes."""
+    replaces: dict[str, str] = field(default_factory=dict)
+    """Describes what stood in the output's place when the job began."""
+    result: dict[str, str] = field(default_factory=dict)
+    """Describes the finished result, once it is about to take that place."""
 
 
 class Workspace:
@@ -86,6 +90,8 @@ class Workspace:
 
     def publish(self, result: Path) -> None:
         """Move the finished result to its place, in one step, and remove the folder."""
+        self.journal.result = _describe(result)
+        self.save()
         if self.target.is_dir():
             shutil.rmtree(self.target)
         result.replace(self.target)
@@ -128,13 +134,22 @@ class Workspace:
                     path.unlink()
         if self._path.exists():
             self._load()
+            found = _describe(self.target)
+            if found and found not in (self.journal.replaces, self.journal.result) and not overwrite:
+                raise VideoError(f"{self.target} appeared after the run was interrupted; replace it with --overwrite")
+        else:
+            self.journal.replaces = _describe(self.target)
         self.save()
 
     def _load(self) -> None:
         try:
             data = json.loads(self._path.read_text())
             found = Journal(
-                job=data["job"], segments=[Segment(**segment) for segment in data["segments"]], cuts=data["cuts"]
+                job=data["job"],
+                segments=[Segment(**segment) for segment in data["segments"]],
+                cuts=data["cuts"],
+                replaces=data["replaces"],
+                result=data["result"],
             )
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise VideoError(f"{self._path} is damaged ({error}); start over with --overwrite") from error
@@ -149,14 +164,26 @@ class Workspace:
 
 def identify(path: Path) -> dict[str, str]:
     """Describe a file or a folder of images by names, sizes and times, so that another one isn't taken for it."""
-    if not path.is_dir():
-        stat = path.stat()
-        return {"input": str(path.absolute()), "input size": str(stat.st_size), "input time": str(stat.st_mtime_ns)}
+    content = {"images": _digest(images.find(path))} if path.is_dir() else _describe(path)
+    return {"input": str(path.absolute())} | {f"input {key}": value for key, value in content.items()}
+
+
+def _describe(path: Path) -> dict[str, str]:
+    """Describe a file or a folder by what it holds, not by its name; empty if there is nothing."""
+    if not path.exists() or (path.is_dir() and not any(path.iterdir())):
+        return {}
+    if path.is_dir():
+        return {"files": _digest(sorted(path.iterdir()))}
+    stat = path.stat()
+    return {"size": str(stat.st_size), "time": str(stat.st_mtime_ns)}
+
+
+def _digest(paths: Iterable[Path]) -> str:
     digest = hashlib.sha256()
-    for image in images.find(path):
-        stat = image.stat()
-        digest.update(repr((image.name, stat.st_size, stat.st_mtime_ns)).encode())
-    return {"input": str(path.absolute()), "input images": digest.hexdigest()}
+    for path in paths:
+        stat = path.stat()
+        digest.update(repr((path.name, stat.st_size, stat.st_mtime_ns)).encode())
+    return digest.hexdigest()
 
 
 def folder_of(target: Path) -> Path:

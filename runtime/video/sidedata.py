@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import av
-from av.sidedata.sidedata import Type
+from av.sidedata.sidedata import SideDataContainer, Type
 
 LOST = {
     Type.A53_CC: "closed captions",
@@ -58,8 +58,9 @@ STEREO = {
 def read(frame: av.VideoFrame) -> Mapping[Type, bytes]:
     """The side data of a frame, by type. A type that PyAV doesn't know hides all of it."""
     try:
-        found: Any = frame.side_data
-        return {data.type: bytes(data) for data in found}
+        # Not frame.side_data, which makes a reference cycle: frames would live until a garbage collection.
+        container: Any = SideDataContainer
+        return {data.type: bytes(data) for data in container(frame)}
     except ValueError:
         return {}
 

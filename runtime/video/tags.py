@@ -46,6 +46,11 @@ def carried(metadata: Mapping[str, str]) -> dict[str, str]:
     }
 
 
+def find(metadata: Mapping[str, str], key: str) -> str | None:
+    """Find a tag by its name in small letters; formats differ in case."""
+    return next((value for name, value in metadata.items() if name.lower() == key), None)
+
+
 def missing(wanted: Mapping[str, str], found: Mapping[str, str]) -> list[str]:
     """The tags that weren't kept. Some formats change case and the form of values."""
     kept = {key.lower() for key in found}

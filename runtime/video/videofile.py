@@ -13,10 +13,11 @@ from av.sidedata.sidedata import Type
 
 from zsm.errors import ArgumentError, VideoError
 from zsm.runtime.video import colour as colours
-from zsm.runtime.video import images, sidedata
+from zsm.runtime.video import images, sidedata, tags
 from zsm.runtime.video.clock import Clock
 from zsm.runtime.video.colour import Codes
 from zsm.runtime.video.orientation import Orientation, orientation
+from zsm.runtime.video.passengers import name
 from zsm.runtime.video.source import (
     ALPHA_DROPPED,
     DEFAULT_RATE,
@@ -26,6 +27,7 @@ from zsm.runtime.video.source import (
     message,
     open_container,
 )
+from zsm.runtime.video.spool import Spool
 
 
 @dataclass(frozen=True)
@@ -73,8 +75,8 @@ class VideoSource:
             self._orientation = orientation(found.get(Type.DISPLAYMATRIX))
             self.info = self._describe(self._first, found)
             self.timecode = (
-                self.stream.metadata.get("timecode")
-                or self.container.metadata.get("timecode")
+                tags.find(self.stream.metadata, "timecode")
+                or tags.find(self.container.metadata, "timecode")
                 or sidedata.timecode(found)
             )
             """The first frame's SMPTE time code, as the file gives it; or None."""
@@ -90,13 +92,16 @@ class VideoSource:
             self.container.close()
             raise
         self.stream.thread_type = "AUTO"
-        self.clock = Clock(jumps_ahead=self._clock_jumps)
+        self._aside: list[Any] | Spool | None = None
+        if not isinstance(self._file, Path) and len(self.container.streams) > 1:
+            self._aside = []
+        self.clock = Clock(jumps_ahead=self.clock_jumps)
         self._frames = self._decode()
         self._first = next(self._frames, None)
 
     def skip_to(self, seconds: Fraction) -> None:
         """Let `frames` begin at the key frame at or before `seconds` on the stream's clock, if it can be found."""
-        if not isinstance(self._file, Path) or self._first is None or self._clock_jumps:
+        if not isinstance(self._file, Path) or self._first is None or self.clock_jumps:
             return
         size = (self._first.width, self._first.height)
         try:
@@ -114,8 +119,27 @@ class VideoSource:
         else:
             self._first = first
 
+    def keep_others(self, path: Path) -> Spool | None:
+        """Keep the other streams of a pipe in a file, while frames are read; None if there are none.
+
+        Call it before `frames`. Raises VideoError if the file can't be written.
+        """
+        if not isinstance(self._aside, list):
+            return None
+        spool = Spool(self.container, self.stream, self.clock.offsets, path)
+        for packet in self._aside:
+            spool.take(packet)
+        self._aside = spool
+        return spool
+
+    def others(self) -> list[str]:
+        """Name the other streams."""
+        return [name(stream) for stream in self.container.streams if stream.index != self.stream.index]
+
     def frames(self) -> Iterator[SourceFrame]:
         """Yield all frames, their times strictly increasing. Call it once."""
+        if isinstance(self._aside, list):
+            self._aside = None
         tick = self.info.time_base
         step = max(tick, 1 / self.info.rate)
         frame: av.VideoFrame | None = self._first
@@ -149,7 +173,7 @@ class VideoSource:
         self.container.close()
 
     @property
-    def _clock_jumps(self) -> bool:
+    def clock_jumps(self) -> bool:
         """Whether the format's clock may jump ahead, as in recorded broadcasts."""
         flag: Any = av.format.Flags.ts_discont
         return bool(self.container.format.flags & flag.value)
@@ -178,7 +202,8 @@ class VideoSource:
         return chosen
 
     def _decode(self) -> Iterator[av.VideoFrame]:
-        packets = self.container.demux(self.stream)
+        wanted = [self.stream] if self._aside is None else []
+        packets: Iterator[Any] = self.container.demux(*wanted)
         while True:
             try:
                 packet = next(packets, None)
@@ -187,10 +212,19 @@ class VideoSource:
                 return
             if packet is None:
                 return
+            if packet.stream.index != self.stream.index:
+                self._put_aside(packet)
+                continue
             try:
                 yield from packet.decode()
             except FFmpegError:
                 self._counts["packets"] += 1
+
+    def _put_aside(self, packet: Any) -> None:
+        if isinstance(self._aside, Spool):
+            self._aside.take(packet)
+        elif self._aside is not None:
+            self._aside.append(packet)
 
     def _describe(self, frame: av.VideoFrame, found: Mapping[Type, bytes]) -> Info:
         size = check_size((frame.width, frame.height), self._name)
@@ -200,7 +234,7 @@ class VideoSource:
         if frame.interlaced_frame:
             self._notes.append("the video is interlaced; deinterlace it first for a good result")
         # FFmpeg's own VP8 and VP9 decoders skip the alpha channel, which Matroska keeps beside the frames.
-        beside = self.stream.metadata.get("alpha_mode", "0") != "0"
+        beside = tags.find(self.stream.metadata, "alpha_mode") not in (None, "0")
         if beside or (len(frame.format.components) in (2, 4) and not frame.format.has_palette):
             self._notes.append(ALPHA_DROPPED)
         rate = self.stream.average_rate or self.stream.guessed_rate or DEFAULT_RATE
@@ -217,7 +251,7 @@ class VideoSource:
             rate=rate,
             frames=self.stream.frames or round(duration * rate) or None,
             aspect=aspect,
-            stereo=sidedata.stereo(found) or self.stream.metadata.get("stereo_mode"),
+            stereo=sidedata.stereo(found) or tags.find(self.stream.metadata, "stereo_mode"),
             mastering=found.get(Type.MASTERING_DISPLAY_METADATA),
             light_level=found.get(Type.CONTENT_LIGHT_LEVEL),
         )

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import av
+import cv2
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -158,6 +159,27 @@ def test_grey_stays_grey(
     restore(source, target, REPEATER, fps_mode="keep")
     rgb = decode(target).reshape(-1, 128, 128, 3)
     assert np.ptp(rgb, axis=3).max() <= 2
+
+
+@pytest.mark.parametrize("opaque", [True, False])
+@pytest.mark.parametrize("kind", ["png", "tiff", "webp"])
+def test_alpha_of_images_is_noted_if_there_is_any(tmp_path: Path, kind: str, opaque: bool) -> None:
+    """The note comes even if only a later image isn't opaque."""
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for number in range(3):
+        pixels = np.full((24, 32, 4), 255, np.uint8)
+        pixels[5, 5, 3] = 255 if opaque or number < 2 else 128
+        cv2.imwrite(str(folder / f"{number}.{kind}"), pixels)
+    notes = restore(folder, tmp_path / "out.mkv", REPEATER).notes
+    assert any("alpha" in note for note in notes) != opaque
+
+
+def test_alpha_beside_vp9_is_noted(ffmpeg: Ffmpeg, tmp_path: Path) -> None:
+    ffmpeg(
+        "-f", "lavfi", "-i", "color=red@0.5:s=32x24:d=0.1,format=yuva420p", "-c:v", "libvpx-vp9", tmp_path / "a.webm"
+    )
+    assert any("alpha" in note for note in restore(tmp_path / "a.webm", tmp_path / "out.mkv", REPEATER).notes)
 
 
 def test_alpha_is_dropped_and_said(ffmpeg: Ffmpeg, tmp_path: Path) -> None:

@@ -56,6 +56,24 @@ def test_files_that_are_not_videos_are_rejected(ffmpeg: Ffmpeg, clip: Path, tmp_
     assert not (tmp_path / "out.mp4").exists()
 
 
+def test_an_animated_webp_is_unsupported_rather_than_damaged(ffmpeg: Ffmpeg, tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    for path in (tmp_path / "animated.webp", tmp_path / "images" / "animated.webp"):
+        ffmpeg("-f", "lavfi", "-i", "testsrc2=s=32x32:r=10:d=0.4", path)
+        with pytest.raises(VideoError, match="animated WebP") as failure:
+            run(path if path.parent == tmp_path else path.parent, tmp_path / "out.mp4")
+        assert "damaged" not in str(failure.value)
+
+
+def test_what_an_edit_list_cuts_off_is_not_missing(ffmpeg: Ffmpeg, tmp_path: Path) -> None:
+    whole, cut = tmp_path / "whole.mp4", tmp_path / "cut.mp4"
+    ffmpeg("-f", "lavfi", "-i", "testsrc2=s=32x32:r=25:d=3", "-c:v", "libx264", "-g", "25", "-bf", "2", whole)
+    ffmpeg("-ss", "0.6", "-i", whole, "-c", "copy", cut)
+    summary = run(cut, tmp_path / "out.mp4")
+    assert summary.frames_in == len(list(read_frames(cut))) < 75
+    assert not summary.notes
+
+
 def test_a_truncated_file_is_restored_as_far_as_it_goes(clip: Path, tmp_path: Path) -> None:
     data = clip.read_bytes()
     (tmp_path / "short.mp4").write_bytes(data[: len(data) * 2 // 3])

@@ -27,6 +27,7 @@ NAMES = [
     "a 'b' \"c\"\\.mp4",
     "line\nbreak.mkv",
     "~.mp4",
+    "caf\udce9.mkv",  # Latin-1
     "Film.MP4",
     "Film.MkV",
     "あ" * 83 + ".mp4",

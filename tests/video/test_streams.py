@@ -21,6 +21,7 @@ from zsm.runtime.video import (
     Summary,
     open_source,
     read_frames,
+    restore,
     restore_source,
 )
 from zsm.runtime.video.encoders import Plan
@@ -336,6 +337,47 @@ def test_excerpts_outside_the_file_are_rejected(film: Path, tmp_path: Path) -> N
     with pytest.raises(VideoError, match="lies in the chosen part"):
         run(film, tmp_path / "out.mkv", excerpt=Excerpt(start=Fraction(100)))
     assert list(tmp_path.iterdir()) == []
+
+
+CHOICES = [
+    # (width, codec, disposition) of each video stream, and which of them players choose
+    ("mkv", [(32, "mjpeg", "0"), (64, "libx264", "default")], 1),
+    ("mkv", [(32, "libx264", "default"), (64, "libx264", "0")], 0),
+    ("mkv", [(32, "libx264", "0"), (64, "libx264", "0")], 1),
+    ("mkv", [(64, "libx264", "0"), (64, "libx264", "0")], 0),
+    ("mp4", [(64, "libx264", "default"), (96, "mjpeg", "attached_pic")], 0),
+]
+
+
+@pytest.mark.parametrize(("suffix", "given", "chosen"), CHOICES)
+def test_the_stream_that_players_choose_is_read(
+    ffmpeg: Ffmpeg, probe: Probe, tmp_path: Path, suffix: str, given: list[tuple[int, str, str]], chosen: int
+) -> None:
+    inputs, outputs = [], []
+    for index, (width, codec, disposition) in enumerate(given):
+        inputs += ["-f", "lavfi", "-t", "0.1" if disposition == "attached_pic" else "0.3"]
+        inputs += ["-i", f"testsrc2=s={width}x32:r=10"]
+        outputs += ["-map", index, f"-c:v:{index}", codec, f"-disposition:v:{index}", disposition]
+        outputs += [f"-metadata:s:v:{index}", f"language={('fre', 'ger')[index]}"]
+    source = tmp_path / f"in.{suffix}"
+    ffmpeg(*inputs, *outputs, "-strict", "-1", "-pix_fmt", "yuvj420p", source)
+    summary = run(source, tmp_path / "out.mp4")
+    assert summary.size_in[0] == given[chosen][0]
+    assert probe(tmp_path / "out.mp4")["streams"][0]["tags"]["language"] == ("fre", "ger")[chosen]
+    for index, (width, _, disposition) in enumerate(given):
+        if disposition != "attached_pic":
+            asked = restore(source, tmp_path / f"{index}.mp4", REPEATER, encoding=FAST, stream=index)
+            assert asked.size_in[0] == width
+            assert probe(tmp_path / f"{index}.mp4")["streams"][0]["tags"]["language"] == ("fre", "ger")[index]
+
+
+def test_a_stream_that_does_not_exist_is_rejected(film: Path, tmp_path: Path) -> None:
+    for index in (1, 99, -1):  # 1 is sound
+        with pytest.raises(ArgumentError, match=f"no video stream {index}; choose 0"):
+            restore(film, tmp_path / "out.mp4", REPEATER, stream=index)
+    (tmp_path / "images").mkdir()
+    with pytest.raises(ArgumentError, match="leave out --stream"):
+        restore(tmp_path / "images", tmp_path / "out.mp4", REPEATER, stream=0)
 
 
 @pytest.mark.parametrize("rate", ["25", "30000/1001"])

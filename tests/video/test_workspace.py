@@ -37,11 +37,11 @@ def frames(probe: Callable[..., Any], path: Path) -> int:
     return int(found["streams"][0]["nb_read_frames"])
 
 
-def interrupt(source: Path, target: Path) -> None:
+def interrupt(source: Path, target: Path, *, overwrite: bool = False) -> None:
     stop = threading.Event()
     stop.set()
     with pytest.raises(StoppedError, match="continue with --resume"):
-        restore(source, target, REPEATER, encoding=Encoding(), segment=5, stop=stop)
+        restore(source, target, REPEATER, encoding=Encoding(), segment=5, stop=stop, overwrite=overwrite)
 
 
 @pytest.mark.parametrize("name", ["out.mkv", "out"])
@@ -166,6 +166,29 @@ def finished(source: Path, target: Path, restorer: Repeater = REPEATER, **option
         return is_finished(opened, target, restorer, Options(encoding=FAST, **options))
     finally:
         opened.close()
+
+
+@pytest.mark.parametrize("name", ["out.mkv", "out"])
+def test_what_appears_in_the_place_of_an_interrupted_output_is_kept(clip: Path, tmp_path: Path, name: str) -> None:
+    target = tmp_path / name
+    interrupt(clip, target)
+    if target.suffix:
+        target.write_text("precious")
+    else:
+        target.mkdir()
+        (target / "000000.png").write_text("precious")
+    with pytest.raises(VideoError, match="appeared after the run was interrupted"):
+        restore(clip, target, REPEATER, segment=5, resume=True)
+    assert (target if target.suffix else target / "000000.png").read_text() == "precious"
+    restore(clip, target, REPEATER, segment=5, resume=True, overwrite=True)
+
+
+def test_an_output_that_was_to_be_replaced_is_replaced_on_resuming(clip: Path, tmp_path: Path) -> None:
+    target = tmp_path / "out.mkv"
+    target.write_text("old")
+    interrupt(clip, target, overwrite=True)
+    restore(clip, target, REPEATER, segment=5, resume=True)
+    assert target.read_bytes() != b"old"
 
 
 @pytest.mark.parametrize("spoil", [nothing, half, another_file, touched])
