@@ -1,5 +1,6 @@
 """Audio that has to be converted."""
 
+import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -23,6 +24,8 @@ TOLERANCE = Fraction(2, 1000)
 LONGEST_GAP = 24 * 3600
 """Seconds. A clock that jumps further, or back by more than `LONGEST_OVERLAP`, is not believed."""
 LONGEST_OVERLAP = 1
+TEMPO_WINDOWS = 24
+"""Per second: the windows in which FFmpeg's atempo moves sound, rounded up to a power of 2 in samples."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -169,13 +172,20 @@ class ConvertedTrack:
                 layout=frame.layout.name,
                 time_base=Fraction(1, frame.sample_rate),
             ),
-            *([graph.add("atempo", str(1 / self._stretch))] if self._stretch != 1 else []),
+            *(graph.add(name, arguments) for name, arguments in self._tempo(frame.sample_rate)),
             graph.add("aformat", wanted),
             *([graph.add("atrim", f"start_sample={skip}")] if skip else []),
             graph.add("abuffersink"),
         ]
         graph.link_nodes(*nodes).configure()
         self._graph = graph
+
+    def _tempo(self, rate: int) -> list[tuple[str, str]]:
+        """The filters that stretch sound in time. atempo leaves out half of its first window, so it is early by that."""
+        if self._stretch == 1:
+            return []
+        half_window = 2 ** math.ceil(math.log2(rate / TEMPO_WINDOWS)) // 2
+        return [("atempo", str(1 / self._stretch)), ("adelay", f"{half_window}S:all=1")]
 
     def _close_graph(self) -> Iterator[Any]:
         if self._graph is not None:

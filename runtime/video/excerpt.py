@@ -10,7 +10,6 @@ from zsm.errors import ArgumentError
 from zsm.runtime.video.source import Info, Source, SourceFrame
 from zsm.runtime.video.videofile import VideoSource
 
-
 LONGEST_PREROLL = Fraction(1)
 """Seconds; 80 ms are usual for Opus, 23 or 46 for AAC."""
 

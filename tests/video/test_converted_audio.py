@@ -19,8 +19,8 @@ BEEPS = (
     "aevalsrc='0.5*sin(2*PI*1000*t)*between(mod(t,0.5),0.25,0.35)':s={rate}:d={length},aformat=channel_layouts={layout}"
 )
 """A beep of 0.1 s in each half second."""
-TOLERANCE = {"double": 0.01, "slow": 0.04}
-"""Half a frame of 50 per second; at half speed, the window in which the tempo filter moves sound about."""
+TOLERANCE = {"double": 0.01, "slow": 0.02}
+"""Half a frame of the output, in seconds."""
 
 
 def run(source: Path, target: Path, fps_mode: str = "double") -> None:
@@ -41,7 +41,7 @@ def beeps(ffmpeg: Ffmpeg, probe: Probe, path: Path) -> list[float]:
 
 def sound(ffmpeg: Ffmpeg, path: Path) -> NDArray[np.float32]:
     """A file's sound from time 0, at 48 kHz, as players play it: packets at their times."""
-    raw = ffmpeg("-i", path, "-map", "0:a:0", "-ac", "1", "-af",
+    raw = ffmpeg("-copyts", "-i", path, "-map", "0:a:0", "-ac", "1", "-af",
                  "aresample=48000:async=1:min_hard_comp=0.002:first_pts=0", "-f", "f32le", "-")  # fmt: skip
     return np.frombuffer(raw, np.float32)
 
