@@ -181,7 +181,7 @@ class ConvertedTrack:
         self._graph = graph
 
     def _tempo(self, rate: int) -> list[tuple[str, str]]:
-        """The filters that stretch sound in time. atempo leaves out half of its first window, so it is early by that."""
+        """The filters that stretch sound in time. atempo leaves out half of its first window, and so is early."""
         if self._stretch == 1:
             return []
         half_window = 2 ** math.ceil(math.log2(rate / TEMPO_WINDOWS)) // 2
