@@ -30,7 +30,9 @@ def data_inputs(node: onnx.NodeProto) -> list[str]:
     return [name for name in (node.input[:1] if node.op_type == "Resize" else node.input) if name]
 
 
-@pytest.mark.parametrize("fixture", ["tiny_bundle", "half_bundle", "bicubic_bundle"])
+@pytest.mark.parametrize(
+    "fixture", ["tiny_bundle", pytest.param("half_bundle", marks=pytest.mark.slow), "bicubic_bundle"]
+)
 def test_no_operation_mixes_float_types(fixture: str, request: pytest.FixtureRequest) -> None:
     bundle = Bundle(request.getfixturevalue(fixture))
     for stage in bundle.manifest.stages:

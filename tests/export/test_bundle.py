@@ -7,7 +7,7 @@ import onnx
 import pytest
 import torch
 
-from zsm.engine import Bundle, NetworkConfig
+from zsm.engine import Bundle
 from zsm.errors import OutputError
 from zsm.export import Options, check, export_bundle, export_weights
 from zsm.export.model import Network, checkpoint
@@ -46,9 +46,8 @@ def test_files_contain_no_local_paths(tiny_bundle: Path) -> None:
         assert str(Path(__file__).parents[2]).encode() not in path.read_bytes()
 
 
-def test_portable_files_carry_the_function(tmp_path: Path) -> None:
-    network = Network(NetworkConfig.from_dict({**SMALLEST, "recurrence": "none"}))
-    bundle = export_bundle(network, tmp_path / "portable", Options(portable=True)).bundle
+def test_portable_files_carry_the_function(full_bundle: Path) -> None:
+    bundle = Bundle(full_bundle)
     assert [f.name for f in onnx.load(bundle.path / "interpolate.onnx").functions] == [operator.NAME]
     assert bundle.manifest.portable
 

@@ -248,6 +248,7 @@ def test_exporting_an_int8_bundle(
     assert "blocks.0" in text
 
 
+@pytest.mark.slow
 def test_int8_loses_what_the_manifest_says(bundle: Bundle, moving_clips: Path, weights: Path, tmp_path: Path) -> None:
     """Measured again on the finished bundles, through the public Runtime."""
     arguments = ["--weights", weights, "--out", tmp_path / "int8", "--int8", "--calibrate", moving_clips]

@@ -86,7 +86,9 @@ def broadcast(ffmpeg: Ffmpeg, folder: Path) -> Path:
     return folder / "broadcast.ts"
 
 
-@pytest.mark.parametrize("suffix", ["mp4", "mkv", pytest.param("mov", marks=pytest.mark.slow), "webm"])
+@pytest.mark.parametrize(
+    "suffix", ["mp4", "mkv", *(pytest.param(suffix, marks=pytest.mark.slow) for suffix in ("mov", "webm"))]
+)
 @pytest.mark.parametrize("make", [captions, stereo, phone, disc, broadcast])
 def test_everything_arrives_or_is_noted(
     make: Callable[[Ffmpeg, Path], Path], suffix: str, ffmpeg: Ffmpeg, probe: Probe, tmp_path: Path

@@ -54,7 +54,7 @@ def test_any_start_becomes_zero(
 
 @pytest.mark.parametrize("suffix", ["ts", "vob"])
 @pytest.mark.parametrize("begins", [(0, 0), (0, 3000), (3000, 0), (0, 0, 0), (100, 95440, 20)])
-@pytest.mark.parametrize("sound", [True, False])
+@pytest.mark.parametrize("sound", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_joined_recordings_play_one_after_the_other(
     ffmpeg: Ffmpeg, video_times: Times, tmp_path: Path, suffix: str, begins: tuple[float, ...], sound: bool
 ) -> None:

@@ -17,9 +17,11 @@ Ffmpeg = Callable[..., bytes]
 Probe = Callable[..., Any]
 
 OUTPUTS = [
-    ("h264", "mp4"), ("h264", "mov"), ("h264", "mkv"), ("hevc", "mp4"), ("hevc", "mkv"),
-    ("vp9", "webm"), ("vp9", "mkv"), ("vp9", "mp4"), ("av1", "mp4"), ("av1", "mkv"), ("av1", "webm"),
-    ("prores", "mov"), ("prores", "mkv"), ("ffv1", "mkv"), ("mpeg2video", "mkv"),
+    ("h264", "mp4"), ("hevc", "mkv"), ("vp9", "webm"), ("av1", "mp4"), ("prores", "mov"), ("ffv1", "mkv"),
+    *(pytest.param(codec, suffix, marks=pytest.mark.slow) for codec, suffix in (
+        ("h264", "mov"), ("h264", "mkv"), ("hevc", "mp4"), ("vp9", "mkv"), ("vp9", "mp4"), ("av1", "mkv"),
+        ("av1", "webm"), ("prores", "mkv"), ("mpeg2video", "mkv"),
+    )),
 ]  # fmt: skip
 
 
@@ -83,7 +85,7 @@ def row(ffmpeg: Ffmpeg, path: Path) -> Any:
     return np.frombuffer(raw, np.uint8).reshape(270, 480)[135, 8:-8]
 
 
-@pytest.mark.parametrize("layout", ["left_right", "right_left", "top_bottom", "row_interleaved_lr"])
+@pytest.mark.parametrize("layout", ["left_right", "right_left", pytest.param("top_bottom", marks=pytest.mark.slow)])
 @pytest.mark.parametrize(("codec", "suffix"), [("h264", "mkv"), ("h264", "mp4"), ("vp9", "webm"), ("hevc", "mp4")])
 def test_stereo_layouts_are_kept_or_noted(
     ffmpeg: Ffmpeg, probe: Probe, tmp_path: Path, layout: str, codec: str, suffix: str

@@ -35,7 +35,7 @@ def read_back(probe: Probe, path: Path) -> str | None:
         ("00:01:00;02", "30000/1001", {}, "00:01:00;04"),
     ],
 )
-@pytest.mark.parametrize("suffix", ["mov", "mp4"])
+@pytest.mark.parametrize("suffix", ["mov", pytest.param("mp4", marks=pytest.mark.slow)])
 def test_the_start_is_the_same_moment(
     ffmpeg: Ffmpeg, probe: Probe, tmp_path: Path, suffix: str, given: str, rate: str, options: Any, expected: str
 ) -> None:
