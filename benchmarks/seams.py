@@ -7,7 +7,6 @@ CLIP is a video; it is cropped to its middle. Errors are in units of 1/255, betw
 
 import argparse
 import json
-from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -15,9 +14,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from zsm.engine import Runtime
+from zsm.engine import Bundle, Runtime
+from zsm.engine.backends import open_backend
 from zsm.engine.bundle.shapes import Size
-from zsm.runtime import tiles, video
+from zsm.engine.devices import Device, OpenOptions
+from zsm.runtime import Backend, Network, tiles, video
+from zsm.runtime.stream import stream
 
 Frames = NDArray[np.float32]
 DISTANCES = (0, 4, 8, 16, 24, 32, 48, 64)
@@ -34,12 +36,14 @@ def read(path: Path, size: Size, count: int) -> Frames:
     return frames
 
 
-def measure(runtime: Runtime, clip: Frames, whole: Any, overlap: int) -> dict[str, object]:
+def measure(backend: Backend, network: Network, clip: Frames, whole: Any, overlap: int) -> dict[str, object]:
     height, width = clip.shape[1:3]
     tile = -(-(width + overlap) // 8) * 4, -(-height // 4) * 4
     spans = tiles.spans(width, tile[0], overlap)
-    process = partial(tiles.stream, tile_of=lambda width, height: tile, overlap=overlap)
-    found = np.stack(list(process(lambda frames, cuts: runtime.stream(frames, cuts=cuts), clip)))
+    outputs = stream(
+        backend, clip, network=network, window=4, overlap=1, tile_of=lambda *size: tile, tile_overlap=overlap
+    )
+    found = np.stack(list(outputs))
     error = 255 * np.abs(found - whole).max((0, 1, 3))
     distance = np.abs(np.arange(len(error)) // 4 - spans[0].keep.stop)
     return {
@@ -59,10 +63,12 @@ def main() -> None:
     parser.add_argument("--overlaps", default="16,32,64,128")
     args = parser.parse_args()
     clip = read(args.clip, Size.parse(args.size), args.frames)
-    with Runtime(args.bundle) as runtime:
+    bundle = Bundle(args.bundle)
+    with Runtime(bundle, tile=None) as runtime:
         whole = runtime(clip)
-        for overlap in map(int, args.overlaps.split(",")):
-            print(json.dumps(measure(runtime, clip, whole, overlap)), flush=True)
+    backend, _ = open_backend(bundle, "onnxruntime", OpenOptions(device=Device.parse("cpu")))
+    for overlap in map(int, args.overlaps.split(",")):
+        print(json.dumps(measure(backend, bundle.network, clip, whole, overlap)), flush=True)
 
 
 if __name__ == "__main__":

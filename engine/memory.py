@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from zsm.engine.backends import blocks
 from zsm.engine.backends.gpu.graphs import LARGEST
 from zsm.engine.bundle.manifest import Bundle, Manifest, TensorSpec
 from zsm.engine.bundle.shapes import Size, batch, shape_of, symbols
@@ -37,13 +38,14 @@ class Memory:
         return self.weights + self.window + self.activations + self.graphs
 
 
-def estimate(bundle: Bundle, size: Size, window: int, *, cuda_graphs: bool = False) -> Memory:
+def estimate(bundle: Bundle, size: Size, window: int, *, cuda_graphs: bool = False, blockwise: bool = False) -> Memory:
     """Estimate the memory that frames of a size need, from the tensors of the bundle's graphs.
 
-    Libraries need less where they fuse layers, and more for workspaces, other layouts and themselves.
+    `blockwise`: the reconstruction works on blocks, as on the CPU. Libraries need less where they fuse layers, and more
+    for workspaces, other layouts and themselves.
     """
     manifest = bundle.manifest
-    peaks = {name: _peak(bundle, name, size) for name, spec in manifest.stages.items() if spec.parameters}
+    peaks = {name: _peak(bundle, name, size, blockwise) for name, spec in manifest.stages.items() if spec.parameters}
     stage = max(peaks, key=lambda name: peaks[name])
     return Memory(
         weights=sum(spec.bytes for spec in manifest.stages.values()),
@@ -54,12 +56,25 @@ def estimate(bundle: Bundle, size: Size, window: int, *, cuda_graphs: bool = Fal
     )
 
 
-def _peak(bundle: Bundle, stage: str, size: Size) -> int:
+def _peak(bundle: Bundle, stage: str, size: Size, blockwise: bool) -> int:
     """The most bytes that live at once within a stage, its inputs and outputs included."""
     import onnx
 
-    graph = onnx.load_from_string(bundle.read(stage)).graph
+    model = onnx.load_from_string(bundle.read(stage))
     known = symbols(size, batch(bundle.manifest, stage))
+    parts = blocks.cut(model) if blockwise and stage == "reconstruct" else None
+    if parts is None:
+        return _live(model.graph, known)
+    edge = blocks.EDGE + 2 * parts.margin
+    block = Size(min(size.width, edge), min(size.height, edge))
+    tail = _live(parts.tail.graph, symbols(block, 1))
+    if block != size:
+        tail += sum(_bytes(value, known) for value in (*parts.tail.graph.input, *parts.tail.graph.output))
+    return max(_live(parts.trunk.graph, known), tail)
+
+
+def _live(graph: "onnx.GraphProto", known: Mapping[str, int]) -> int:
+    """The most bytes of a graph's tensors that live at once, each until its last use."""
     weights = {tensor.name for tensor in graph.initializer}
     values = (*graph.input, *graph.output, *graph.value_info)
     sizes = {value.name: _bytes(value, known) for value in values if value.name not in weights}
@@ -87,12 +102,10 @@ def _window(manifest: Manifest, size: Size, window: int) -> int:
     """Planes and levels of the frames, features between them, hidden states, and the recurrence's own tensors."""
     feature = _sum(manifest, "extract", size, "level1")
     directions = manifest.network.directions
-    frames = (window + 1) * (  # the next frame comes before the oldest goes
-        _sum(manifest, "ingest_float32", size) + _sum(manifest, "extract", size)
-    )
+    frames = window * (_sum(manifest, "ingest_float32", size) + _sum(manifest, "extract", size))
     gaps = window * feature
     states = directions * (2 * window - 1) * feature
-    recurrence = 5 * directions * feature  # one step: feature, hidden state and cell, and the two new ones
+    recurrence = 4 * directions * feature  # one step: feature, cell, and the new state and cell
     return frames + gaps + states + recurrence
 
 

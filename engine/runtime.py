@@ -13,9 +13,9 @@ from zsm.engine.backends.gpu.frames import DeviceFrame
 from zsm.engine.backends.timed import StageTime, TimedBackend
 from zsm.engine.bundle.manifest import Bundle
 from zsm.engine.devices import CLOSED, Device, OpenOptions
-from zsm.engine.tiling import chooser
-from zsm.errors import ArgumentError, ArgumentTypeError, BackendError, FrameError
-from zsm.runtime import SCALE, Backend, Cuts, Pixels, To, tiles, windows
+from zsm.engine.tiling import Tiling
+from zsm.errors import ArgumentTypeError, BackendError, FrameError
+from zsm.runtime import SCALE, Backend, Cuts, Pixels, To, windows
 from zsm.runtime.arguments import whole_number
 from zsm.runtime.stream import stream
 
@@ -50,7 +50,8 @@ class Runtime:
         overlap: int = 1,
         threads: int | None = None,
         build: bool = False,
-        tile: str | None = None,
+        tile: str | None = "auto",
+        memory: str | int | None = None,
         cuda_stream: int | None = None,
         cuda_graphs: bool = False,
     ) -> None:
@@ -60,9 +61,11 @@ class Runtime:
         installed, else ONNX Runtime; `describe` tells which. Never falls back to another device, backend or precision.
         `window`: input frames processed together; `overlap`: how many of them neighbouring windows share. `threads`:
         CPU threads, all cores by default. `build`: build missing TensorRT engines when the first frame of a size comes,
-        which takes minutes; otherwise that is an error that names the command. `tile`: `WxH`, to process larger frames
-        in tiles, or `auto`, for the fewest that fit in free memory. `cuda_stream`: the handle of a CUDA stream to
-        compute on, such as torch's `Stream.cuda_stream`; frames made and outputs used on that stream need no waiting.
+        which takes minutes; otherwise that is an error that names the command. `tile`: `auto` processes frames whole
+        if they fit in free memory, else in the fewest tiles that do, and logs that; `WxH` gives the tiles' size; None
+        makes no tiles. `memory`: a limit for `auto` in place of free memory, such as `4GiB`; on the CPU it holds for
+        the whole process. `cuda_stream`: the handle of a CUDA stream to compute on, such as torch's
+        `Stream.cuda_stream`; frames made and outputs used on that stream need no waiting.
         `cuda_graphs`: record each stage once per frame size, and launch it as a CUDA graph (TensorRT only).
 
         Raises ArgumentTypeError, ArgumentError, WindowError, TileError or SizeError for an invalid argument,
@@ -80,9 +83,10 @@ class Runtime:
         if not isinstance(bundle, (str, Path, Bundle)):
             raise ArgumentTypeError(f"bundle is {bundle!r}; give a folder, or the name of a bundle in the box")
         self.bundle = bundle if isinstance(bundle, Bundle) else Bundle(bundle)
-        self._tile = tile
-        self._tile_of = None if tile is None else chooser(tile, self.bundle, device, self._window)
         self._device = options.device
+        self._tiling = Tiling(
+            self.bundle, self._device, window=self._window, overlap=self._overlap, tile=tile, memory=memory
+        )
         self._backend: Backend | None
         self._backend, self._reason = open_backend(self.bundle, backend, options)
 
@@ -105,6 +109,14 @@ class Runtime:
     def identity(self) -> str:
         """Identifies the network and its precision: the manifest, which has every graph's digest."""
         return self.bundle.manifest.to_json()
+
+    def tile(self, width: int, height: int, itemsize: int) -> str | None:
+        """The tiles, `WxH`, in which frames of a size are processed; None if they are processed whole.
+
+        `itemsize`: the bytes of a number of theirs. Raises OutOfMemoryError if frames of this size fit in no tiles.
+        """
+        found = self._tiling(width, height, itemsize)
+        return None if found is None or (found[0] >= width and found[1] >= height) else f"{found[0]}x{found[1]}"
 
     @property
     def latency(self) -> int:
@@ -201,27 +213,19 @@ class Runtime:
         Raises WindowError, ArgumentError or ArgumentTypeError for an invalid argument, FrameError for an invalid frame
         or one that differs from those before it, and BackendError or OutOfMemoryError if computing fails.
         """
-        backend = self._open()
-
-        def process(frames: Iterable[Any], cuts: Cuts) -> Iterator[Any]:
-            return stream(
-                backend,
-                frames,
-                network=self.bundle.network,
-                window=self._window,
-                overlap=self._overlap,
-                cuts=cuts,
-                ahead=0 if live or self._device.kind == "cpu" else AHEAD,
-                to=to,
-                first=first,
-                every=every,
-            )
-
-        if self._tile_of is None:
-            return process(frames, cuts)
-        if to == "device":
-            raise ArgumentError("tiles are joined on the host; leave out to='device', or tile")
-        return tiles.stream(process, frames, self._tile_of, cuts)
+        return stream(
+            self._open(),
+            frames,
+            network=self.bundle.network,
+            window=self._window,
+            overlap=self._overlap,
+            cuts=cuts,
+            ahead=0 if live or self._device.kind == "cpu" else AHEAD,
+            to=to,
+            first=first,
+            every=every,
+            tile_of=self._tiling,
+        )
 
     def describe(self) -> dict[str, Any]:
         """Report what runs where, in plain values; raises BackendError once the Runtime is closed."""
@@ -235,7 +239,7 @@ class Runtime:
             "chosen": self._reason,
             "window": self._window,
             "overlap": self._overlap,
-            "tile": self._tile,
+            "tile": self._tiling.chosen,
             "latency_frames": self.latency,
         }
 

@@ -1,6 +1,8 @@
-"""The size of tiles: given, or the largest that fits in the device's memory."""
+"""The size of tiles: given, or the largest that fits in memory."""
 
-from collections.abc import Callable
+import logging
+import re
+import sys
 from itertools import product
 from pathlib import Path
 
@@ -9,59 +11,183 @@ from zsm.engine.bundle.manifest import Bundle
 from zsm.engine.bundle.shapes import Size
 from zsm.engine.devices import Device
 from zsm.engine.memory import estimate
-from zsm.errors import ArgumentTypeError, OutOfMemoryError
-from zsm.runtime import GRID, tiles
+from zsm.errors import ArgumentError, ArgumentTypeError, OutOfMemoryError
+from zsm.runtime import GRID, SCALE, tiles
 
-RESERVE = 1.5
-"""Free memory required, as a multiple of the estimate: libraries add workspaces and copies in other layouts."""
+log = logging.getLogger("zsm")
 
-MOST = 32
+RESERVE = {"cpu": 1.2, "cuda": 1.5}
+"""Memory required, as a multiple of the estimate: libraries add workspaces, copies in other layouts, unused gaps."""
+
+MOST = 64
 """The most tiles along an axis."""
 
-TileOf = Callable[[int, int], tuple[int, int]]
-"""A frame's width and height to a tile's."""
+UNITS = {"": 1, "k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
 
 
-def chooser(text: str, bundle: Bundle, device: str, window: int) -> TileOf:
-    """Parse a tile size: `WxH`, or `auto` for the fewest tiles that fit in free memory.
+class Tiling:
+    """Chooses the tiles for frames of each size that comes."""
 
-    Raises SizeError, TileError, or ArgumentTypeError unless it is a string.
+    def __init__(
+        self, bundle: Bundle, device: Device, *, window: int, overlap: int, tile: str | None, memory: str | int | None
+    ) -> None:
+        """Take the Runtime's arguments `tile` and `memory`.
+
+        Raises SizeError, TileError or ArgumentError for invalid values, ArgumentTypeError for those of other types.
+        """
+        if tile is not None and not isinstance(tile, str):
+            raise ArgumentTypeError(f"tile is {tile!r}; give a string such as '640x544', 'auto', or None")
+        self._bundle = bundle
+        self._device = device
+        self._window = window
+        self._outputs = 2 * (window - overlap) + 1
+        self._memory = None if memory is None else parse_memory(memory)
+        if self._memory is not None and tile != "auto":
+            raise ArgumentError("memory is a limit for tiles that are chosen: leave it out, or give tile='auto'")
+        self._fixed = None if tile in (None, "auto") else Size.parse(tile)
+        self._automatic = tile == "auto"
+        if self._fixed is not None:
+            for extent in (self._fixed.width, self._fixed.height):
+                tiles.spans(2 * extent, extent)
+        self.chosen: str | None = None if self._fixed is None else tile
+        """The tiles' size for the last frames that came; None if they were processed whole."""
+        self._found: dict[tuple[int, int, int], Size | None] = {}
+
+    def __call__(self, width: int, height: int, itemsize: int) -> tuple[int, int] | None:
+        """The tiles' width and height for frames of a size, or None to process them whole; raises OutOfMemoryError."""
+        if self._fixed is not None:
+            return self._fixed.width, self._fixed.height
+        if not self._automatic:
+            return None
+        kind = (width, height, itemsize)
+        if kind not in self._found:  # memory changes, but frames of one size are all processed alike
+            self._found[kind] = self._choose(Size(width, height), itemsize)
+        found = self._found[kind]
+        self.chosen = None if found is None else str(found)
+        return None if found is None else (found.width, found.height)
+
+    def _choose(self, size: Size, itemsize: int) -> Size | None:
+        free = available(self._device) if self._memory is None else self._memory - _used(self._device)
+        found = self.largest(size, itemsize, free)
+        if found is not None:
+            log.warning(
+                "frames of %s don't fit in %s of memory as a whole: they are processed in tiles of %s",
+                size, _readable(free), found,
+            )  # fmt: skip
+        return found
+
+    def largest(self, size: Size, itemsize: int, memory: int) -> Size | None:
+        """The size of the fewest tiles that fit in `memory` bytes, None for whole frames; raises OutOfMemoryError."""
+        if self.needs(size, size, itemsize) <= memory:
+            return None
+        for columns, rows in sorted(product(range(1, MOST + 1), repeat=2), key=lambda count: count[0] * count[1]):
+            tile = Size(_part(size.width, columns), _part(size.height, rows))
+            possible = _possible(size.width, tile.width) and _possible(size.height, tile.height)
+            if possible and tile != size and self._roughly(size, tile, itemsize) <= memory:
+                return tile
+        smallest = Size(*(min(extent, tiles.OVERLAP + GRID) for extent in (size.width, size.height)))
+        least = self.needs(size, smallest, itemsize)
+        raise OutOfMemoryError(
+            f"frames of {size} don't fit in {_readable(memory)} of memory, even in tiles: {_readable(least)} would do; "
+            "use a smaller window, an fp16 bundle or smaller frames, or close other programs that use the memory"
+        )
+
+    def needs(self, size: Size, tile: Size, itemsize: int) -> int:
+        """Bytes that frames of `size` need in tiles of `tile`; of a GPU, its own memory."""
+        need = estimate(self._bundle, tile, self._window, blockwise=self._device.kind == "cpu")
+        return int(RESERVE[self._device.kind] * need.total) + self._pixels(size, itemsize, tiled=tile != size)
+
+    def _roughly(self, size: Size, tile: Size, itemsize: int) -> int:
+        """The same, scaled by area from the whole frame's estimate, as there are many tiles to try."""
+        whole = self.needs(size, size, itemsize) - self._pixels(size, itemsize, tiled=False)
+        return int(whole * tile.pixels / size.pixels) + self._pixels(size, itemsize, tiled=True)
+
+    def _pixels(self, size: Size, itemsize: int, *, tiled: bool) -> int:
+        """Bytes of frames and outputs on the host: of a whole window in tiles, else of two at a time."""
+        if self._device.kind != "cpu":
+            return 0
+        frames, outputs = (self._window + 1, self._outputs) if tiled else (2, 2)
+        return size.pixels * 3 * itemsize * (frames + outputs * SCALE**2)
+
+
+def parse_memory(text: str | int) -> int:
+    """Convert `4GiB`, `800M` or a number of bytes; raises ArgumentError, or ArgumentTypeError for other types."""
+    if isinstance(text, bool) or not isinstance(text, (str, int)):
+        raise ArgumentTypeError(f"memory is {text!r}; give a string such as '4GiB', or bytes")
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(?:i?b)?", str(text).strip().lower())
+    if match is None or float(match[1]) == 0:
+        raise ArgumentError(f"invalid memory {text!r}; give a size such as 4GiB or 800MiB")
+    return int(float(match[1]) * UNITS[match[2]])
+
+
+def available(device: Device) -> int:
+    """Free memory on a device, in bytes: of the CPU, as far as control groups and `ulimit -v` allow.
+
+    On systems without /proc it isn't known, and taken to be unlimited.
     """
-    if not isinstance(text, str):
-        raise ArgumentTypeError(f"tile is {text!r}; give a string such as '640x544', or 'auto'")
-    if text != "auto":
-        size = Size.parse(text)
-        for extent in (size.width, size.height):
-            tiles.spans(2 * extent, extent)
-        return lambda width, height: (size.width, size.height)
+    if device.kind == "cuda":
+        return Gpu(device.index).memory()[0]
+    if not Path("/proc/meminfo").exists():
+        return sys.maxsize
+    import resource
 
-    def fitting(width: int, height: int) -> tuple[int, int]:
-        tile = largest(bundle, Size(width, height), window, available(Device.parse(device)))
-        return tile.width, tile.height
+    lines = Path("/proc/meminfo").read_text().splitlines()
+    fields = dict(line.split(":") for line in lines)
+    free = [int(fields["MemAvailable"].split()[0]) * 1024, *_cgroups()]
+    limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+    if limit != resource.RLIM_INFINITY:
+        free.append(limit - _own("VmSize"))
+    return max(0, min(free))
 
-    return fitting
+
+def _cgroups() -> list[int]:
+    """What is left of the limits of this process's control groups, of either version."""
+    left = []
+    root = Path("/sys/fs/cgroup")
+    for line in Path("/proc/self/cgroup").read_text().splitlines():
+        _, controllers, path = line.split(":", 2)
+        if controllers == "memory":
+            base, names = root / "memory", ("memory.limit_in_bytes", "memory.usage_in_bytes")
+        elif not controllers:
+            base, names = root, ("memory.max", "memory.current")
+        else:
+            continue
+        folder = base / path.lstrip("/")
+        for place in (folder, *folder.parents):
+            if base not in (place, *place.parents):
+                break
+            try:
+                limit, used = ((place / name).read_text().strip() for name in names)
+            except OSError:
+                continue
+            if limit.isdecimal():
+                left.append(int(limit) - int(used) + _cache(place))
+    return left
 
 
-def largest(bundle: Bundle, size: Size, window: int, memory: int) -> Size:
-    """The size of the fewest tiles that fit in `memory` bytes; raises OutOfMemoryError if none fit."""
-    whole = estimate(bundle, size, window)
-    counts = sorted(product(range(1, MOST + 1), repeat=2), key=lambda count: count[0] * count[1])
-    for columns, rows in counts:
-        tile = Size(_part(size.width, columns), _part(size.height, rows))
-        part = tile.pixels / size.pixels
-        # All tiles advance together, each with its window; stages run on one of them at a time.
-        fits = RESERVE * (whole.weights + part * (columns * rows * whole.window + whole.activations)) <= memory
-        if fits and _possible(size.width, tile.width) and _possible(size.height, tile.height):
-            return tile
-    raise OutOfMemoryError(
-        f"frames of {size} don't fit in {memory / 2**20:,.0f} MiB of free memory, even in tiles: a window alone needs "
-        f"{RESERVE * whole.window / 2**20:,.0f} MiB; use an fp16 bundle, a smaller window or network, or smaller "
-        "frames, or close other programs that use the memory"
-    )
+def _cache(group: Path) -> int:
+    """The files' pages that a control group counts, but would give up."""
+    try:
+        fields = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
+    except OSError:
+        return 0
+    return int(fields.get("total_inactive_file", fields.get("inactive_file", 0)))
+
+
+def _used(device: Device) -> int:
+    """What this process takes already of a limit given by hand."""
+    return _own("VmRSS") if device.kind == "cpu" else 0
+
+
+def _own(field: str) -> int:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(field))
 
 
 def _part(extent: int, count: int) -> int:
     """Smallest tile length (a multiple of 4) with which `count` overlapping tiles cover `extent`."""
+    if count == 1:
+        return extent
     covered = extent + (count - 1) * tiles.OVERLAP
     return -(-covered // (count * GRID)) * GRID
 
@@ -70,10 +196,5 @@ def _possible(extent: int, tile: int) -> bool:
     return tile >= extent or tile > tiles.OVERLAP
 
 
-def available(device: Device) -> int:
-    """Free memory on a device, in bytes."""
-    if device.kind == "cuda":
-        return Gpu(device.index).memory()[0]
-    lines = Path("/proc/meminfo").read_text().splitlines()
-    fields = dict(line.split(":") for line in lines)
-    return int(fields["MemAvailable"].split()[0]) * 1024
+def _readable(size: int) -> str:
+    return f"{size / 2**20:,.0f} MiB"

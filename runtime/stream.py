@@ -3,26 +3,21 @@
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
 from zsm.errors import ArgumentError, ArgumentTypeError, WindowError
-from zsm.runtime import network as stages
 from zsm.runtime import windows
 from zsm.runtime.arguments import at_least, whole_number
-from zsm.runtime.backend import Backend, DevicePixels, Pixels, Session, Tensor
+from zsm.runtime.backend import Backend, DevicePixels, Pixels
 from zsm.runtime.frames import Check, readable
-from zsm.runtime.network import Features, Hidden, Network
+from zsm.runtime.network import Network
+from zsm.runtime.tiles import OVERLAP, Tiled, TileOf
+from zsm.runtime.work import Delivery, To, Whole, Work
 
 Cuts = Iterable[int] | Callable[[Any, Any], bool] | None
 """Where new scenes begin: frame numbers, or a function that tells whether there is a cut between two frames."""
-
-To = Literal["host", "device"]
-"""Where outputs go: NumPy arrays, or frames in the device's memory."""
-
-Delivery = Callable[[], Any]
-"""An output on its way; calling it waits for the output."""
 
 
 def stream(
@@ -37,33 +32,58 @@ def stream(
     to: To | None = None,
     first: int = 0,
     every: int = 1,
+    tile_of: TileOf | None = None,
+    tile_overlap: int = OVERLAP,
 ) -> Iterator[Any]:
     """Yield each output of a stream of frames as soon as no later window can change it.
 
     Memory holds the frames of one window, however long the stream is. Up to `ahead` outputs may still be on their way
     to the host while the next frame is read. Outputs go where the frames are, unless `to` says otherwise. Only the
-    outputs numbered first, first + every, ... are reconstructed and yielded.
+    outputs numbered first, first + every, ... are reconstructed and yielded. `tile_of` gives the size of the tiles in
+    which frames are processed, which share `tile_overlap` pixels; None for whole frames.
 
     Raises WindowError, ArgumentError or ArgumentTypeError for invalid arguments, before the first frame is read, and
-    FrameError for an invalid frame.
+    FrameError or TileError for an invalid frame, or for one that can't be processed in tiles.
     """
     if to not in (None, "host", "device"):
         raise ArgumentError(f"outputs can't go to {to!r}; choose host or device")
-    scene_of = partial(
-        Scene,
-        network=network,
-        lengths=windows.check(window, overlap),
-        wanted=Every(at_least(0, "first", first), at_least(1, "every", every)),
-    )
-    return _waited(_begun(backend, frames, scene_of, _cut_function(cuts, frames), to), at_least(0, "ahead", ahead))
+    lengths = windows.check(window, overlap)
+    wanted = Every(at_least(0, "first", first), at_least(1, "every", every))
+    work_of = partial(_work, backend, network, lengths[0], tile_of, tile_overlap, to)
+    scene_of = partial(Scene, lengths=lengths, wanted=wanted)
+    return _waited(_begun(backend, frames, work_of, scene_of, _cut_function(cuts, frames)), at_least(0, "ahead", ahead))
+
+
+def _work(
+    backend: Backend,
+    network: Network,
+    window: int,
+    tile_of: TileOf | None,
+    tile_overlap: int,
+    to: To | None,
+    frame: Any,
+) -> Callable[[], Work]:
+    """How scenes of frames like this one are computed."""
+    height, width = frame.shape[:2]
+    on_host = isinstance(frame, np.ndarray)
+    tile = None if tile_of is None else tile_of(width, height, frame.dtype.itemsize)
+    if tile is None or (tile[0] >= width and tile[1] >= height):
+        session = backend.open(height, width)
+        return partial(Whole, session, network, window, frame.dtype, to or ("host" if on_host else "device"))
+    if to == "device" or not on_host:
+        raise ArgumentError(
+            f"frames of {width}x{height} are processed in tiles of {tile[0]}x{tile[1]}, which are joined on the host: "
+            "give frames on the host and leave out to='device', or choose smaller frames"
+        )
+    return partial(Tiled, backend, network, window, (height, width), frame.dtype, tile, tile_overlap)
 
 
 def _begun(
     backend: Backend,
     frames: Iterable[Any],
+    work_of: Callable[[Any], Callable[[], Work]],
     scene_of: Callable[..., "Scene"],
     is_cut: Callable[[int, Any], bool],
-    to: To | None,
 ) -> Iterator[Delivery]:
     """Begin each output."""
     check = Check()
@@ -73,23 +93,14 @@ def _begun(
         check(frame, number)
         cut = is_cut(number, given)
         if scene is None:
-            session = backend.open(*frame.shape[:2])
-            to = to or ("host" if isinstance(frame, np.ndarray) else "device")
-            deliver = partial(_deliver, session, to)
-            scene = scene_of(session, frame.dtype, 0)
+            work = work_of(frame)
+            scene = scene_of(work(), 0)
         elif cut:
-            yield from map(deliver, scene.finish(cut_follows=True))
-            scene = scene_of(session, frame.dtype, number)
-        yield from map(deliver, scene.push(frame))  # map holds no tensor while the next one is computed
+            yield from scene.finish(cut_follows=True)
+            scene = scene_of(work(), number)
+        yield from scene.push(frame)
     if scene is not None:
-        yield from map(deliver, scene.finish())
-
-
-def _deliver(session: Session, to: To, pixels: Tensor) -> Delivery:
-    if to == "device":
-        return partial(session.export, pixels)
-    copy = session.to_host(pixels)
-    return lambda: copy()[0]
+        yield from scene.finish()
 
 
 def _waited(outputs: Iterable[Delivery], ahead: int) -> Iterator[Any]:
@@ -144,41 +155,21 @@ class Every:
 
 
 class Scene:
-    """The frames between two cuts, pushed one by one. Each is extracted once, each gap interpolated once.
+    """The frames between two cuts, pushed one by one: which windows they form, and which outputs are final."""
 
-    Yields pixels (1,4h,4w,3), on the device.
-    """
-
-    def __init__(
-        self,
-        session: Session,
-        dtype: np.dtype[Any],
-        first_frame: int,
-        *,
-        network: Network,
-        lengths: tuple[int, int],
-        wanted: Every,
-    ) -> None:
-        self._session = session
-        self._dtype = dtype
-        self._network = network
+    def __init__(self, work: Work, first_frame: int, *, lengths: tuple[int, int], wanted: Every) -> None:
+        self._work = work
         self._window, overlap = lengths
         self._step = self._window - overlap
         self._wanted = wanted
         self._first_output = 2 * first_frame
-        self._features: deque[Features] = deque(maxlen=self._window)
-        self._gaps: deque[Tensor] = deque(maxlen=self._window - 1)
         self._count = 0
         self._start = -self._step
-        self._pending: deque[Hidden] = deque()
         self._done = 0
 
-    def push(self, frame: Pixels | DevicePixels) -> Iterator[Tensor]:
+    def push(self, frame: Pixels | DevicePixels) -> Iterator[Delivery]:
         """Add a frame, and yield the outputs that become final with it."""
-        features = stages.extract(self._session, frame)
-        if self._features:
-            self._gaps.append(stages.interpolate(self._session, self._features[-1], features))
-        self._features.append(features)
+        self._work.add(frame)
         self._count += 1
         newest_start = self._count - self._window
         if newest_start == self._start + self._step:
@@ -188,30 +179,30 @@ class Scene:
             following = max(newest_start, self._start + 1)
             yield from self._yield_to(windows.boundary(self._start, following, self._window))
 
-    def finish(self, *, cut_follows: bool = False) -> Iterator[Tensor]:
+    def finish(self, *, cut_follows: bool = False) -> Iterator[Delivery]:
         """Yield the remaining outputs; before a cut also the missing frame there, which repeats the last output."""
         start = max(0, self._count - self._window)
         if start > self._start:
             yield from self._next_window(start)
         yield from self._yield_to(2 * self._count - 2)
         if cut_follows:
-            self._pending.append(self._last)
-            yield from self._yield_to(2 * self._count - 1)
+            if self._first_output + self._done in self._wanted:
+                yield self._work.repeat()
+            self._done += 1
 
-    def _next_window(self, start: int) -> Iterator[Tensor]:
-        """Yield the outputs kept from the last window, and process the window at `start`, the newest frames."""
+    def _next_window(self, start: int) -> Iterator[Delivery]:
+        """Yield the outputs kept from the last window, and begin the window at `start`, the newest frames."""
         if self._start >= 0:
             yield from self._yield_to(windows.boundary(self._start, start, self._window))
         self._start = start
-        self._pending.clear()
-        self._pending = deque(stages.window(self._session, self._network, self._features, self._gaps))
-        for _ in range(self._done - 2 * start):
-            self._pending.popleft()
+        end = min(windows.boundary(start, start + self._step, self._window) + 1, 2 * self._count - 1)
+        needed = range(self._done - 2 * start, end - 2 * start)
+        self._work.begin(needed, lambda output: self._first_output + 2 * start + output in self._wanted)
 
-    def _yield_to(self, output: int) -> Iterator[Tensor]:
+    def _yield_to(self, output: int) -> Iterator[Delivery]:
         while self._done <= output:
             number = self._first_output + self._done
             self._done += 1
-            self._last = self._pending.popleft()
-            if number in self._wanted:
-                yield stages.reconstruct(self._session, self._network, self._last, self._dtype)
+            delivery = self._work.next(wanted=number in self._wanted)
+            if delivery is not None:
+                yield delivery

@@ -4,28 +4,24 @@ Tiles begin at multiples of 4 pixels, the grid of the network's pyramid. A tile 
 near a seam the result differs from that of whole frames; the larger the overlap, the smaller the difference.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
-from itertools import pairwise, tee
+from itertools import pairwise, product
 from typing import Any
 
 import numpy as np
 
 from zsm.errors import TileError
-from zsm.runtime.backend import Pixels
-from zsm.runtime.frames import Check, on_host
-from zsm.runtime.network import GRID, SCALE
-from zsm.runtime.stream import Cuts, frame_numbers
+from zsm.runtime import network as stages
+from zsm.runtime.backend import Backend, Pixels
+from zsm.runtime.network import GRID, SCALE, Network
 
 OVERLAP = 96
 """LR pixels that neighbouring tiles share; docs/gpu.md has the error that remains at the seams."""
 
-Process = Callable[[Iterable[Pixels], Cuts], Iterator[Pixels]]
-"""Frames and cuts to outputs, as `stream` does."""
-
-TileOf = Callable[[int, int], tuple[int, int]]
-"""A frame's width and height to a tile's."""
+TileOf = Callable[[int, int, int], tuple[int, int] | None]
+"""A frame's width and height, and the bytes of a number, to a tile's width and height; None for whole frames."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,74 +49,76 @@ def spans(extent: int, tile: int, overlap: int = OVERLAP) -> list[Span]:
     return [Span(read=read, keep=range(*ends)) for read, ends in zip(reads, pairwise(bounds), strict=True)]
 
 
-def stream(
-    process: Process, frames: Iterable[Any], tile_of: TileOf, cuts: Cuts = None, overlap: int = OVERLAP
-) -> Iterator[Pixels]:
-    """Yield the outputs of whole frames, put together from those of their tiles.
+class Tiled:
+    """The windows of frames that are processed tile by tile: each tile has its whole window to itself.
 
-    Each tile is a stream of its own; all of them advance frame by frame. Raises WindowError or ArgumentTypeError
-    for invalid cuts, before the first frame is read, and FrameError or TileError when the frames come.
+    Memory holds the window's frames and outputs as pixels, and the features and states of one tile.
     """
-    return _joined(process, frames, tile_of, _Scenes(cuts), overlap)
 
+    def __init__(
+        self,
+        backend: Backend,
+        network: Network,
+        window: int,
+        size: tuple[int, int],
+        dtype: np.dtype[Any],
+        tile: tuple[int, int],
+        overlap: int = OVERLAP,
+    ) -> None:
+        """`size` is the frames' (height, width), `tile` the tiles' (width, height); raises TileError."""
+        self._backend = backend
+        self._network = network
+        self._size = size
+        self._dtype = dtype
+        self._grid = list(product(spans(size[0], tile[1], overlap), spans(size[1], tile[0], overlap)))
+        self._frames: deque[Pixels] = deque(maxlen=window)
+        self._outputs: dict[int, Pixels] = {}
+        self._last = 0
 
-def _joined(
-    process: Process, frames: Iterable[Any], tile_of: TileOf, scenes: "_Scenes", overlap: int
-) -> Iterator[Pixels]:
-    source = scenes.read(frames)
-    first = next(source, None)
-    if first is None:
-        return
-    height, width = first.shape[:2]
-    tile = tile_of(width, height)
-    grid = [(down, across) for down in spans(height, tile[1], overlap) for across in spans(width, tile[0], overlap)]
-    copies = tee(_after(first, source), len(grid))
-    streams = [process(map(partial(_crop, place), one), scenes.cuts()) for place, one in zip(grid, copies, strict=True)]
-    for outputs in zip(*streams, strict=True):
-        whole = np.empty((SCALE * height, SCALE * width, 3), outputs[0].dtype)
-        for (down, across), output in zip(grid, outputs, strict=True):
-            whole[_scaled(down.keep, 0), _scaled(across.keep, 0)] = output[
-                _scaled(down.keep, down.read.start), _scaled(across.keep, across.read.start)
-            ]
-        yield whole
+    def add(self, frame: Any) -> None:
+        """Copy a frame, as the caller may reuse its memory."""
+        self._frames.append(frame.copy())
 
+    def begin(self, needed: range, wanted: Callable[[int], bool]) -> None:
+        """Compute the outputs that are needed and wanted."""
+        self._last = needed.start - 1
+        self._outputs.clear()
+        self._compute([number for number in needed if wanted(number)])
 
-def _after(first: Pixels, rest: Iterator[Pixels]) -> Iterator[Pixels]:
-    yield first
-    yield from rest
+    def next(self, *, wanted: bool) -> Callable[[], Pixels] | None:
+        """The window's next output, which is the caller's from now on; None if it isn't wanted."""
+        self._last += 1
+        return self.repeat() if wanted else None
 
+    def repeat(self) -> Callable[[], Pixels]:
+        """The last output, computed again if it was given away."""
+        if self._last not in self._outputs:
+            self._compute(range(self._last, 2 * len(self._frames) - 1))
+        output = self._outputs.pop(self._last)
+        return lambda: output
 
-def _crop(place: tuple[Span, Span], frame: Pixels) -> Any:
-    down, across = place
-    return frame[down.read.start : down.read.stop, across.read.start : across.read.stop]
+    def _compute(self, numbers: Sequence[int]) -> None:
+        height, width = self._size
+        for number in numbers:
+            self._outputs[number] = np.empty((SCALE * height, SCALE * width, 3), self._dtype)
+        for down, across in self._grid if numbers else ():
+            for number, pixels in self._tile_outputs(down, across, numbers):
+                self._outputs[number][_scaled(down.keep, 0), _scaled(across.keep, 0)] = pixels[
+                    _scaled(down.keep, down.read.start), _scaled(across.keep, across.read.start)
+                ]
+
+    def _tile_outputs(self, down: "Span", across: "Span", numbers: Sequence[int]) -> Iterator[tuple[int, Pixels]]:
+        session = self._backend.open(len(down.read), len(across.read))
+        crops = [
+            frame[down.read.start : down.read.stop, across.read.start : across.read.stop] for frame in self._frames
+        ]
+        features = [stages.extract(session, crop) for crop in crops]
+        gaps = [stages.interpolate(session, *pair) for pair in pairwise(features)]
+        for number, hidden in enumerate(stages.window(session, self._network, features, gaps)):
+            if number in numbers:
+                pixels = stages.reconstruct(session, self._network, hidden, self._dtype)
+                yield number, session.to_host(pixels)()[0]
 
 
 def _scaled(span: range, origin: int) -> slice:
     return slice(SCALE * (span.start - origin), SCALE * (span.stop - origin))
-
-
-class _Scenes:
-    """Where scenes begin: decided on whole frames, the same for every tile."""
-
-    def __init__(self, cuts: Cuts) -> None:
-        self._given = cuts if cuts is None or callable(cuts) else frame_numbers(cuts)
-        self._found: set[int] = set()
-
-    def read(self, frames: Iterable[Any]) -> Iterator[Pixels]:
-        """Copy the frames, as the caller may reuse one buffer for all of them."""
-        check = Check()
-        previous: Pixels | None = None
-        for number, given in enumerate(frames):
-            frame = on_host(given, number)
-            check(frame, number)
-            if previous is not None and callable(self._given) and self._given(previous, frame):
-                self._found.add(number)
-            previous = frame.copy()
-            yield previous
-
-    def cuts(self) -> Cuts:
-        """The cuts for one tile."""
-        if not callable(self._given):
-            return self._given
-        numbers = iter(range(1, 2**62))
-        return lambda previous, frame: next(numbers) in self._found

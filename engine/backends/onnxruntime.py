@@ -10,7 +10,7 @@ import onnx
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from zsm.engine.backends import uint8
+from zsm.engine.backends import blocks, uint8
 from zsm.engine.bundle.manifest import Bundle
 from zsm.engine.devices import CLOSED, OpenOptions
 from zsm.errors import BackendError, FrameError
@@ -80,13 +80,50 @@ def _options(threads: int | None) -> ort.SessionOptions:
     return options
 
 
+class Stage:
+    """A stage as one session."""
+
+    def __init__(self, session: ort.InferenceSession) -> None:
+        self._session = session
+        self._outputs = [output.name for output in session.get_outputs()]
+
+    def __call__(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        return dict(zip(self._outputs, self._session.run(None, dict(inputs)), strict=True))
+
+
+class BlockwiseStage:
+    """A reconstruction in two sessions, the second of which works on blocks of the frame."""
+
+    def __init__(self, parts: blocks.Cut, open_part: Callable[[bytes], Stage]) -> None:
+        self._trunk, self._tail = (open_part(part.SerializeToString()) for part in (parts.trunk, parts.tail))
+        self._tail_inputs = [value.name for value in parts.tail.graph.input]
+        self._output = parts.tail.graph.output[0].name
+        self._margin = parts.margin
+
+    def __call__(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        known = self._trunk({name: array for name, array in inputs.items() if name not in self._tail_inputs})
+        tensors = {**inputs, **known}
+        given = {name: tensors[name] for name in self._tail_inputs}
+        return {self._output: blocks.run(lambda part: self._tail(part)[self._output], given, self._margin)}
+
+
+def _open_stage(name: str, content: bytes, threads: int | None) -> Stage | BlockwiseStage:
+    """Load a stage; raises BackendError."""
+
+    def open_part(part: bytes) -> Stage:
+        return Stage(open_on_cpu(name, part, threads))
+
+    parts = blocks.cut(onnx.load_from_string(content)) if name == "reconstruct" else None
+    return open_part(content) if parts is None else BlockwiseStage(parts, open_part)
+
+
 class OnnxRuntimeBackend:
     """One `InferenceSession` per stage."""
 
     def __init__(self, bundle: Bundle, threads: int | None) -> None:
         self._threads = threads
         self._library = onnxruntime_library()
-        self._stages = {name: open_on_cpu(name, bundle.read(name), threads) for name in bundle.manifest.stages}
+        self._stages = {name: _open_stage(name, bundle.read(name), threads) for name in bundle.manifest.stages}
 
     def open(self, height: int, width: int) -> Session:
         """Prepare for frames of one size."""
@@ -114,7 +151,7 @@ class OnnxRuntimeBackend:
 class OnnxRuntimeSession:
     """The stages for frames of one size; tensors are NumPy arrays."""
 
-    def __init__(self, stages: Mapping[str, ort.InferenceSession], height: int, width: int) -> None:
+    def __init__(self, stages: Mapping[str, Stage | BlockwiseStage], height: int, width: int) -> None:
         self._stages = stages
         self._size = np.array([SCALE * height, SCALE * width], np.int64)
 
@@ -127,12 +164,10 @@ class OnnxRuntimeSession:
         """Execute a stage."""
         if not self._stages:
             raise BackendError(CLOSED)
-        session = self._stages[stage]
         try:
-            outputs = session.run(None, dict(inputs))
+            return self._stages[stage](inputs)
         except Exception as error:
             raise failure(stage, {name: array.shape for name, array in inputs.items()}, error) from error
-        return {spec.name: array for spec, array in zip(session.get_outputs(), outputs, strict=True)}
 
     def emit(self, planes: Array, dtype: np.dtype[Any]) -> Array:
         """Convert planes (1,3,4H,4W) to pixels (1,4h,4w,3)."""

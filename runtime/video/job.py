@@ -9,6 +9,8 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import numpy as np
+
 from zsm.errors import ArgumentError, Error, StoppedError, VideoError
 from zsm.runtime.video import cuts as scenes
 from zsm.runtime.video import encoders, pipeline, trial
@@ -177,7 +179,8 @@ def _described(source: Source, restorer: Restorer, options: Options) -> dict[str
     """Everything that the result depends on."""
     info = source.info
     own = {"input": "a pipe"} if info.path is None else identify(info.path)
-    return options.job(restorer) | own | {"rate": str(info.rate), "stream": str(info.stream)}
+    tile = restorer.tile(*info.size, np.dtype(info.colour.dtype).itemsize)
+    return options.job(restorer) | own | {"rate": str(info.rate), "stream": str(info.stream), "tile": str(tile)}
 
 
 def _to_path(job: "_Job", target: Path, stop: threading.Event) -> Summary:

@@ -41,6 +41,10 @@ class Restorer(Protocol):
         """Identifies the network and its precision; an interrupted run is resumed only with the same."""
         ...
 
+    def tile(self, width: int, height: int, itemsize: int) -> str | None:
+        """The tiles for frames of a size, with numbers of `itemsize` bytes; None if they are processed whole."""
+        ...
+
     def stream(
         self,
         frames: Iterable[Codes],

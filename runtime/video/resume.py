@@ -155,8 +155,9 @@ class Workspace:
             raise VideoError(f"{self._path} is damaged ({error}); start over with --overwrite") from error
         changed = sorted(key for key in found.job | self.journal.job if found.job.get(key) != self.journal.job.get(key))
         if changed:
+            tile = f" (it had --tile {found.job['tile']})" if "tile" in set(changed) & set(found.job) else ""
             raise VideoError(
-                f"the interrupted run in {self.folder} was another job, with different {', '.join(changed)}; "
+                f"the interrupted run in {self.folder} was another job, with different {', '.join(changed)}{tile}; "
                 "use the same options, or start over with --overwrite"
             )
         self.journal = found

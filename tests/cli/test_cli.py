@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from zsm.cli import COMMANDS
+from zsm.cli import COMMANDS, main
 from zsm.engine import Bundle
 from zsm.export.model import Network, checkpoint
 
@@ -74,13 +74,14 @@ def test_doctor_says_what_is_broken(tmp_path: Path) -> None:
     assert "pip install 'zsm[cpu]'" in done.stdout
 
 
-def test_export(bicubic_bundle: Path, tmp_path: Path) -> None:
+def test_export(bicubic_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     weights = tmp_path / "weights.safetensors"
     checkpoint.save(Network(Bundle(bicubic_bundle).network), weights)
-    done = zsm("export", "--weights", weights, "--fp16", "--out", tmp_path / "bundle", "--licence", "CC0")
-    assert done.returncode == 0, done.stderr
-    assert "verified" in done.stderr
-    assert done.stdout.strip() == str(tmp_path / "bundle")
+    arguments = ["--weights", weights, "--fp16", "--out", tmp_path / "bundle", "--licence", "CC0"]
+    assert main(["export", *map(str, arguments)]) == 0
+    printed = capsys.readouterr()
+    assert "verified" in printed.err
+    assert printed.out.strip() == str(tmp_path / "bundle")
     manifest = Bundle(tmp_path / "bundle").manifest
     assert (manifest.precision, manifest.licence) == ("fp16", "CC0")
 

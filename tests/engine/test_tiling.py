@@ -1,71 +1,64 @@
 """Choosing tiles, and processing in them by way of Runtime."""
 
+import logging
+import subprocess
+import sys
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from zsm.engine import Bundle, Runtime
+from zsm.engine.backends import blocks
 from zsm.engine.bundle.shapes import Size
 from zsm.engine.devices import Device
-from zsm.engine.memory import estimate
-from zsm.engine.tiling import RESERVE, available, largest
-from zsm.errors import OutOfMemoryError, SizeError, TileError
+from zsm.engine.tiling import Tiling, available
+from zsm.errors import ArgumentError, OutOfMemoryError, SizeError, TileError
 from zsm.runtime import tiles
-from zsm.runtime.stream import stream
 
 FRAME = Size(1000, 540)
 
 
-def needs(bundle: Path, size: Size, tiles: int = 1) -> int:
-    memory = estimate(Bundle(bundle), size, 4)
-    return int(RESERVE * (memory.weights + tiles * memory.window + memory.activations)) + 1
+def tiling(bundle: Path, **options: object) -> Tiling:
+    given = {"window": 4, "overlap": 1, "tile": "auto", "memory": None, **options}
+    return Tiling(Bundle(bundle), Device.parse("cpu"), **given)  # type: ignore[arg-type]
 
 
 def test_a_frame_that_fits_is_not_tiled(tiny_bundle: Path) -> None:
-    whole = largest(Bundle(tiny_bundle), FRAME, 4, needs(tiny_bundle, FRAME))
-    assert (whole.width >= 1000, whole.height >= 540) == (True, True)
+    chosen = tiling(tiny_bundle)
+    assert chosen.largest(FRAME, 1, chosen.needs(FRAME, FRAME, 1)) is None
 
 
-@pytest.mark.parametrize("part", [0.95, 0.9])
+@pytest.mark.parametrize("part", [0.95, 0.6, 0.4])
 def test_tiles_fit_and_cover_the_frame(part: float, tiny_bundle: Path) -> None:
-    memory = int(part * needs(tiny_bundle, FRAME))
-    tile = largest(Bundle(tiny_bundle), FRAME, 4, memory)
-    count = len(tiles.spans(1000, tile.width)) * len(tiles.spans(540, tile.height))
-    assert count > 1
-    assert needs(tiny_bundle, tile, count) <= memory + 1
+    chosen = tiling(tiny_bundle)
+    memory = int(part * chosen.needs(FRAME, FRAME, 1))
+    tile = chosen.largest(FRAME, 1, memory)
+    assert tile is not None
+    assert len(tiles.spans(1000, tile.width)) * len(tiles.spans(540, tile.height)) > 1
+    assert chosen.needs(FRAME, tile, 1) <= 1.02 * memory
 
 
-def test_all_tiles_hold_their_windows_at_once(tiny_bundle: Path, host_backend: Any, host_gpu: Any) -> None:
-    """The assumption of `largest`."""
-    backend = host_backend(tiny_bundle, host_gpu)
-    clip = np.zeros((8, 24, 2 * tiles.OVERLAP, 3), np.uint8)
-    tile = Size(tiles.OVERLAP + 32, 24)
-    count = len(tiles.spans(clip.shape[2], tile.width))
-
-    def process(frames: Any, cuts: Any) -> Any:
-        return stream(backend, frames, network=Bundle(tiny_bundle).network, window=4, overlap=1, cuts=cuts)
-
-    for _ in tiles.stream(process, clip, lambda width, height: (tile.width, tile.height)):
-        pass
-    output = 16 * 3 * tile.pixels * (4 + 1)  # planes and pixels at the end, which count as a stage's
-    assert count == 3
-    window = estimate(Bundle(tiny_bundle), tile, 4).window
-    # What a tile needs only while it is computed is shared; what its window keeps is not.
-    assert (count - 1) * window < host_gpu.bytes - output <= count * window
-    backend.close()
-
-
-def test_too_little_memory_for_any_tile(tiny_bundle: Path) -> None:
-    with pytest.raises(
-        OutOfMemoryError, match=r"1000x540 don.t fit in 1 MiB of free memory, even in tiles.* window .* \d+ MiB;"
-    ):
-        largest(Bundle(tiny_bundle), FRAME, 4, 2**20)
+def test_too_little_memory_for_any_tile_says_what_would_do(tiny_bundle: Path) -> None:
+    chosen = tiling(tiny_bundle)
+    with pytest.raises(OutOfMemoryError, match=r"1000x540 don.t fit in 10 MiB .* even in tiles: (\d+) MiB would do"):
+        chosen.largest(FRAME, 1, 10 * 2**20)
 
 
 def test_free_memory_is_plausible() -> None:
     assert 2**20 < available(Device(kind="cpu")) < 2**50
+
+
+def test_a_limit_of_address_space_counts() -> None:
+    code = (
+        "import resource; resource.setrlimit(resource.RLIMIT_AS, (2**31, 2**31));"
+        "from zsm.engine.tiling import available; from zsm.engine.devices import Device;"
+        "print(available(Device(kind='cpu')))"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert 2**20 < int(found.stdout) < 2**31
 
 
 def test_a_runtime_with_tiles(bicubic_bundle: Path) -> None:
@@ -73,13 +66,27 @@ def test_a_runtime_with_tiles(bicubic_bundle: Path) -> None:
     tile = f"{tiles.OVERLAP + 20}x{tiles.OVERLAP + 4}"
     with Runtime(bicubic_bundle) as rt, Runtime(bicubic_bundle, tile=tile) as tiled:
         np.testing.assert_array_equal(tiled(clip, cuts=[1]), rt(clip, cuts=[1]))
-        assert tiled.describe()["tile"] == tile
+        assert (rt.describe()["tile"], tiled.describe()["tile"]) == (None, tile)
         with tiled.timing() as times:
             tiled(clip)
         assert times["extract"].calls == 3 * 2
-    with Runtime(bicubic_bundle, tile="auto") as rt, rt.timing() as times:
-        rt(clip)
+        with rt.timing() as times:
+            rt(clip)
         assert times["extract"].calls == 3
+
+
+def test_little_memory_makes_tiles_and_says_so(bicubic_bundle: Path, caplog: pytest.LogCaptureFixture) -> None:
+    clip = np.random.default_rng(0).integers(0, 256, (3, 400, 300, 3), np.uint8)
+    with Runtime(bicubic_bundle, memory="1TiB") as rt:
+        whole = rt(clip)
+    assert not caplog.records
+    free = tiling(bicubic_bundle)
+    used = int(next(x for x in Path("/proc/self/status").read_text().splitlines() if "VmRSS" in x).split()[1]) * 1024
+    limit = used + int(0.8 * free.needs(Size(300, 400), Size(300, 400), 1))
+    with caplog.at_level(logging.WARNING, "zsm"), Runtime(bicubic_bundle, memory=limit) as rt:
+        np.testing.assert_array_equal(rt(clip), whole)
+        assert rt.tile(300, 400, 1) == rt.describe()["tile"] is not None
+    assert "frames of 300x400 don't fit" in caplog.text
 
 
 def test_invalid_tiles_are_rejected(bicubic_bundle: Path) -> None:
@@ -87,3 +94,34 @@ def test_invalid_tiles_are_rejected(bicubic_bundle: Path) -> None:
         Runtime(bicubic_bundle, tile="large")
     with pytest.raises(TileError, match="larger than the overlap"):
         Runtime(bicubic_bundle, tile=f"{tiles.OVERLAP}x{2 * tiles.OVERLAP}")
+    for memory in ("lots", "0", "-1GiB", "4 apples"):
+        with pytest.raises(ArgumentError, match="invalid memory"):
+            Runtime(bicubic_bundle, memory=memory)
+    with pytest.raises(ArgumentError, match="leave it out, or give tile='auto'"):
+        Runtime(bicubic_bundle, memory="4GiB", tile="640x544")
+
+
+@given(st.integers(1, 700), st.integers(1, 700), st.integers(0, 5))
+@settings(max_examples=50, deadline=None)
+def test_blocks_are_exact(height: int, width: int, margin: int) -> None:
+    """A tail that reaches over `margin` pixels: the largest value around each."""
+    given = np.random.default_rng(0).random((1, 1, height, width), np.float32)
+
+    def tail(inputs: object) -> np.ndarray:
+        plane = inputs["feature"]  # type: ignore[index]
+        padded = np.pad(plane, ((0, 0), (0, 0), (margin, margin), (margin, margin)))
+        around = np.lib.stride_tricks.sliding_window_view(padded, (2 * margin + 1, 2 * margin + 1), (2, 3))
+        found: np.ndarray = around.max((4, 5)).repeat(4, 2).repeat(4, 3)
+        return found
+
+    inputs = {"feature": given}
+    np.testing.assert_array_equal(blocks.run(tail, inputs, margin), tail(inputs))
+
+
+@pytest.mark.parametrize("edge", [8, 20])
+def test_a_network_s_blocks_are_exact(edge: int, tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clip = np.random.default_rng(0).random((2, 36, 52, 3), np.float32)
+    with Runtime(tiny_bundle) as rt:
+        whole = rt(clip)
+        monkeypatch.setattr(blocks, "EDGE", edge)
+        np.testing.assert_allclose(rt(clip), whole, atol=1e-6)

@@ -59,6 +59,7 @@ def test_an_existing_bundle_is_replaced_only_on_request(tiny_network: Network, b
     assert (bicubic_bundle / "manifest.json").read_bytes() == before
 
 
+@pytest.mark.slow
 def test_overwriting_through_a_link_keeps_the_link(bicubic_bundle: Path, tmp_path: Path) -> None:
     network = Network(Bundle(bicubic_bundle).network)
     real, link = tmp_path / "real", tmp_path / "link"

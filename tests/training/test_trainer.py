@@ -106,6 +106,7 @@ def test_a_killed_and_resumed_run_gives_the_same_bits(
     torch.testing.assert_close(weights[0], weights[1], rtol=0, atol=0)
 
 
+@pytest.mark.slow
 def test_two_processes_learn_the_same_as_one(
     config: Path, footage_folder: Path, whole_run: Path, tmp_path: Path
 ) -> None:

@@ -86,6 +86,9 @@ class Repeater:
     overlap: int = 1
     identity: str = "repeater"
 
+    def tile(self, width: int, height: int, itemsize: int) -> str | None:
+        return None
+
     def stream(
         self,
         frames: Iterable[Pixels],

@@ -60,7 +60,7 @@ def _profile(args: argparse.Namespace) -> int:
     from zsm.engine import Bundle
     from zsm.engine.diagnose.profile import profile
 
-    unused = ("length", "repeats", "cuda_graphs", "window", "overlap", "tile", "threads")
+    unused = ("length", "repeats", "cuda_graphs", "window", "overlap", "tile", "memory", "threads")
     options.refuse(args, "--profile runs each stage by itself and doesn't use it", *unused)
     times = profile(Bundle(args.bundle), args.device, args.backend, args.size)
     if args.json:

@@ -54,7 +54,7 @@ def device(text: str) -> str:
 
 
 def tile(text: str) -> str:
-    """`auto`, or a tile size that the runtime accepts."""
+    """`auto`, `off`, or a tile size that the runtime accepts."""
     from zsm.engine.bundle.shapes import Size
     from zsm.runtime import tiles
 
@@ -64,7 +64,14 @@ def tile(text: str) -> str:
             tiles.spans(2 * extent, extent)
         return text
 
-    return text if text == "auto" else parsed(check)(text)
+    return text if text in ("auto", "off") else parsed(check)(text)
+
+
+def memory(text: str) -> int:
+    """A size such as 4GiB, in bytes."""
+    from zsm.engine.tiling import parse_memory
+
+    return parsed(parse_memory)(text)
 
 
 def add_bundle(parser: Parser, **options: Any) -> None:
@@ -122,15 +129,23 @@ def add_runtime_options(parser: argparse.ArgumentParser) -> None:
         "--overlap", type=int, default=1, metavar="N", help="input frames that windows share (default: %(default)s)"
     )
     group.add_argument(
-        "--tile", type=tile, metavar="auto|WxH", help="process frames in tiles; auto: the fewest that memory holds"
+        "--tile",
+        type=tile,
+        default="auto",
+        metavar="auto|off|WxH",
+        help="process frames in tiles; auto: as few as memory holds (default: %(default)s)",
+    )
+    group.add_argument(
+        "--memory", type=memory, metavar="SIZE", help="how much memory --tile auto may use, such as 4GiB (default: all)"
     )
     add_threads(group)
 
 
 def runtime_options(args: argparse.Namespace) -> dict[str, Any]:
     """Keyword arguments for `zsm.Runtime`; missing TensorRT engines are built."""
-    names = ("device", "backend", "window", "overlap", "threads", "tile")
-    return {name: getattr(args, name) for name in names} | {"build": True}
+    names = ("device", "backend", "window", "overlap", "threads", "memory")
+    tile = None if args.tile == "off" else args.tile
+    return {name: getattr(args, name) for name in names} | {"tile": tile, "build": True}
 
 
 def refuse(args: argparse.Namespace, reason: str, *names: str) -> None:

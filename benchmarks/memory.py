@@ -1,0 +1,98 @@
+"""Peak memory and time on the CPU: whole frames and tiles, beside the estimate by which tiles are chosen.
+
+    python benchmarks/memory.py compact --sizes 112x64,480x270,960x540 --limits none,1GiB [--frames 4]
+
+Each measurement is a process of its own, so that none counts another's memory. Frames are noise: the arithmetic doesn't
+depend on them. Results go to benchmarks/results/memory-cpu.json.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import time
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from zsm.engine import Bundle, Runtime
+from zsm.engine.bundle.shapes import Size
+from zsm.engine.devices import Device
+from zsm.engine.diagnose import machine
+from zsm.engine.tiling import Tiling
+
+RESULT = Path(__file__).parent / "results" / "memory-cpu.json"
+
+
+def peak() -> int:
+    """The most memory that this process has had, in bytes."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
+
+
+def measure(bundle: str, size: Size, frames: int, limit: str | None) -> dict[str, Any]:
+    frame = np.random.default_rng(0).integers(0, 256, (size.height, size.width, 3), np.uint8)
+    with Runtime(bundle, tile="auto" if limit else None, memory=limit) as runtime:
+        list(runtime.stream([frame[:32, :32]] * 2))  # libraries and weights are loaded
+        before = peak()
+        begin = time.perf_counter()
+        outputs = sum(1 for _ in runtime.stream([frame] * frames))
+        seconds = time.perf_counter() - begin
+        tile = Size.parse(runtime.tile(size.width, size.height, 1) or str(size))
+    tiling = Tiling(Bundle(bundle), Device.parse("cpu"), window=4, overlap=1, tile="auto", memory=None)
+    return {
+        "size": str(size),
+        "limit": limit,
+        "tile": None if tile == size else str(tile),
+        "frames": frames,
+        "seconds_per_output": round(seconds / outputs, 3),
+        "peak_mib": peak() >> 20,
+        "of_libraries_mib": before >> 20,
+        "estimate_mib": tiling.needs(size, tile, 1) >> 20,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("bundle")
+    parser.add_argument("--sizes", default="112x64,240x136,480x270,960x540")
+    parser.add_argument("--limits", default="none")
+    parser.add_argument("--frames", type=int, default=4)
+    parser.add_argument("--one", action="store_true", help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    limits = [None if limit == "none" else limit for limit in args.limits.split(",")]
+    if args.one:
+        print(json.dumps(measure(args.bundle, Size.parse(args.sizes), args.frames, limits[0])))
+        return
+    rows = []
+    for size in args.sizes.split(","):
+        for limit in limits:
+            command = [
+                sys.executable,
+                __file__,
+                args.bundle,
+                "--one",
+                "--sizes",
+                size,
+                "--limits",
+                str(limit or "none"),
+            ]
+            done = subprocess.run(
+                [*command, "--frames", str(args.frames)], check=True, stdout=subprocess.PIPE, text=True
+            )
+            rows.append(json.loads(done.stdout))
+            print(rows[-1], flush=True)
+    result = {
+        "command": " ".join(["python benchmarks/memory.py", *sys.argv[1:]]),
+        "date": date.today().isoformat(),
+        "machine": machine.describe(),
+        "bundle": args.bundle,
+        "rows": rows,
+    }
+    RESULT.write_text(json.dumps(result, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
