@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from zsm.engine import Bundle, Runtime
+from zsm.engine import Bundle, Runtime, host
 from zsm.engine.bundle.shapes import Size
 from zsm.engine.devices import Device
 from zsm.engine.diagnose import machine
@@ -26,29 +26,25 @@ from zsm.engine.tiling import Tiling
 RESULT = Path(__file__).parent / "results" / "memory-cpu.json"
 
 
-def peak() -> int:
-    """The most memory that this process has had, in bytes."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
-
-
 def measure(bundle: str, size: Size, frames: int, limit: str | None) -> dict[str, Any]:
     frame = np.random.default_rng(0).integers(0, 256, (size.height, size.width, 3), np.uint8)
     with Runtime(bundle, tile="auto" if limit else None, memory=limit) as runtime:
         list(runtime.stream([frame[:32, :32]] * 2))  # libraries and weights are loaded
-        before = peak()
+        before = host.own("VmHWM")
         begin = time.perf_counter()
         outputs = sum(1 for _ in runtime.stream([frame] * frames))
         seconds = time.perf_counter() - begin
         tile = Size.parse(runtime.tile(size.width, size.height, 1) or str(size))
-    tiling = Tiling(Bundle(bundle), Device.parse("cpu"), window=4, overlap=1, tile="auto", memory=None)
+    tiling = Tiling(
+        Bundle(bundle), Device.parse("cpu"), host.free_memory, window=4, overlap=1, tile="auto", memory=None
+    )
     return {
         "size": str(size),
         "limit": limit,
         "tile": None if tile == size else str(tile),
         "frames": frames,
         "seconds_per_output": round(seconds / outputs, 3),
-        "peak_mib": peak() >> 20,
+        "peak_mib": host.own("VmHWM") >> 20,
         "of_libraries_mib": before >> 20,
         "estimate_mib": tiling.needs(size, tile, 1) >> 20,
     }

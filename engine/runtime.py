@@ -14,7 +14,7 @@ from zsm.engine.backends.timed import StageTime, TimedBackend
 from zsm.engine.bundle.manifest import Bundle
 from zsm.engine.devices import CLOSED, Device, OpenOptions
 from zsm.engine.tiling import Tiling
-from zsm.errors import ArgumentTypeError, BackendError, FrameError
+from zsm.errors import ArgumentError, ArgumentTypeError, BackendError, FrameError
 from zsm.runtime import SCALE, Backend, Cuts, Pixels, To, windows
 from zsm.runtime.arguments import whole_number
 from zsm.runtime.stream import stream
@@ -85,7 +85,13 @@ class Runtime:
         self.bundle = bundle if isinstance(bundle, Bundle) else Bundle(bundle)
         self._device = options.device
         self._tiling = Tiling(
-            self.bundle, self._device, window=self._window, overlap=self._overlap, tile=tile, memory=memory
+            self.bundle,
+            self._device,
+            lambda: self._open().free_memory(),
+            window=self._window,
+            overlap=self._overlap,
+            tile=tile,
+            memory=memory,
         )
         self._backend: Backend | None
         self._backend, self._reason = open_backend(self.bundle, backend, options)
@@ -213,6 +219,8 @@ class Runtime:
         Raises WindowError, ArgumentError or ArgumentTypeError for an invalid argument, FrameError for an invalid frame
         or one that differs from those before it, and BackendError or OutOfMemoryError if computing fails.
         """
+        if to == "device" and self._tiling.always:
+            raise ArgumentError("tiles are joined on the host; leave out to='device', or tile")
         return stream(
             self._open(),
             frames,

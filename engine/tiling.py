@@ -2,11 +2,10 @@
 
 import logging
 import re
-import sys
+from collections.abc import Callable
 from itertools import product
-from pathlib import Path
 
-from zsm.engine.backends.gpu.cuda import Gpu
+from zsm.engine import host
 from zsm.engine.bundle.manifest import Bundle
 from zsm.engine.bundle.shapes import Size
 from zsm.engine.devices import Device
@@ -29,9 +28,17 @@ class Tiling:
     """Chooses the tiles for frames of each size that comes."""
 
     def __init__(
-        self, bundle: Bundle, device: Device, *, window: int, overlap: int, tile: str | None, memory: str | int | None
+        self,
+        bundle: Bundle,
+        device: Device,
+        free: Callable[[], int],
+        *,
+        window: int,
+        overlap: int,
+        tile: str | None,
+        memory: str | int | None,
     ) -> None:
-        """Take the Runtime's arguments `tile` and `memory`.
+        """Take the Runtime's arguments `tile` and `memory`. `free` tells how much of the device's memory is free.
 
         Raises SizeError, TileError or ArgumentError for invalid values, ArgumentTypeError for those of other types.
         """
@@ -39,6 +46,7 @@ class Tiling:
             raise ArgumentTypeError(f"tile is {tile!r}; give a string such as '640x544', 'auto', or None")
         self._bundle = bundle
         self._device = device
+        self._free = free
         self._window = window
         self._outputs = 2 * (window - overlap) + 1
         self._memory = None if memory is None else parse_memory(memory)
@@ -52,6 +60,11 @@ class Tiling:
         self.chosen: str | None = None if self._fixed is None else tile
         """The tiles' size for the last frames that came; None if they were processed whole."""
         self._found: dict[tuple[int, int, int], Size | None] = {}
+
+    @property
+    def always(self) -> bool:
+        """Whether tiles were asked for, whatever fits."""
+        return self._fixed is not None
 
     def __call__(self, width: int, height: int, itemsize: int) -> tuple[int, int] | None:
         """The tiles' width and height for frames of a size, or None to process them whole; raises OutOfMemoryError."""
@@ -67,7 +80,7 @@ class Tiling:
         return None if found is None else (found.width, found.height)
 
     def _choose(self, size: Size, itemsize: int) -> Size | None:
-        free = available(self._device) if self._memory is None else self._memory - _used(self._device)
+        free = self._free() if self._memory is None else self._memory - _used(self._device)
         found = self.largest(size, itemsize, free)
         if found is not None:
             log.warning(
@@ -120,68 +133,9 @@ def parse_memory(text: str | int) -> int:
     return int(float(match[1]) * UNITS[match[2]])
 
 
-def available(device: Device) -> int:
-    """Free memory on a device, in bytes: of the CPU, as far as control groups and `ulimit -v` allow.
-
-    On systems without /proc it isn't known, and taken to be unlimited.
-    """
-    if device.kind == "cuda":
-        return Gpu(device.index).memory()[0]
-    if not Path("/proc/meminfo").exists():
-        return sys.maxsize
-    import resource
-
-    lines = Path("/proc/meminfo").read_text().splitlines()
-    fields = dict(line.split(":") for line in lines)
-    free = [int(fields["MemAvailable"].split()[0]) * 1024, *_cgroups()]
-    limit = resource.getrlimit(resource.RLIMIT_AS)[0]
-    if limit != resource.RLIM_INFINITY:
-        free.append(limit - _own("VmSize"))
-    return max(0, min(free))
-
-
-def _cgroups() -> list[int]:
-    """What is left of the limits of this process's control groups, of either version."""
-    left = []
-    root = Path("/sys/fs/cgroup")
-    for line in Path("/proc/self/cgroup").read_text().splitlines():
-        _, controllers, path = line.split(":", 2)
-        if controllers == "memory":
-            base, names = root / "memory", ("memory.limit_in_bytes", "memory.usage_in_bytes")
-        elif not controllers:
-            base, names = root, ("memory.max", "memory.current")
-        else:
-            continue
-        folder = base / path.lstrip("/")
-        for place in (folder, *folder.parents):
-            if base not in (place, *place.parents):
-                break
-            try:
-                limit, used = ((place / name).read_text().strip() for name in names)
-            except OSError:
-                continue
-            if limit.isdecimal():
-                left.append(int(limit) - int(used) + _cache(place))
-    return left
-
-
-def _cache(group: Path) -> int:
-    """The files' pages that a control group counts, but would give up."""
-    try:
-        fields = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
-    except OSError:
-        return 0
-    return int(fields.get("total_inactive_file", fields.get("inactive_file", 0)))
-
-
 def _used(device: Device) -> int:
     """What this process takes already of a limit given by hand."""
-    return _own("VmRSS") if device.kind == "cpu" else 0
-
-
-def _own(field: str) -> int:
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(field))
+    return host.own("VmRSS") if device.kind == "cpu" else 0
 
 
 def _part(extent: int, count: int) -> int:

@@ -34,6 +34,10 @@ class Backend(Protocol):
         """View a frame that lies in the device's memory; None if it doesn't lie on such a device."""
         ...
 
+    def free_memory(self) -> int:
+        """Bytes of the device's memory that are free."""
+        ...
+
     def describe(self) -> dict[str, Any]:
         """Report what executes where, in plain values."""
         ...

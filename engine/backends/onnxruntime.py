@@ -10,6 +10,7 @@ import onnx
 import onnxruntime as ort
 from numpy.typing import NDArray
 
+from zsm.engine import host
 from zsm.engine.backends import blocks, uint8
 from zsm.engine.bundle.manifest import Bundle
 from zsm.engine.devices import CLOSED, OpenOptions
@@ -131,6 +132,9 @@ class OnnxRuntimeBackend:
 
     def adopt(self, frame: object) -> None:
         """None: a CPU has no memory but the host's."""
+
+    def free_memory(self) -> int:
+        return host.free_memory()
 
     def describe(self) -> dict[str, Any]:
         """Report what executes where."""

@@ -34,6 +34,9 @@ class TimedBackend:
     def adopt(self, frame: object) -> DevicePixels | None:
         return self._inner.adopt(frame)
 
+    def free_memory(self) -> int:
+        return self._inner.free_memory()
+
     def describe(self) -> dict[str, Any]:
         return self._inner.describe()
 

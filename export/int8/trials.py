@@ -8,11 +8,10 @@ from statistics import mean
 
 import numpy as np
 import onnx
-import onnxruntime as ort
 from numpy.typing import NDArray
 from onnx import ModelProto
 
-from zsm.engine.backends.onnxruntime import OnnxRuntimeSession, open_on_cpu
+from zsm.engine.backends.onnxruntime import OnnxRuntimeSession, Stage, open_on_cpu
 from zsm.engine.bundle.manifest import Bundle
 from zsm.evaluation import metrics
 from zsm.export.int8.samples import Sample
@@ -24,7 +23,7 @@ Scores = dict[str, float]
 Models = Mapping[str, ModelProto]
 """Graphs by stage."""
 
-Sessions = Mapping[str, ort.InferenceSession]
+Sessions = Mapping[str, Stage]
 
 Visit = Callable[[str, str, NDArray[np.float32]], None]
 """Called with a stage, a tensor's name, and its values."""
@@ -83,8 +82,10 @@ class Trials:
             for hidden in self._window(session, sample, None, 0).hidden:
                 network.reconstruct(session, self._network, hidden, DTYPE)
 
-    def _opened(self, models: Models) -> dict[str, ort.InferenceSession]:
-        return {name: open_on_cpu(name, model.SerializeToString(), self._threads) for name, model in models.items()}
+    def _opened(self, models: Models) -> dict[str, Stage]:
+        return {
+            name: Stage(open_on_cpu(name, model.SerializeToString(), self._threads)) for name, model in models.items()
+        }
 
     def _session(self, sample: Sample, sessions: Sessions) -> OnnxRuntimeSession:
         return OnnxRuntimeSession(sessions, *sample.lr.shape[1:3])

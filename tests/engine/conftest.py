@@ -174,6 +174,9 @@ class HostGpu(cuda.Gpu):
     def bytes(self) -> int:
         return sum(len(memory) for memory in self.used.values())
 
+    def memory(self) -> tuple[int, int]:
+        return self.limit - self.bytes, self.limit
+
     def use(self) -> None:
         pass
 

@@ -36,7 +36,7 @@ def test_unknown_backends_are_rejected(tiny_bundle: Path) -> None:
         ({"window": 4.0}, r"window is 4\.0; give a whole number"),
         ({"overlap": "1"}, "overlap is '1'; give a whole number"),
         ({"threads": 2.0}, r"threads is 2\.0; give a whole number"),
-        ({"tile": (640, 544)}, r"tile is \(640, 544\); give a string such as '640x544', or 'auto'"),
+        ({"tile": (640, 544)}, r"tile is \(640, 544\); give a string such as '640x544', 'auto', or None"),
         ({"device": "cuda:0", "cuda_stream": "x"}, "cuda_stream is 'x'; give a whole number"),
     ],
 )

@@ -14,7 +14,8 @@ from zsm.engine import Bundle, Runtime
 from zsm.engine.backends import blocks
 from zsm.engine.bundle.shapes import Size
 from zsm.engine.devices import Device
-from zsm.engine.tiling import Tiling, available
+from zsm.engine.host import free_memory
+from zsm.engine.tiling import Tiling
 from zsm.errors import ArgumentError, OutOfMemoryError, SizeError, TileError
 from zsm.runtime import tiles
 
@@ -23,7 +24,7 @@ FRAME = Size(1000, 540)
 
 def tiling(bundle: Path, **options: object) -> Tiling:
     given = {"window": 4, "overlap": 1, "tile": "auto", "memory": None, **options}
-    return Tiling(Bundle(bundle), Device.parse("cpu"), **given)  # type: ignore[arg-type]
+    return Tiling(Bundle(bundle), Device.parse("cpu"), free_memory, **given)  # type: ignore[arg-type]
 
 
 def test_a_frame_that_fits_is_not_tiled(tiny_bundle: Path) -> None:
@@ -48,14 +49,13 @@ def test_too_little_memory_for_any_tile_says_what_would_do(tiny_bundle: Path) ->
 
 
 def test_free_memory_is_plausible() -> None:
-    assert 2**20 < available(Device(kind="cpu")) < 2**50
+    assert 2**20 < free_memory() < 2**50
 
 
 def test_a_limit_of_address_space_counts() -> None:
     code = (
         "import resource; resource.setrlimit(resource.RLIMIT_AS, (2**31, 2**31));"
-        "from zsm.engine.tiling import available; from zsm.engine.devices import Device;"
-        "print(available(Device(kind='cpu')))"
+        "from zsm.engine.host import free_memory; print(free_memory())"
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert 2**20 < int(found.stdout) < 2**31

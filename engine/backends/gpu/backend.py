@@ -113,6 +113,9 @@ class DeviceBackend:
         self._frames.add(frame)
         return frame
 
+    def free_memory(self) -> int:
+        return self.gpu.memory()[0]
+
     def describe(self) -> dict[str, Any]:
         """Report what executes where."""
         return {**self._compiler.describe(), "cuda_graphs": self.graphs is not None}
