@@ -91,12 +91,15 @@ class Tiling:
 
     def largest(self, size: Size, itemsize: int, memory: int) -> Size | None:
         """The size of the fewest tiles that fit in `memory` bytes, None for whole frames; raises OutOfMemoryError."""
-        if self.needs(size, size, itemsize) <= memory:
+        whole = self.needs(size, size, itemsize)
+        if whole <= memory:
             return None
+        computed = whole - self._pixels(size, itemsize, tiled=False)
+        pixels = self._pixels(size, itemsize, tiled=True)
         for columns, rows in sorted(product(range(1, MOST + 1), repeat=2), key=lambda count: count[0] * count[1]):
             tile = Size(_part(size.width, columns), _part(size.height, rows))
             possible = _possible(size.width, tile.width) and _possible(size.height, tile.height)
-            if possible and tile != size and self._roughly(size, tile, itemsize) <= memory:
+            if possible and tile != size and computed * tile.pixels / size.pixels + pixels <= memory:
                 return tile
         smallest = Size(*(min(extent, tiles.OVERLAP + GRID) for extent in (size.width, size.height)))
         least = self.needs(size, smallest, itemsize)
@@ -109,11 +112,6 @@ class Tiling:
         """Bytes that frames of `size` need in tiles of `tile`; of a GPU, its own memory."""
         need = estimate(self._bundle, tile, self._window, blockwise=self._device.kind == "cpu")
         return int(RESERVE[self._device.kind] * need.total) + self._pixels(size, itemsize, tiled=tile != size)
-
-    def _roughly(self, size: Size, tile: Size, itemsize: int) -> int:
-        """The same, scaled by area from the whole frame's estimate, as there are many tiles to try."""
-        whole = self.needs(size, size, itemsize) - self._pixels(size, itemsize, tiled=False)
-        return int(whole * tile.pixels / size.pixels) + self._pixels(size, itemsize, tiled=True)
 
     def _pixels(self, size: Size, itemsize: int, *, tiled: bool) -> int:
         """Bytes of frames and outputs on the host: of a whole window in tiles, else of two at a time."""

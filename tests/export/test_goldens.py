@@ -17,7 +17,7 @@ from zsm.engine import Bundle, NetworkConfig, Runtime
 from zsm.export import Options
 from zsm.export.model import Network, checkpoint
 
-CASES = ("n2_32x48", "n3_40x36", "n4_45x61")
+CASES = ("n2_32x48", "n3_40x36", pytest.param("n4_45x61", marks=pytest.mark.slow))
 
 Array = NDArray[Any]
 Golden = Callable[[str], tuple[Array, Array]]

@@ -301,6 +301,7 @@ print(machine.peak_rss_mib())
 """
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_stream(bicubic_bundle: Path) -> None:
     def peak(frames: int) -> float:
         command = [sys.executable, "-c", PEAK, str(bicubic_bundle), str(frames)]

@@ -52,7 +52,7 @@ def test_any_start_becomes_zero(
     assert float(probe(target)["format"]["duration"]) == pytest.approx(0.8, abs=0.15)
 
 
-@pytest.mark.parametrize("suffix", ["ts", "vob"])
+@pytest.mark.parametrize("suffix", ["ts", pytest.param("vob", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("begins", [(0, 0), (0, 3000), (3000, 0), (0, 0, 0), (100, 95440, 20)])
 @pytest.mark.parametrize("sound", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_joined_recordings_play_one_after_the_other(

@@ -380,7 +380,7 @@ def test_a_stream_that_does_not_exist_is_rejected(film: Path, tmp_path: Path) ->
         restore(tmp_path / "images", tmp_path / "out.mp4", REPEATER, stream=0)
 
 
-@pytest.mark.parametrize("rate", ["25", "30000/1001"])
+@pytest.mark.parametrize("rate", ["25", pytest.param("30000/1001", marks=pytest.mark.slow)])
 def test_an_hour_stays_in_sync(ffmpeg: Ffmpeg, probe: Probe, tmp_path: Path, rate: str) -> None:
     """One picture in 20 s is enough for times to drift; the last one's is compared."""
     source, target = tmp_path / "hour.mov", tmp_path / "out.mov"
