@@ -97,6 +97,7 @@ def test_one_wrong_weight_fails_the_check(tiny_bundle: Path, tiny_network: Netwo
     assert not check.compare(other, tiny_bundle).acceptable
 
 
+@pytest.mark.slow
 def test_metadata_of_weights_is_kept(bicubic_bundle: Path, tmp_path: Path) -> None:
     weights = tmp_path / "w.safetensors"
     network = Network(Bundle(bicubic_bundle).network)

@@ -217,9 +217,8 @@ def test_the_budget_is_kept_and_recorded(bundle: Bundle, moving_clips: Path) -> 
     assert {block.stage for block in stricter.quantisation.blocks} == {"reconstruct"}
 
 
-@pytest.mark.parametrize(
-    "precision", [pytest.param([], id="fp32"), pytest.param(["--fp16"], id="fp16", marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("precision", [[], ["--fp16"]], ids=["fp32", "fp16"])
 def test_exporting_an_int8_bundle(
     precision: list[str], weights: Path, moving_clips: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -99,6 +99,7 @@ def test_killed_at_any_moment_and_resumed(ffmpeg: Ffmpeg, tiny_bundle: Path, cli
     assert sorted(path.name for path in tmp_path.iterdir()) == ["resumed.mp4", "whole.mp4"]
 
 
+@pytest.mark.slow
 def test_images_are_resumed_too(tiny_bundle: Path, clip: Path, tmp_path: Path) -> None:
     whole, resumed = tmp_path / "whole", tmp_path / "resumed"
     options = ["--frames", "30", "--json"]
