@@ -52,11 +52,8 @@ class Tiling:
         self._memory = None if memory is None else parse_memory(memory)
         if self._memory is not None and tile != "auto":
             raise ArgumentError("memory is a limit for tiles that are chosen: leave it out, or give tile='auto'")
-        self._fixed = None if tile in (None, "auto") else Size.parse(tile)
+        self._fixed = None if tile in (None, "auto") else parse_tile(tile)
         self._automatic = tile == "auto"
-        if self._fixed is not None:
-            for extent in (self._fixed.width, self._fixed.height):
-                tiles.spans(2 * extent, extent)
         self.chosen: str | None = None if self._fixed is None else tile
         """The tiles' size for the last frames that came; None if they were processed whole."""
         self._found: dict[tuple[int, int, int], Size | None] = {}
@@ -119,6 +116,14 @@ class Tiling:
             return 0
         frames, outputs = (self._window + 1, self._outputs) if tiled else (2, 2)
         return size.pixels * 3 * itemsize * (frames + outputs * SCALE**2)
+
+
+def parse_tile(text: str) -> Size:
+    """Parse `WxH`; raises SizeError, or TileError if tiles can't have that size."""
+    size = Size.parse(text)
+    for extent in (size.width, size.height):
+        tiles.spans(2 * extent, extent)
+    return size
 
 
 def parse_memory(text: str | int) -> int:

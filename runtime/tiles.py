@@ -32,6 +32,22 @@ class Span:
     keep: range
     """The pixels taken from this tile alone; part of `read`."""
 
+    @property
+    def source(self) -> slice:
+        """What the tile reads of the input."""
+        return slice(self.read.start, self.read.stop)
+
+    @property
+    def target(self) -> slice:
+        """What the tile fills of the whole output."""
+        return slice(SCALE * self.keep.start, SCALE * self.keep.stop)
+
+    @property
+    def kept(self) -> slice:
+        """The same, of the tile's own output."""
+        origin = self.read.start
+        return slice(SCALE * (self.keep.start - origin), SCALE * (self.keep.stop - origin))
+
 
 def spans(extent: int, tile: int, overlap: int = OVERLAP) -> list[Span]:
     """The tiles along an axis of `extent` pixels, each at most `tile` long; raises TileError."""
@@ -103,22 +119,13 @@ class Tiled:
             self._outputs[number] = np.empty((SCALE * height, SCALE * width, 3), self._dtype)
         for down, across in self._grid if numbers else ():
             for number, pixels in self._tile_outputs(down, across, numbers):
-                self._outputs[number][_scaled(down.keep, 0), _scaled(across.keep, 0)] = pixels[
-                    _scaled(down.keep, down.read.start), _scaled(across.keep, across.read.start)
-                ]
+                self._outputs[number][down.target, across.target] = pixels[down.kept, across.kept]
 
-    def _tile_outputs(self, down: "Span", across: "Span", numbers: Sequence[int]) -> Iterator[tuple[int, Pixels]]:
+    def _tile_outputs(self, down: Span, across: Span, numbers: Sequence[int]) -> Iterator[tuple[int, Pixels]]:
         session = self._backend.open(len(down.read), len(across.read))
-        crops = [
-            frame[down.read.start : down.read.stop, across.read.start : across.read.stop] for frame in self._frames
-        ]
-        features = [stages.extract(session, crop) for crop in crops]
+        features = [stages.extract(session, frame[down.source, across.source]) for frame in self._frames]
         gaps = [stages.interpolate(session, *pair) for pair in pairwise(features)]
         for number, hidden in enumerate(stages.window(session, self._network, features, gaps)):
             if number in numbers:
                 pixels = stages.reconstruct(session, self._network, hidden, self._dtype)
                 yield number, session.to_host(pixels)()[0]
-
-
-def _scaled(span: range, origin: int) -> slice:
-    return slice(SCALE * (span.start - origin), SCALE * (span.stop - origin))

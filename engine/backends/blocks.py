@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zsm.runtime.network import SCALE
+from zsm.runtime.tiles import Span
 
 if TYPE_CHECKING:
     from onnx import ModelProto, NodeProto
@@ -30,10 +31,9 @@ class Cut:
     """A reconstruction stage in two parts."""
 
     trunk: "ModelProto"
-    """At the input's size; its only output is `feature`."""
+    """At the input's size; its only output is the last feature."""
     tail: "ModelProto"
-    """At 2x and 4x; reads `feature`, and the neighbours' planes if the network enlarges those."""
-    feature: str
+    """At 2x and 4x; reads that feature, and the neighbours' planes if the network enlarges those."""
     margin: int
     """LR pixels over which the tail reaches."""
 
@@ -59,7 +59,6 @@ def cut(model: "ModelProto") -> Cut | None:
     return Cut(
         trunk=extractor.extract_model(hidden, [feature]),
         tail=extractor.extract_model([feature, *neighbours], [graph.output[0].name]),
-        feature=feature,
         margin=margin,
     )
 
@@ -129,20 +128,12 @@ def _margin(nodes: "list[NodeProto]", output: str, model: "ModelProto") -> int |
     return math.ceil(max(reach.values()))
 
 
-@dataclass(frozen=True)
-class Block:
-    """A block's pixels along one axis: those kept, and those read."""
-
-    keep: range
-    read: range
-
-
-def spans(extent: int, margin: int) -> list[Block]:
+def spans(extent: int, margin: int) -> list[Span]:
     """Divide an axis of `extent` LR pixels into blocks of at most `EDGE`, all about as long."""
     count = -(-extent // EDGE)
     bounds = [extent * number // count for number in range(count + 1)]
     return [
-        Block(keep=range(begin, end), read=range(max(0, begin - margin), min(extent, end + margin)))
+        Span(keep=range(begin, end), read=range(max(0, begin - margin), min(extent, end + margin)))
         for begin, end in pairwise(bounds)
     ]
 
@@ -155,21 +146,10 @@ def run(tail: Callable[[Mapping[str, Array]], Array], inputs: Mapping[str, Array
         return tail(inputs)
     whole: Array | None = None
     for down, across in product(rows, columns):
-        part = {
-            name: np.ascontiguousarray(
-                array[:, :, down.read.start : down.read.stop, across.read.start : across.read.stop]
-            )
-            for name, array in inputs.items()
-        }
-        made = tail(part)
+        area = (..., down.source, across.source)
+        made = tail({name: np.ascontiguousarray(array[area]) for name, array in inputs.items()})
         if whole is None:
             whole = np.empty((batch, made.shape[1], SCALE * height, SCALE * width), made.dtype)
-        whole[:, :, _scaled(down.keep, 0), _scaled(across.keep, 0)] = made[
-            :, :, _scaled(down.keep, down.read.start), _scaled(across.keep, across.read.start)
-        ]
+        whole[..., down.target, across.target] = made[..., down.kept, across.kept]
     assert whole is not None
     return whole
-
-
-def _scaled(span: range, origin: int) -> slice:
-    return slice(SCALE * (span.start - origin), SCALE * (span.stop - origin))

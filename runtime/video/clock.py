@@ -4,8 +4,9 @@ The pictures decide: where their clock jumps, an offset begins that lets them co
 subtitles take the same offsets, so that everything stays together. All times are in seconds.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from fractions import Fraction
+from typing import Any
 
 LONGEST_GAP = Fraction(10)
 """Longer ones are jumps, in formats made for broadcasting."""
@@ -61,8 +62,31 @@ class Clock:
         return time
 
 
-class Follower:
-    """The clock of another stream, which takes the offsets that the pictures have found."""
+def time_of(packet: Any) -> Fraction | None:
+    """A packet's own time, in seconds, if it has one."""
+    stamp = packet.pts if packet.pts is not None else packet.dts
+    return None if stamp is None else Fraction(stamp * packet.time_base)
+
+
+class Followers:
+    """The clocks of the other streams, which take the offsets that the pictures have found."""
+
+    def __init__(self, streams: Iterable[Any], offsets: Sequence[Fraction]) -> None:
+        self._streams = {stream.index: _Follower(offsets, sparse=stream.type != "audio") for stream in streams}
+        self._jumps = 0  # as the sound has followed, which subtitles are too far apart to tell
+
+    def offset(self, packet: Any, time: Fraction) -> Fraction:
+        """Return what to add to the time of a packet. Packets come in the file's order."""
+        follower = self._streams[packet.stream.index]
+        if packet.stream.type != "audio":
+            return follower.offset(time, Fraction(0), at_least=self._jumps)
+        offset = follower.offset(time, (packet.duration or 0) * packet.time_base)
+        self._jumps = max(self._jumps, follower.jumps)
+        return offset
+
+
+class _Follower:
+    """The clock of one of them."""
 
     def __init__(self, offsets: Sequence[Fraction], *, sparse: bool) -> None:
         self.jumps = 0

@@ -22,8 +22,9 @@ class _Still:
     duration: int = 1
 
     def pixels(self) -> Codes:
-        pixels = images.read(self.path)
-        self.source.transparent = self.source.transparent or images.is_transparent(self.path)
+        data = images.load(self.path)
+        pixels = images.decode(self.path, data)
+        self.source.transparent = self.source.transparent or images.is_transparent(self.path, data)
         if pixels.shape[1::-1] != self.source.info.size:
             width, height = self.source.info.size
             raise VideoError(

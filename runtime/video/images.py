@@ -40,18 +40,24 @@ def find(folder: Path) -> Sequence[Path]:
 
 def read(path: Path) -> Codes:
     """Read an image as RGB (h,w,3), uint8 or uint16; grey becomes RGB, alpha is dropped. Raises VideoError."""
-    return _decode(path, _load(path), cv2.IMREAD_COLOR_RGB | cv2.IMREAD_ANYDEPTH)
+    return decode(path, load(path))
 
 
-def is_transparent(path: Path) -> bool:
-    """Whether a pixel of an image isn't opaque; raises VideoError."""
+def decode(path: Path, data: NDArray[np.uint8]) -> Codes:
+    """Decode the content of the file `path`, as `read` does."""
+    return _decode(path, data, cv2.IMREAD_COLOR_RGB | cv2.IMREAD_ANYDEPTH)
+
+
+def is_transparent(path: Path, data: NDArray[np.uint8]) -> bool:
+    """Whether a pixel of an image, the content of the file `path`, isn't opaque; raises VideoError."""
     if path.suffix.lower() not in WITH_ALPHA:
         return False
-    image = _decode(path, _load(path), cv2.IMREAD_UNCHANGED)
+    image = _decode(path, data, cv2.IMREAD_UNCHANGED)
     return image.ndim == 3 and image.shape[2] == 4 and bool((image[..., 3] != np.iinfo(image.dtype).max).any())
 
 
-def _load(path: Path) -> NDArray[np.uint8]:
+def load(path: Path) -> NDArray[np.uint8]:
+    """Read a file's content; raises VideoError."""
     try:
         return np.frombuffer(path.read_bytes(), np.uint8)
     except OSError as error:

@@ -14,7 +14,7 @@ from av.error import FFmpegError
 from zsm.errors import Error, VideoError
 from zsm.runtime.video import matroska, tags
 from zsm.runtime.video import timestamps as timing
-from zsm.runtime.video.clock import Follower
+from zsm.runtime.video.clock import Followers, time_of
 from zsm.runtime.video.passengers import Converted, Copied, Cover, Passengers, Track, name, shift
 from zsm.runtime.video.sinks import Timeline
 from zsm.runtime.video.source import message, open_container
@@ -228,22 +228,16 @@ def _read(source: Any, tracks: dict[int, Track], others: Others) -> Iterator[Any
 
 def _moved(source: Any, streams: list[Any], course: Course) -> Iterator[Any]:
     """Yield the packets that belong to the output, their times counted from its 0, but not stretched yet."""
-    followers = {stream.index: Follower(course.offsets, sparse=stream.type != "audio") for stream in streams}
-    jumps = 0  # as the sound has followed, which subtitles are too far apart to tell
+    followers = Followers(streams, course.offsets)
     for packet in source.demux(streams):
-        stamp = packet.pts if packet.pts is not None else packet.dts
         if not packet.size:
             continue
-        if stamp is not None:
-            follower, time = followers[packet.stream.index], stamp * packet.time_base
-            if packet.stream.type == "audio":
-                offset = follower.offset(time, (packet.duration or 0) * packet.time_base)
-                jumps = max(jumps, follower.jumps)
-            else:
-                offset = follower.offset(time, Fraction(0), at_least=jumps)
-            if not course.holds(time + offset - course.zero):
+        time = time_of(packet)
+        if time is not None:
+            by = followers.offset(packet, time) - course.zero
+            if not course.holds(time + by):
                 continue
-            shift(packet, offset - course.zero)
+            shift(packet, by)
         yield packet
 
 

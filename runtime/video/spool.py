@@ -11,7 +11,7 @@ from av.error import FFmpegError
 
 from zsm.errors import VideoError
 from zsm.runtime.video import tags
-from zsm.runtime.video.clock import Follower
+from zsm.runtime.video.clock import Followers, time_of
 from zsm.runtime.video.passengers import CopiedTrack, is_cover, name, shift
 from zsm.runtime.video.source import message
 
@@ -41,7 +41,7 @@ class Spool:
             if stream.index != video.index:
                 self._add(stream)
         followed = [stream for stream in source.streams if stream.index in self._tracks]
-        self._followers = {stream.index: Follower(offsets, sparse=stream.type != "audio") for stream in followed}
+        self._followers = Followers(followed, offsets)
         try:
             self._container.start_encoding()
         except (FFmpegError, ValueError) as error:
@@ -77,10 +77,9 @@ class Spool:
 
     def _write(self, packet: Any) -> None:
         index = packet.stream.index
-        stamp = packet.pts if packet.pts is not None else packet.dts
-        if stamp is not None:
-            duration = (packet.duration or 0) * packet.time_base
-            shift(packet, self._followers[index].offset(stamp * packet.time_base, duration) + LEAD)
+        time = time_of(packet)
+        if time is not None:
+            shift(packet, self._followers.offset(packet, time) + LEAD)
         try:
             self._container.mux(self._tracks[index].take(packet))
         except (FFmpegError, ValueError) as error:

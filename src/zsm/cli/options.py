@@ -55,16 +55,9 @@ def device(text: str) -> str:
 
 def tile(text: str) -> str:
     """`auto`, `off`, or a tile size that the runtime accepts."""
-    from zsm.engine.bundle.shapes import Size
-    from zsm.runtime import tiles
+    from zsm.engine.tiling import parse_tile
 
-    def check(text: str) -> str:
-        chosen = Size.parse(text)
-        for extent in (chosen.width, chosen.height):
-            tiles.spans(2 * extent, extent)
-        return text
-
-    return text if text in ("auto", "off") else parsed(check)(text)
+    return text if text in ("auto", "off") else str(parsed(parse_tile)(text))
 
 
 def memory(text: str) -> int:
