@@ -1,9 +1,15 @@
-"""An estimate of the memory that frames of a size need, before it is tried."""
+"""An estimate of the memory that frames of a size need, before it is tried.
+
+A window is played through on a session that computes nothing: its tensors only have sizes, which are added up as they
+come and go.
+"""
 
 import math
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from functools import cache, partial
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -11,6 +17,9 @@ from zsm.engine.backends import blocks
 from zsm.engine.backends.gpu.graphs import LARGEST
 from zsm.engine.bundle.manifest import Bundle, Manifest, TensorSpec
 from zsm.engine.bundle.shapes import Size, batch, shape_of, symbols
+from zsm.plugins import onnxruntime_library, operator
+from zsm.runtime import tiles
+from zsm.runtime.work import Whole
 
 if TYPE_CHECKING:
     import onnx
@@ -25,9 +34,9 @@ class Memory:
 
     weights: int
     window: int
-    """Tensors that live as long as a window: features, hidden states and planes of its frames."""
+    """The most that tensors between the stages take: planes, features, hidden states."""
     activations: int
-    """The most that one stage needs, when each tensor is dropped after its last use."""
+    """The most that a stage needs besides its inputs and outputs, if each tensor is dropped after its last use."""
     stage: str
     """That stage."""
     graphs: int
@@ -38,43 +47,163 @@ class Memory:
         return self.weights + self.window + self.activations + self.graphs
 
 
-def estimate(bundle: Bundle, size: Size, window: int, *, cuda_graphs: bool = False, blockwise: bool = False) -> Memory:
-    """Estimate the memory that frames of a size need, from the tensors of the bundle's graphs.
+class Estimator:
+    """Estimates what a bundle needs on a kind of device.
 
-    `blockwise`: the reconstruction works on blocks, as on the CPU. Libraries need less where they fuse layers, and more
-    for workspaces, other layouts and themselves.
+    What a stage needs is added to the most that tensors take between stages, though it isn't always needed then: the
+    allocators can't give the one's memory to the other. Libraries need less where they fuse layers, and more for
+    workspaces, other layouts and themselves.
     """
-    manifest = bundle.manifest
-    peaks = {name: _peak(bundle, name, size, blockwise) for name, spec in manifest.stages.items() if spec.parameters}
-    stage = max(peaks, key=lambda name: peaks[name])
-    return Memory(
-        weights=sum(spec.bytes for spec in manifest.stages.values()),
-        window=_window(manifest, size, window),
-        activations=peaks[stage],
-        stage=stage,
-        graphs=_graphs(manifest, size) if cuda_graphs else 0,
-    )
+
+    def __init__(self, bundle: Bundle, kind: str, window: int) -> None:
+        """`kind`: `cpu`, where the reconstruction works on blocks, or `cuda`, where memory is kept for reuse."""
+        self._bundle = bundle
+        self._kind = kind
+        self._portable = kind == "cpu" and onnxruntime_library() is None
+        self._window = window
+        self._graphs = cache(self._load)
+
+    def __call__(self, size: Size, itemsize: int = 1, *, tiled: bool = False, cuda_graphs: bool = False) -> Memory:
+        """Estimate for whole frames of a size, or for tiles of that size; `itemsize`: the bytes of a number."""
+        manifest = self._bundle.manifest
+        on_cpu = self._kind == "cpu"
+        session = _CountingSession(manifest, size, partial(self._besides, size=size), batched=not on_cpu)
+        dtype = np.dtype({1: np.uint8, 2: np.uint16, 4: np.float32}[itemsize])
+        frame = np.empty((0, 0, 3), dtype)
+        numbers = range(2 * self._window - 1)
+        if tiled:
+            for _ in tiles.outputs(session, manifest.network, [frame] * self._window, numbers, dtype):
+                pass
+        else:
+            work = Whole(session, manifest.network, self._window, dtype, "device")
+            for _ in range(self._window + 1):  # the next frame comes while a window's are held
+                work.add(frame)
+            work.begin(numbers, lambda number: True)
+            for _ in numbers:
+                work.next(wanted=True)
+        stage = max(session.stages, key=lambda name: session.stages[name])
+        return Memory(
+            weights=sum(spec.bytes for spec in manifest.stages.values()),
+            window=session.most if on_cpu else session.pooled,
+            activations=session.stages[stage],
+            stage=stage,
+            graphs=_recorded(manifest, size) if cuda_graphs else 0,
+        )
+
+    def _load(self, stage: str) -> "onnx.GraphProto | blocks.Cut":
+        import onnx
+
+        model = onnx.load_from_string(self._bundle.read(stage))
+        parts = blocks.cut(model) if self._kind == "cpu" and stage == "reconstruct" else None
+        return parts or model.graph
+
+    def _besides(self, stage: str, n: int, size: Size) -> int:
+        """The most bytes that a stage needs for n frames besides its inputs and outputs."""
+        if not self._bundle.manifest.stages[stage].parameters:
+            return 0  # pixels are converted strip by strip
+        known = symbols(size, n)
+        graph = self._graphs(stage)
+        if not isinstance(graph, blocks.Cut):
+            return _live(graph, known, portable=self._portable) - _ends(graph, known)
+        trunk, tail = graph.trunk.graph, graph.tail.graph
+        output = sum(_bytes(value, known) for value in tail.output)
+        feature = sum(_bytes(value, known) for value in trunk.output)
+        edge = blocks.EDGE + 2 * graph.margin
+        block = Size(min(size.width, edge), min(size.height, edge))
+        in_trunk = _live(trunk, known) - sum(_bytes(value, known) for value in trunk.input)
+        in_tail = _live(tail, symbols(block, n))
+        if block == size:
+            in_tail -= _ends(tail, known)
+        return max(in_trunk - output, feature + in_tail)
 
 
-def _peak(bundle: Bundle, stage: str, size: Size, blockwise: bool) -> int:
-    """The most bytes that live at once within a stage, its inputs and outputs included."""
-    import onnx
+class _Tensor:
+    """`n` frames' bytes, taken as long as the object exists."""
 
-    model = onnx.load_from_string(bundle.read(stage))
-    known = symbols(size, batch(bundle.manifest, stage))
-    parts = blocks.cut(model) if blockwise and stage == "reconstruct" else None
-    if parts is None:
-        return _live(model.graph, known)
-    edge = blocks.EDGE + 2 * parts.margin
-    block = Size(min(size.width, edge), min(size.height, edge))
-    tail = _live(parts.tail.graph, symbols(block, 1))
-    if block != size:
-        tail += sum(_bytes(value, known) for value in (*parts.tail.graph.input, *parts.tail.graph.output))
-    return max(_live(parts.trunk.graph, known), tail)
+    def __init__(self, session: "_CountingSession", n: int, size: int, *, of: "_Tensor | None" = None) -> None:
+        """`of`: the tensor that this one is a view of."""
+        self.n = n
+        self.size = size
+        self._session = session
+        self._of = of
+        session.take(size)
+
+    def __del__(self) -> None:
+        self._session.give(self.size)
 
 
-def _live(graph: "onnx.GraphProto", known: Mapping[str, int]) -> int:
-    """The most bytes of a graph's tensors that live at once, each until its last use."""
+class _CountingSession:
+    """A session that computes nothing, and counts."""
+
+    def __init__(self, manifest: Manifest, size: Size, besides: Callable[[str, int], int], *, batched: bool) -> None:
+        """`besides`: the bytes that a stage needs for n frames, besides its inputs and outputs."""
+        self.batched = batched
+        self._manifest = manifest
+        self._size = size
+        self._besides = cache(besides)
+        self._live: Counter[int] = Counter()
+        self._most: Counter[int] = Counter()
+        self._now = 0
+        self.most = 0
+        """The most bytes of tensors at any time."""
+        self.stages: dict[str, int] = {}
+        """What each stage needed besides its inputs and outputs."""
+
+    @property
+    def pooled(self) -> int:
+        """The bytes of tensors if each one's memory is kept for the next of its size."""
+        return sum(size * count for size, count in self._most.items())
+
+    def take(self, size: int) -> None:
+        self._live[size] += 1
+        self._most[size] = max(self._most[size], self._live[size])
+        self._now += size
+        self.most = max(self.most, self._now)
+
+    def give(self, size: int) -> None:
+        self._live[size] -= 1
+        self._now -= size
+
+    def ingest(self, frame: Any) -> _Tensor:
+        return self.run(f"ingest_{frame.dtype.name}", {})["planes"]
+
+    def run(self, stage: str, inputs: Mapping[str, _Tensor]) -> dict[str, _Tensor]:
+        n = max((tensor.n for tensor in inputs.values()), default=1)
+        known = symbols(self._size, n)
+        outputs = {spec.name: _Tensor(self, n, _size(spec, known)) for spec in self._manifest.stages[stage].outputs}
+        self.stages[stage] = self._besides(stage, n)
+        return outputs
+
+    def emit(self, planes: _Tensor, dtype: np.dtype[Any]) -> _Tensor:
+        return self.run(f"emit_{dtype.name}", {"planes": planes})["pixels"]
+
+    def zeros_like(self, tensor: _Tensor) -> _Tensor:
+        return _Tensor(self, tensor.n, tensor.size)
+
+    def concatenate(self, tensors: Sequence[_Tensor]) -> _Tensor:
+        return _Tensor(self, len(tensors), sum(tensor.size for tensor in tensors))
+
+    def split(self, tensor: _Tensor) -> list[_Tensor]:
+        return [_Tensor(self, 1, 0, of=tensor) for _ in range(tensor.n)]
+
+    def to_host(self, tensor: _Tensor) -> Callable[[], Any]:
+        return lambda: [tensor]
+
+    def export(self, tensor: _Tensor) -> Any:
+        return tensor
+
+    def from_host(self, array: Any) -> Any:
+        raise NotImplementedError
+
+    def synchronize(self) -> None:
+        """Nothing to wait for."""
+
+
+def _live(graph: "onnx.GraphProto", known: Mapping[str, int], *, portable: bool = False) -> int:
+    """The most bytes of a graph's tensors that live at once, each until its last use.
+
+    `portable`: our operator is executed as a function over the standard one.
+    """
     weights = {tensor.name for tensor in graph.initializer}
     values = (*graph.input, *graph.output, *graph.value_info)
     sizes = {value.name: _bytes(value, known) for value in values if value.name not in weights}
@@ -83,10 +212,26 @@ def _live(graph: "onnx.GraphProto", known: Mapping[str, int]) -> int:
     live = peak = sum(sizes[value.name] for value in graph.input)
     for number, node in enumerate(graph.node):
         live += sum(sizes.get(name, 0) for name in node.output)
-        peak = max(peak, live)
+        besides = _standard(graph, node, sizes) if portable and node.op_type == operator.NAME else 0
+        peak = max(peak, live + besides)
         dropped = {name for name in (*node.input, *node.output) if last_use.get(name, number) == number} - kept
         live -= sum(sizes.get(name, 0) for name in dropped)
     return peak
+
+
+def _standard(graph: "onnx.GraphProto", node: "onnx.NodeProto", sizes: Mapping[str, int]) -> int:
+    """What the standard operator needs in place of ours: offsets and masks split, samples, and their four weights."""
+    taps: int = math.prod(next(attribute.ints for attribute in node.attribute if attribute.name == "kernel_shape"))
+    groups = int(next(attribute.i for attribute in node.attribute if attribute.name == "offset_group"))
+    offset_mask = sizes[node.input[1]]
+    places = offset_mask // (3 * taps * groups)  # bytes of one number for each output pixel
+    channels = int(next(tensor for tensor in graph.initializer if tensor.name == node.input[2]).dims[1])
+    return offset_mask + taps * places * (groups + channels + 8 * groups)
+
+
+def _ends(graph: "onnx.GraphProto", known: Mapping[str, int]) -> int:
+    """Bytes of a graph's inputs and outputs."""
+    return sum(_bytes(value, known) for value in (*graph.input, *graph.output))
 
 
 def _bytes(value: "onnx.ValueInfoProto", known: Mapping[str, int]) -> int:
@@ -94,38 +239,20 @@ def _bytes(value: "onnx.ValueInfoProto", known: Mapping[str, int]) -> int:
 
     tensor = value.type.tensor_type
     extents = tuple(dim.dim_param or dim.dim_value for dim in tensor.shape.dim)
-    dtype = tensor_dtype_to_np_dtype(tensor.elem_type)
-    return math.prod(shape_of(TensorSpec(name="", dtype=dtype.name, shape=extents), known)) * dtype.itemsize
+    return _size(TensorSpec(name="", dtype=tensor_dtype_to_np_dtype(tensor.elem_type).name, shape=extents), known)
 
 
-def _window(manifest: Manifest, size: Size, window: int) -> int:
-    """Planes and levels of the frames, features between them, hidden states, and the recurrence's own tensors."""
-    feature = _sum(manifest, "extract", size, "level1")
-    directions = manifest.network.directions
-    frames = window * (_sum(manifest, "ingest_float32", size) + _sum(manifest, "extract", size))
-    gaps = window * feature
-    states = directions * (2 * window - 1) * feature
-    recurrence = 4 * directions * feature  # one step: feature, cell, and the new state and cell
-    return frames + gaps + states + recurrence
+def _size(spec: TensorSpec, known: Mapping[str, int]) -> int:
+    return math.prod(shape_of(spec, known)) * np.dtype(spec.dtype).itemsize
 
 
-def _graphs(manifest: Manifest, size: Size) -> int:
+def _recorded(manifest: Manifest, size: Size) -> int:
     """Inputs and outputs of the stages that are recorded."""
     total = 0
     for name in set(RECORDED) & set(manifest.stages):
         spec = manifest.stages[name]
         known = symbols(size, batch(manifest, name))
-        read, written = (
-            sum(math.prod(shape_of(t, known)) * np.dtype(t.dtype).itemsize for t in tensors)
-            for tensors in (spec.inputs, spec.outputs)
-        )
+        read, written = (sum(_size(tensor, known) for tensor in tensors) for tensors in (spec.inputs, spec.outputs))
         if read <= LARGEST:
             total += read + written
     return total
-
-
-def _sum(manifest: Manifest, stage: str, size: Size, output: str | None = None) -> int:
-    """Bytes of a stage's outputs, or of one of them, for one frame."""
-    item = 2 if manifest.precision == "fp16" else 4
-    outputs = manifest.stages[stage].outputs
-    return sum(item * math.prod(shape_of(t, symbols(size, 1))) for t in outputs if output in (None, t.name))

@@ -116,12 +116,14 @@ class Runtime:
         """Identifies the network and its precision: the manifest, which has every graph's digest."""
         return self.bundle.manifest.to_json()
 
-    def tile(self, width: int, height: int, itemsize: int) -> str | None:
+    def tile(self, width: int, height: int, itemsize: int, *, besides: int = 0) -> str | None:
         """The tiles, `WxH`, in which frames of a size are processed; None if they are processed whole.
 
-        `itemsize`: the bytes of a number of theirs. Raises OutOfMemoryError if frames of this size fit in no tiles.
+        `itemsize`: the bytes of a number of theirs. `besides`: bytes of the host's memory that the caller will need, as
+        for an encoder; they count when a size comes for the first time. Raises OutOfMemoryError if frames of this size
+        fit in no tiles.
         """
-        found = self._tiling(width, height, itemsize)
+        found = self._tiling(width, height, itemsize, besides)
         return None if found is None or (found[0] >= width and found[1] >= height) else f"{found[0]}x{found[1]}"
 
     @property

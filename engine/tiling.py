@@ -9,7 +9,7 @@ from zsm.engine import host
 from zsm.engine.bundle.manifest import Bundle
 from zsm.engine.bundle.shapes import Size
 from zsm.engine.devices import Device
-from zsm.engine.memory import estimate
+from zsm.engine.memory import Estimator
 from zsm.errors import ArgumentError, ArgumentTypeError, OutOfMemoryError
 from zsm.runtime import GRID, SCALE, tiles
 
@@ -44,7 +44,7 @@ class Tiling:
         """
         if tile is not None and not isinstance(tile, str):
             raise ArgumentTypeError(f"tile is {tile!r}; give a string such as '640x544', 'auto', or None")
-        self._bundle = bundle
+        self._estimate = Estimator(bundle, device.kind, window)
         self._device = device
         self._free = free
         self._window = window
@@ -63,21 +63,26 @@ class Tiling:
         """Whether tiles were asked for, whatever fits."""
         return self._fixed is not None
 
-    def __call__(self, width: int, height: int, itemsize: int) -> tuple[int, int] | None:
-        """The tiles' width and height for frames of a size, or None to process them whole; raises OutOfMemoryError."""
+    def __call__(self, width: int, height: int, itemsize: int, besides: int = 0) -> tuple[int, int] | None:
+        """The tiles' width and height for frames of a size, or None to process them whole; raises OutOfMemoryError.
+
+        `besides`: bytes that the caller will need; they count when a size comes for the first time.
+        """
         if self._fixed is not None:
             return self._fixed.width, self._fixed.height
         if not self._automatic:
             return None
         kind = (width, height, itemsize)
         if kind not in self._found:  # memory changes, but frames of one size are all processed alike
-            self._found[kind] = self._choose(Size(width, height), itemsize)
+            self._found[kind] = self._choose(Size(width, height), itemsize, besides)
         found = self._found[kind]
         self.chosen = None if found is None else str(found)
         return None if found is None else (found.width, found.height)
 
-    def _choose(self, size: Size, itemsize: int) -> Size | None:
+    def _choose(self, size: Size, itemsize: int, besides: int) -> Size | None:
         free = self._free() if self._memory is None else self._memory - _used(self._device)
+        if self._device.kind == "cpu":
+            free -= besides
         found = self.largest(size, itemsize, free)
         if found is not None:
             log.warning(
@@ -87,16 +92,16 @@ class Tiling:
         return found
 
     def largest(self, size: Size, itemsize: int, memory: int) -> Size | None:
-        """The size of the fewest tiles that fit in `memory` bytes, None for whole frames; raises OutOfMemoryError."""
-        whole = self.needs(size, size, itemsize)
-        if whole <= memory:
+        """The tiles that fit in `memory` bytes and share the least, None for whole frames; raises OutOfMemoryError."""
+        if self.needs(size, size, itemsize) <= memory:
             return None
-        computed = whole - self._pixels(size, itemsize, tiled=False)
-        pixels = self._pixels(size, itemsize, tiled=True)
-        for columns, rows in sorted(product(range(1, MOST + 1), repeat=2), key=lambda count: count[0] * count[1]):
+        grids = []
+        for columns, rows in product(range(1, MOST + 1), repeat=2):
             tile = Size(_part(size.width, columns), _part(size.height, rows))
-            possible = _possible(size.width, tile.width) and _possible(size.height, tile.height)
-            if possible and tile != size and computed * tile.pixels / size.pixels + pixels <= memory:
+            if tile != size and _possible(size.width, tile.width) and _possible(size.height, tile.height):
+                grids.append((columns * rows * tile.pixels, tile))
+        for _, tile in sorted(grids, key=lambda grid: grid[0]):
+            if self.needs(size, tile, itemsize) <= memory:
                 return tile
         smallest = Size(*(min(extent, tiles.OVERLAP + GRID) for extent in (size.width, size.height)))
         least = self.needs(size, smallest, itemsize)
@@ -107,8 +112,9 @@ class Tiling:
 
     def needs(self, size: Size, tile: Size, itemsize: int) -> int:
         """Bytes that frames of `size` need in tiles of `tile`; of a GPU, its own memory."""
-        need = estimate(self._bundle, tile, self._window, blockwise=self._device.kind == "cpu")
-        return int(RESERVE[self._device.kind] * need.total) + self._pixels(size, itemsize, tiled=tile != size)
+        tiled = tile != size
+        need = self._estimate(tile, itemsize, tiled=tiled).total
+        return int(RESERVE[self._device.kind] * need) + self._pixels(size, itemsize, tiled=tiled)
 
     def _pixels(self, size: Size, itemsize: int, *, tiled: bool) -> int:
         """Bytes of frames and outputs on the host: of a whole window in tiles, else of two at a time."""

@@ -54,6 +54,11 @@ class Session(Protocol):
     their inputs and outputs.
     """
 
+    @property
+    def batched(self) -> bool:
+        """Whether one call on a batch is faster than a call for each frame."""
+        ...
+
     def ingest(self, frame: Pixels | DevicePixels) -> Tensor:
         """Convert a frame (h,w,3) to planes (1,3,H,W); its memory may be reused at once."""
         ...

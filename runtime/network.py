@@ -1,8 +1,9 @@
 """The network's arithmetic on one window, stage by stage (paper, section 3)."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from operator import itemgetter
 from typing import Any, Protocol
 
 import numpy as np
@@ -37,14 +38,19 @@ class Features:
     planes: Tensor
     levels: dict[str, Tensor]
 
+    @property
+    def feature(self) -> Tensor:
+        """The feature at full size."""
+        return self.levels["level1"]
+
 
 @dataclass(frozen=True)
 class Hidden:
-    """What an output frame is reconstructed from: a hidden state per direction, and the inputs at or beside it."""
+    """What an output frame is reconstructed from: a hidden state per direction, and the planes at or beside it."""
 
     states: tuple[Tensor, ...]
-    previous: Features
-    following: Features
+    previous: Tensor
+    following: Tensor
 
 
 def extract(session: Session, frame: Pixels | DevicePixels) -> Features:
@@ -60,43 +66,75 @@ def interpolate(session: Session, previous: Features, following: Features) -> Te
     return session.run("interpolate", inputs)["feature"]
 
 
-def window(session: Session, network: Network, frames: Sequence[Features], gaps: Sequence[Tensor]) -> Iterator[Hidden]:
+def window(session: Session, network: Network, frames: Sequence[Features], gaps: Sequence[Tensor]) -> list[Hidden]:
     """What each output of a window is reconstructed from, given its frames and the features between them."""
-    features = [frames[0].levels["level1"]]
-    neighbours = [(frames[0], frames[0])]
+    return [hidden for _, hidden in sorted(completed(session, network, frames, gaps), key=itemgetter(0))]
+
+
+def completed(
+    session: Session, network: Network, frames: Sequence[Features], gaps: Sequence[Tensor]
+) -> Iterator[tuple[int, Hidden]]:
+    """The same as soon as it is known, with each output's number: those in the middle come first."""
+    features = [frames[0].feature]
+    planes = [(frames[0].planes, frames[0].planes)]
     for (previous, following), gap in zip(pairwise(frames), gaps, strict=True):
-        features += [gap, following.levels["level1"]]
-        neighbours += [(previous, following), (following, following)]
-    for states, (previous, following) in zip(propagate(session, network, features), neighbours, strict=True):
-        yield Hidden(states, previous, following)
+        features += [gap, following.feature]
+        planes += [(previous.planes, following.planes), (following.planes, following.planes)]
+    for number, states in propagate(session, network, features):
+        yield number, Hidden(states, *planes[number])
 
 
-def propagate(session: Session, network: Network, features: Sequence[Tensor]) -> list[tuple[Tensor, ...]]:
-    """The hidden states of consecutive frames, one per direction (section 3.3).
+def propagate(
+    session: Session, network: Network, features: Sequence[Tensor]
+) -> Iterator[tuple[int, tuple[Tensor, ...]]]:
+    """The hidden states of consecutive frames, one per direction, with the frames' numbers (section 3.3).
 
-    Both directions share weights and run as one batch: forward at t beside backward at T-1-t. Without a recurrence
-    the features stand for the states.
+    Forward at t goes beside backward at T-1-t. From the middle on, each step completes a frame on either side, which is
+    yielded at once, so that no more than half of the states wait. Without a recurrence the features stand for the
+    states.
     """
     if not network.directions:
-        return [(feature,) for feature in features]
+        yield from enumerate((feature,) for feature in features)
+        return
     orders = (features, features[::-1])[: network.directions]
-    steps: list[list[Tensor]] = []
+    last = len(features) - 1
+    waiting: dict[int, tuple[Tensor, ...]] = {}
+    for step, states in enumerate(_steps(session, orders)):
+        if network.directions == 1:
+            yield step, states
+            continue
+        waiting[step] = states
+        if step >= last - step:
+            for number in sorted({step, last - step}):
+                yield number, (waiting[number][0], waiting[last - number][1])
+            del waiting[step]
+            waiting.pop(last - step, None)
+
+
+def _steps(session: Session, orders: Sequence[Sequence[Tensor]]) -> Iterator[tuple[Tensor, ...]]:
+    """The hidden states of each step, one per order; orders share weights, and run as one batch if that is faster."""
+    if len(orders) > 1 and session.batched:
+        batches = map(session.concatenate, zip(*orders, strict=True))
+        yield from (tuple(session.split(hidden)) for hidden in _recurrence(session, batches))
+    else:
+        yield from zip(*(_recurrence(session, order) for order in orders), strict=True)
+
+
+def _recurrence(session: Session, features: Iterable[Tensor]) -> Iterator[Tensor]:
+    """The hidden states of consecutive features."""
     hidden = cell = None
-    for each in zip(*orders, strict=True):
-        feature = session.concatenate(each) if len(each) > 1 else each[0]
+    for feature in features:
         if hidden is None:
             hidden = cell = session.zeros_like(feature)
         out = session.run("propagate", {"feature": feature, "hidden": hidden, "cell": cell})
         hidden, cell = out["next_hidden"], out["next_cell"]
-        steps.append(session.split(hidden) if len(each) > 1 else [hidden])
-    if network.directions == 1:
-        return [(forward,) for (forward,) in steps]
-    return [(forward[0], backward[1]) for forward, backward in zip(steps, reversed(steps), strict=True)]
+        del feature, out  # or they would be held while the caller goes on
+        yield hidden
 
 
 def reconstruct(session: Session, network: Network, hidden: Hidden, dtype: np.dtype[Any]) -> Tensor:
     """An output frame's pixels (1,4h,4w,3) (section 3.4)."""
     inputs = dict(zip(("forward", "backward"), hidden.states, strict=False))
     if network.base == "bicubic":
-        inputs |= {"base_previous": hidden.previous.planes, "base_next": hidden.following.planes}
+        inputs |= {"base_previous": hidden.previous, "base_next": hidden.following}
     return session.emit(session.run("reconstruct", inputs)["planes"], dtype)

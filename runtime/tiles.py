@@ -5,7 +5,7 @@ near a seam the result differs from that of whole frames; the larger the overlap
 """
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise, product
 from typing import Any
@@ -14,7 +14,7 @@ import numpy as np
 
 from zsm.errors import TileError
 from zsm.runtime import network as stages
-from zsm.runtime.backend import Backend, Pixels
+from zsm.runtime.backend import Backend, Pixels, Session
 from zsm.runtime.network import GRID, SCALE, Network
 
 OVERLAP = 96
@@ -118,14 +118,19 @@ class Tiled:
         for number in numbers:
             self._outputs[number] = np.empty((SCALE * height, SCALE * width, 3), self._dtype)
         for down, across in self._grid if numbers else ():
-            for number, pixels in self._tile_outputs(down, across, numbers):
+            session = self._backend.open(len(down.read), len(across.read))
+            frames = [frame[down.source, across.source] for frame in self._frames]
+            for number, pixels in outputs(session, self._network, frames, numbers, self._dtype):
                 self._outputs[number][down.target, across.target] = pixels[down.kept, across.kept]
 
-    def _tile_outputs(self, down: Span, across: Span, numbers: Sequence[int]) -> Iterator[tuple[int, Pixels]]:
-        session = self._backend.open(len(down.read), len(across.read))
-        features = [stages.extract(session, frame[down.source, across.source]) for frame in self._frames]
-        gaps = [stages.interpolate(session, *pair) for pair in pairwise(features)]
-        for number, hidden in enumerate(stages.window(session, self._network, features, gaps)):
-            if number in numbers:
-                pixels = stages.reconstruct(session, self._network, hidden, self._dtype)
-                yield number, session.to_host(pixels)()[0]
+
+def outputs(
+    session: Session, network: Network, frames: Sequence[Pixels], numbers: Container[int], dtype: np.dtype[Any]
+) -> Iterator[tuple[int, Pixels]]:
+    """The outputs of a window of frames that have these numbers, with their numbers, in any order."""
+    features = [stages.extract(session, frame) for frame in frames]
+    gaps = [stages.interpolate(session, *pair) for pair in pairwise(features)]
+    for number, hidden in stages.completed(session, network, features, gaps):
+        if number in numbers:
+            pixels = session.to_host(stages.reconstruct(session, network, hidden, dtype))()[0]
+            yield number, pixels

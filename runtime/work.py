@@ -63,7 +63,7 @@ class Whole:
     def begin(self, needed: range, wanted: Callable[[int], bool]) -> None:
         self._last = None  # with the last window's states
         self._pending.clear()
-        self._pending = deque(stages.window(self._session, self._network, self._features, self._gaps))
+        self._pending.extend(stages.window(self._session, self._network, self._features, self._gaps))
         for _ in range(needed.start):
             self._pending.popleft()
 

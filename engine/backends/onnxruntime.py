@@ -19,7 +19,7 @@ from zsm.plugins import onnxruntime_library
 from zsm.plugins.operator import make_portable
 from zsm.runtime import Backend, Pixels, Session
 from zsm.runtime.backend import DevicePixels
-from zsm.runtime.network import SCALE
+from zsm.runtime.network import GRID, SCALE
 
 Array = NDArray[Any]
 CPU = "CPUExecutionProvider"
@@ -88,8 +88,8 @@ class Stage:
         self._session = session
         self._outputs = [output.name for output in session.get_outputs()]
 
-    def __call__(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
-        return dict(zip(self._outputs, self._session.run(None, dict(inputs)), strict=True))
+    def __call__(self, inputs: Mapping[str, Array], options: ort.RunOptions | None = None) -> dict[str, Array]:
+        return dict(zip(self._outputs, self._session.run(None, dict(inputs), options), strict=True))
 
 
 class BlockwiseStage:
@@ -125,10 +125,22 @@ class OnnxRuntimeBackend:
         self._threads = threads
         self._library = onnxruntime_library()
         self._stages = {name: _open_stage(name, bundle.read(name), threads) for name in bundle.manifest.stages}
+        self._size: tuple[int, int] | None = None
 
     def open(self, height: int, width: int) -> Session:
         """Prepare for frames of one size."""
+        if self._size not in (None, (height, width)):
+            self._give_back()
+        self._size = height, width
         return OnnxRuntimeSession(self._stages, height, width)
+
+    def _give_back(self) -> None:
+        """Return the arena's free memory to the system: tensors of another size wouldn't fit in well."""
+        options = ort.RunOptions()
+        options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
+        ingest = self._stages["ingest_uint8"]
+        assert isinstance(ingest, Stage)
+        ingest({"pixels": np.zeros((1, GRID, GRID, 3), np.uint8)}, options)  # at the end of any run
 
     def adopt(self, frame: object) -> None:
         """None: a CPU has no memory but the host's."""
@@ -152,12 +164,18 @@ class OnnxRuntimeBackend:
         self._stages.clear()
 
 
+STRIP = 128
+"""Rows of an output that are converted to pixels at a time."""
+
+
 class OnnxRuntimeSession:
     """The stages for frames of one size; tensors are NumPy arrays."""
 
+    batched = False  # a core has enough to do with one frame, and a batch needs twice the memory
+
     def __init__(self, stages: Mapping[str, Stage | BlockwiseStage], height: int, width: int) -> None:
         self._stages = stages
-        self._size = np.array([SCALE * height, SCALE * width], np.int64)
+        self._height, self._width = SCALE * height, SCALE * width
 
     def ingest(self, frame: Pixels | DevicePixels) -> Array:
         """Convert a frame (h,w,3) to planes (1,3,H,W)."""
@@ -175,7 +193,15 @@ class OnnxRuntimeSession:
 
     def emit(self, planes: Array, dtype: np.dtype[Any]) -> Array:
         """Convert planes (1,3,4H,4W) to pixels (1,4h,4w,3)."""
-        return self.run(f"emit_{dtype.name}", {"planes": planes, "size": self._size})["pixels"]
+        pixels = np.empty((1, self._height, self._width, 3), dtype)
+        for top in range(0, self._height, STRIP):
+            rows = slice(top, min(top + STRIP, self._height))
+            strip = {
+                "planes": np.ascontiguousarray(planes[:, :, rows]),
+                "size": np.array([rows.stop - rows.start, self._width], np.int64),
+            }
+            pixels[:, rows] = self.run(f"emit_{dtype.name}", strip)["pixels"]
+        return pixels
 
     def zeros_like(self, tensor: Array) -> Array:
         return np.zeros_like(tensor)

@@ -51,6 +51,10 @@ class TimedSession:
         self._inner = inner
         self._times = times
 
+    @property
+    def batched(self) -> bool:
+        return self._inner.batched
+
     def ingest(self, frame: Pixels | DevicePixels) -> Tensor:
         return self._measured(f"ingest_{frame.dtype.name}", lambda: self._inner.ingest(frame))
 

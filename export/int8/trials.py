@@ -96,7 +96,7 @@ class Trials:
             return known
         frames = known.frames if known and first > 0 else [network.extract(session, frame) for frame in sample.lr]
         gaps = known.gaps if known and first > 1 else [network.interpolate(session, a, b) for a, b in pairwise(frames)]
-        return _Window(frames, gaps, list(network.window(session, self._network, frames, gaps)))
+        return _Window(frames, gaps, network.window(session, self._network, frames, gaps))
 
 
 class _Observed(OnnxRuntimeSession):

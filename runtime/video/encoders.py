@@ -31,19 +31,31 @@ class Codec:
     crf: int | None = None
     preset: str | None = None
     preset_option: str = "preset"
+    memory: tuple[int, int] = (0, 50)
+    """What the software encoder takes with these settings, in bytes per pixel: at most per frame, and altogether."""
 
 
 CODECS = {
-    "h264": Codec("libx264", ("h264_nvenc", "h264_qsv", "h264_amf"), crf=18, preset="medium"),
-    "hevc": Codec("libx265", ("hevc_nvenc", "hevc_qsv", "hevc_amf"), crf=20, preset="medium"),
-    "av1": Codec("libsvtav1", ("av1_nvenc", "av1_qsv", "av1_amf"), crf=26, preset="8"),
+    "h264": Codec("libx264", ("h264_nvenc", "h264_qsv", "h264_amf"), crf=18, preset="medium", memory=(6, 200)),
+    "hevc": Codec("libx265", ("hevc_nvenc", "hevc_qsv", "hevc_amf"), crf=20, preset="medium", memory=(7, 260)),
+    "av1": Codec("libsvtav1", ("av1_nvenc", "av1_qsv", "av1_amf"), crf=26, preset="8", memory=(14, 340)),
     "vp9": Codec(
-        "libvpx-vp9", ("vp9_qsv",), (("row-mt", "1"), ("b", "0")), crf=24, preset="4", preset_option="cpu-used"
+        "libvpx-vp9",
+        ("vp9_qsv",),
+        (("row-mt", "1"), ("b", "0")),
+        crf=24,
+        preset="4",
+        preset_option="cpu-used",
+        memory=(11, 180),
     ),
     "prores": Codec("prores_ks", settings=(("profile", "hq"),)),
     "ffv1": Codec("ffv1", settings=(("level", "3"), ("slicecrc", "1"))),
 }
-"""By the names that --codec accepts."""
+"""By the names that --codec accepts. Memory was measured at 1280x720 on two cores."""
+
+LOOKAHEAD = 10
+"""Frames by which x264 looks ahead in frames of more than `LARGE` pixels; its usual 40 take 3 GB more at 7680x4320."""
+LARGE = 2**24
 
 MUXERS = {".mp4": "mp4", ".mkv": "matroska", ".mov": "mov", ".webm": "webm"}
 CONTAINERS = {".mp4": "h264", ".mkv": "h264", ".mov": "h264", ".webm": "vp9"}
@@ -175,7 +187,7 @@ def plan(encoding: Encoding, info: Info, suffix: str, rate: Fraction, scale: int
         colour=colour,
         aspect=info.aspect,
         stereo=info.stereo,
-        options=tuple(_options(encoding, codec, encoder, info).items()),
+        options=tuple(_options(encoding, codec, encoder, info, scale).items()),
         notes=tuple(notes),
     )
     try:
@@ -185,6 +197,16 @@ def plan(encoding: Encoding, info: Info, suffix: str, rate: Fraction, scale: int
             raise
         raise VideoError(f"{error}; {_without_hardware(codec)}") from error
     return made
+
+
+def memory(encoding: Encoding, info: Info, suffix: str, frames: int, scale: int) -> int:
+    """The bytes of memory that a software encoder takes for `frames` restored frames; few for a hardware encoder."""
+    codec = _codec(encoding.codec or _default_codec(info.colour, suffix))
+    each, most = codec.memory if not encoding.hardware else Codec.memory
+    pixels = info.size[0] * info.size[1] * scale**2
+    if codec.software == "libx264" and pixels > LARGE:
+        most //= 2
+    return pixels * min(each * frames or most, most)
 
 
 def uncompressed(info: Info, pixel_format: str | None, rate: Fraction, scale: int, *, raw: bool) -> Plan:
@@ -316,7 +338,7 @@ def _refusal(encoder: str) -> str | None:
     return None
 
 
-def _options(encoding: Encoding, codec: Codec, encoder: str, info: Info) -> dict[str, str]:
+def _options(encoding: Encoding, codec: Codec, encoder: str, info: Info, scale: int) -> dict[str, str]:
     options = dict(codec.settings) if encoder == codec.software else {}
     vendor = encoder.rpartition("_")[2]
     software = vendor not in QUALITY_OPTIONS
@@ -326,8 +348,11 @@ def _options(encoding: Encoding, codec: Codec, encoder: str, info: Info) -> dict
     preset = encoding.preset or (codec.preset if software else None)
     if preset is not None:
         options[codec.preset_option if software else "preset"] = preset
-    if encoder == "libx264" and info.stereo in FRAME_PACKING:
-        options["x264-params"] = f"frame-packing={FRAME_PACKING[info.stereo]}"
+    if encoder == "libx264":
+        large = info.size[0] * info.size[1] * scale**2 > LARGE
+        parameters = [f"rc-lookahead={LOOKAHEAD}"] if large else []
+        parameters += [f"frame-packing={FRAME_PACKING[info.stereo]}"] if info.stereo in FRAME_PACKING else []
+        options["x264-params"] = ":".join(parameters)
     if encoder == "libx265":
         options["x265-params"] = ":".join(["log-level=none", *hdr.x265_parameters(info)])
     if encoder == "libsvtav1":

@@ -48,6 +48,9 @@ class Progress:
     """`decode`, `compute` or `encode`: the part that the others wait for."""
 
 
+WAITING = 5
+"""Outputs between the restorer and the encoder: in a queue, and in the hands of either."""
+
 Listener = Callable[[Progress], None]
 
 
@@ -172,15 +175,27 @@ def check(source: Source, target: Path, restorer: Restorer, options: Options) ->
 
 def is_finished(source: Source, target: Path, restorer: Restorer, options: Options) -> bool:
     """Whether `target` is the unchanged result of this very run; never true for a pipe."""
-    return source.info.path is not None and has_result(target, _described(source, restorer, options))
+    return source.info.path is not None and has_result(target, _described(source, target, restorer, options))
 
 
-def _described(source: Source, restorer: Restorer, options: Options) -> dict[str, str]:
+def _described(source: Source, target: Path, restorer: Restorer, options: Options) -> dict[str, str]:
     """Everything that the result depends on."""
     info = source.info
     own = {"input": "a pipe"} if info.path is None else identify(info.path)
-    tile = restorer.tile(*info.size, np.dtype(info.colour.dtype).itemsize)
+    tile = _tile(source, target, restorer, options)
     return options.job(restorer) | own | {"rate": str(info.rate), "stream": str(info.stream), "tile": str(tile)}
+
+
+def _tile(source: Source, target: Path | None, restorer: Restorer, options: Options) -> str | None:
+    """The tiles for a source's frames, which get the memory that the queues and the encoder leave."""
+    info = source.info
+    itemsize = np.dtype(info.colour.dtype).itemsize
+    besides = WAITING * 3 * itemsize * info.size[0] * info.size[1] * restorer.scale**2
+    if target is not None and target.suffix.lower() in encoders.CONTAINERS:
+        expected = options.frames_expected(info)
+        frames = options.segment if expected is None else min(expected, options.segment)
+        besides += encoders.memory(options.encoding, info, target.suffix.lower(), frames, restorer.scale)
+    return restorer.tile(*info.size, itemsize, besides=besides)
 
 
 def _to_path(job: "_Job", target: Path, stop: threading.Event) -> Summary:
@@ -189,7 +204,7 @@ def _to_path(job: "_Job", target: Path, stop: threading.Event) -> Summary:
     notes: list[str] = []
     workspace = Workspace(
         target,
-        _described(source, job.restorer, options),
+        _described(source, target, job.restorer, options),
         resume=options.resume,
         overwrite=options.overwrite,
         pipe=source.info.path is None,
@@ -221,6 +236,7 @@ def _to_stream(job: "_Job", file: BinaryIO, stop: threading.Event, *, raw: bool)
     encoding.allow("pix_fmt", output="uncompressed frames in a pipe")
     rate = timing.output_rate(info.rate, job.options.fps_mode)
     plan = encoders.uncompressed(info, encoding.pix_fmt, rate, job.restorer.scale, raw=raw)
+    _tile(job.source, None, job.restorer, job.options)
     sink = PipeSink(file, plan, "rawvideo" if raw else "yuv4mpegpipe", stop)
     notes = [*plan.notes, *_pictures_only(job.source)]
     summary = job.run(sink, [], "-", notes)

@@ -41,8 +41,11 @@ class Restorer(Protocol):
         """Identifies the network and its precision; an interrupted run is resumed only with the same."""
         ...
 
-    def tile(self, width: int, height: int, itemsize: int) -> str | None:
-        """The tiles for frames of a size, with numbers of `itemsize` bytes; None if they are processed whole."""
+    def tile(self, width: int, height: int, itemsize: int, *, besides: int = 0) -> str | None:
+        """The tiles for frames of a size, with numbers of `itemsize` bytes; None if they are processed whole.
+
+        `besides`: the bytes of memory that everything else takes.
+        """
         ...
 
     def stream(

@@ -14,12 +14,14 @@ from zsm.engine import Bundle, Runtime
 from zsm.engine.backends import blocks
 from zsm.engine.bundle.shapes import Size
 from zsm.engine.devices import Device
-from zsm.engine.host import free_memory
+from zsm.engine.host import free_memory, own
+from zsm.engine.memory import Estimator
 from zsm.engine.tiling import Tiling
 from zsm.errors import ArgumentError, OutOfMemoryError, SizeError, TileError
 from zsm.runtime import tiles
 
 FRAME = Size(1000, 540)
+FRAME_SIZE = (FRAME.width, FRAME.height)
 
 
 def tiling(bundle: Path, **options: object) -> Tiling:
@@ -46,6 +48,48 @@ def test_too_little_memory_for_any_tile_says_what_would_do(tiny_bundle: Path) ->
     chosen = tiling(tiny_bundle)
     with pytest.raises(OutOfMemoryError, match=r"1000x540 don.t fit in 10 MiB .* even in tiles: (\d+) MiB would do"):
         chosen.largest(FRAME, 1, 10 * 2**20)
+
+
+def test_what_the_caller_needs_itself_is_left_to_it(tiny_bundle: Path) -> None:
+    whole = tiling(tiny_bundle).needs(FRAME, FRAME, 1)
+    used = own("VmRSS")
+    enough = tiling(tiny_bundle, memory=used + int(1.2 * whole))
+    short = tiling(tiny_bundle, memory=used + int(1.2 * whole))
+    assert enough(*FRAME_SIZE, 1) is None
+    assert short(*FRAME_SIZE, 1, besides=whole) is not None
+
+
+def test_the_tiles_that_share_the_least_are_chosen(tiny_bundle: Path) -> None:
+    """Of a wide frame: more columns, not rows, since those would share its long side."""
+    chosen = tiling(tiny_bundle)
+    size = Size(2000, 200)
+    tile = chosen.largest(size, 1, chosen.needs(size, size, 1) // 2)
+    assert tile is not None
+    assert tile.height == size.height
+
+
+PEAK = """
+import sys
+import numpy as np
+from zsm.engine import Runtime, host
+frames = np.random.default_rng(0).integers(0, 256, (4, 120, 200, 3), np.uint8)
+with Runtime("compact") as rt:
+    rt(frames[:2, :16, :16])
+    before = host.own("VmHWM")
+    for output in rt.stream(frames):
+        pass
+    peak = host.own("VmHWM")
+    rt(frames[:2, :16, :16])
+    print(before, peak, host.own("VmRSS"))
+"""
+
+
+def test_real_frames_take_what_was_estimated_and_it_is_given_back() -> None:
+    done = subprocess.run([sys.executable, "-c", PEAK], capture_output=True, text=True, check=True)
+    before, peak, after = map(int, done.stdout.split())
+    estimate = Estimator(Bundle("compact"), "cpu", 4)(Size(200, 120)).total
+    assert peak - before == pytest.approx(estimate, rel=0.2)
+    assert after - before < 0.1 * (peak - before)
 
 
 def test_free_memory_is_plausible() -> None:

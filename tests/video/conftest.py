@@ -86,7 +86,7 @@ class Repeater:
     overlap: int = 1
     identity: str = "repeater"
 
-    def tile(self, width: int, height: int, itemsize: int) -> str | None:
+    def tile(self, width: int, height: int, itemsize: int, *, besides: int = 0) -> str | None:
         return None
 
     def stream(

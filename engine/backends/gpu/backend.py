@@ -143,6 +143,8 @@ class DeviceBackend:
 class DeviceSession:
     """The stages for frames of one size."""
 
+    batched = True
+
     def __init__(self, backend: DeviceBackend, size: Size, stages: Mapping[str, Executable]) -> None:
         self._backend = backend
         self._memory = backend.memory

@@ -42,11 +42,11 @@ def execute(args: argparse.Namespace) -> int:
 
 
 def _memory(bundle: "Bundle", args: argparse.Namespace) -> "Memory":
-    from zsm.engine.memory import estimate
+    from zsm.engine.memory import Estimator
     from zsm.runtime import windows
 
     windows.check(args.window, 1)
-    return estimate(bundle, args.size, args.window, cuda_graphs=True)
+    return Estimator(bundle, "cuda", args.window)(args.size, cuda_graphs=True)
 
 
 def _commands(bundle: "Bundle", args: argparse.Namespace) -> dict[str, str]:
