@@ -15,9 +15,8 @@ from zsm.engine.bundle.manifest import Bundle
 from zsm.engine.devices import CLOSED, Device, OpenOptions
 from zsm.engine.tiling import Tiling
 from zsm.errors import ArgumentError, ArgumentTypeError, BackendError, FrameError
-from zsm.runtime import SCALE, Backend, Cuts, Pixels, To, windows
+from zsm.runtime import SCALE, Backend, Cuts, FrameStream, Pixels, To, windows
 from zsm.runtime.arguments import whole_number
-from zsm.runtime.stream import stream
 
 AHEAD = 2
 """Outputs on their way from a GPU while further frames are read, so that the GPU never waits for the host."""
@@ -221,15 +220,29 @@ class Runtime:
         Raises WindowError, ArgumentError or ArgumentTypeError for an invalid argument, FrameError for an invalid frame
         or one that differs from those before it, and BackendError or OutOfMemoryError if computing fails.
         """
+        return self.open_stream(live=live, to=to, first=first, every=every).run(frames, cuts)
+
+    def open_stream(self, *, live: bool = True, to: To | None = None, first: int = 0, every: int = 1) -> FrameStream:
+        """Open a stream into which frames are pushed, for programs that can't hand over an iterator.
+
+            stream = rt.open_stream()
+            for frame in frames:
+                outputs = stream.push(frame)  # those that became final: none, one or several
+            outputs = stream.finish()         # the rest
+
+        The outputs are those of `stream`, to the last bit. Cuts are told to `push`. `live`: each output is returned by
+        the call that makes it final; False lets a GPU work on up to two outputs while the caller prepares the next
+        frame. `to`, `first`, `every` as for `stream`.
+
+        Raises WindowError, ArgumentError or ArgumentTypeError for an invalid argument.
+        """
         if to == "device" and self._tiling.always:
             raise ArgumentError("tiles are joined on the host; leave out to='device', or tile")
-        return stream(
+        return FrameStream(
             self._open(),
-            frames,
             network=self.bundle.network,
             window=self._window,
             overlap=self._overlap,
-            cuts=cuts,
             ahead=0 if live or self._device.kind == "cpu" else AHEAD,
             to=to,
             first=first,

@@ -20,38 +20,129 @@ Cuts = Iterable[int] | Callable[[Any, Any], bool] | None
 """Where new scenes begin: frame numbers, or a function that tells whether there is a cut between two frames."""
 
 
-def stream(
-    backend: Backend,
-    frames: Iterable[Any],
-    *,
-    network: Network,
-    window: int,
-    overlap: int,
-    cuts: Cuts = None,
-    ahead: int = 0,
-    to: To | None = None,
-    first: int = 0,
-    every: int = 1,
-    tile_of: TileOf | None = None,
-    tile_overlap: int = OVERLAP,
-) -> Iterator[Any]:
-    """Yield each output of a stream of frames as soon as no later window can change it.
+class FrameStream:
+    """Frames are pushed one by one, and each push returns the outputs that have become final.
 
-    Memory holds the frames of one window, however long the stream is. Up to `ahead` outputs may still be on their way
-    to the host while the next frame is read. Outputs go where the frames are, unless `to` says otherwise. Only the
-    outputs numbered first, first + every, ... are reconstructed and yielded. `tile_of` gives the size of the tiles in
-    which frames are processed, which share `tile_overlap` pixels; None for whole frames.
+    Memory holds the frames of one window, however many are pushed. `Runtime.open_stream` opens one; several may be open
+    at once, on the thread that the Runtime belongs to. There is nothing to close: drop a stream to abandon it.
+    """
+
+    def __init__(
+        self,
+        backend: Backend,
+        *,
+        network: Network,
+        window: int,
+        overlap: int,
+        ahead: int = 0,
+        to: To | None = None,
+        first: int = 0,
+        every: int = 1,
+        tile_of: TileOf | None = None,
+        tile_overlap: int = OVERLAP,
+    ) -> None:
+        """Up to `ahead` outputs may still be on their way to the host when `push` returns; a later call returns them.
+
+        Outputs go where the frames are, unless `to` says otherwise. Only the outputs numbered first, first + every, ...
+        are reconstructed and returned. `tile_of` gives the size of the tiles in which frames are processed, which share
+        `tile_overlap` pixels; None for whole frames.
+
+        Raises WindowError, ArgumentError or ArgumentTypeError for invalid arguments.
+        """
+        if to not in (None, "host", "device"):
+            raise ArgumentError(f"outputs can't go to {to!r}; choose host or device")
+        lengths = windows.check(window, overlap)
+        wanted = Every(at_least(0, "first", first), at_least(1, "every", every))
+        self._backend = backend
+        self._ahead = at_least(0, "ahead", ahead)
+        self._work_of = partial(_work, backend, network, lengths[0], tile_of, tile_overlap, to)
+        self._scene_of = partial(Scene, lengths=lengths, wanted=wanted)
+        self._check = Check()
+        self._count = 0
+        self._new_work: Callable[[], Work] | None = None
+        self._scene: Scene | None = None
+        self._begun: deque[Delivery] = deque()
+        self._open = True
+
+    def push(self, frame: Any, *, cut: bool = False) -> list[Any]:
+        """Add a frame (H,W,3), whose memory may be reused at once, and return the outputs (4H,4W,3) that became final.
+
+        `cut`: a new scene begins with this frame; nothing is mixed across a cut. Outputs belong to the caller.
+
+        Raises FrameError for an invalid frame or one that differs from those before it, which leaves the stream as it
+        was. Raises TileError, ArgumentError, BackendError or OutOfMemoryError if the frame can't be processed, which
+        ends the stream, and ArgumentError if the stream has ended.
+        """
+        return list(self._pushed(frame, lambda: cut))
+
+    def finish(self) -> list[Any]:
+        """End the stream and return the remaining outputs: N frames have given 2N-1 in all.
+
+        Raises ArgumentError if the stream has ended, BackendError or OutOfMemoryError if computing fails.
+        """
+        return list(self._finished())
+
+    def run(self, frames: Iterable[Any], cuts: Cuts = None) -> Iterator[Any]:
+        """Push frames and finish, and yield each output before the next one is computed.
+
+        Raises WindowError or ArgumentTypeError for invalid cuts, before the first frame is read.
+        """
+        return self._run(frames, _cut_function(cuts, frames))
+
+    def _run(self, frames: Iterable[Any], is_cut: Callable[[int, Any], bool]) -> Iterator[Any]:
+        for number, frame in enumerate(frames):
+            yield from self._pushed(frame, partial(is_cut, number, frame))
+        yield from self._finished()
+
+    def _pushed(self, frame: Any, is_cut: Callable[[], bool]) -> Iterator[Any]:
+        self._check_open()
+        read = readable(self._backend, frame, self._count)
+        self._check(read, self._count)
+        self._open = False  # for good, if anything fails from here on
+        yield from self._waited(self._begin(read, cut=is_cut()))
+        self._open = True
+
+    def _finished(self) -> Iterator[Any]:
+        self._check_open()
+        self._open = False
+        scene, self._scene, self._new_work = self._scene, None, None
+        if scene is not None:
+            yield from self._waited(scene.finish())
+        while self._begun:
+            yield self._begun.popleft()()
+
+    def _check_open(self) -> None:
+        if not self._open:
+            raise ArgumentError("the stream has finished or failed, and takes no more frames; open another")
+
+    def _begin(self, frame: Pixels | DevicePixels, *, cut: bool) -> Iterator[Delivery]:
+        """Begin each output that becomes final with this frame."""
+        if self._new_work is None:
+            self._new_work = self._work_of(frame)
+        if self._scene is None:
+            self._scene = self._scene_of(self._new_work(), 0)
+        elif cut:
+            yield from self._scene.finish(cut_follows=True)
+            self._scene = self._scene_of(self._new_work(), self._count)
+        self._count += 1
+        yield from self._scene.push(frame)
+
+    def _waited(self, outputs: Iterable[Delivery]) -> Iterator[Any]:
+        """Yield the outputs in order, each waited for when `ahead` more of them have been begun."""
+        for output in outputs:
+            self._begun.append(output)
+            del output  # or its memory would be held while the next is computed
+            if len(self._begun) > self._ahead:
+                yield self._begun.popleft()()
+
+
+def stream(backend: Backend, frames: Iterable[Any], *, cuts: Cuts = None, **options: Any) -> Iterator[Any]:
+    """Run frames through a `FrameStream` with these options.
 
     Raises WindowError, ArgumentError or ArgumentTypeError for invalid arguments, before the first frame is read, and
     FrameError or TileError for an invalid frame, or for one that can't be processed in tiles.
     """
-    if to not in (None, "host", "device"):
-        raise ArgumentError(f"outputs can't go to {to!r}; choose host or device")
-    lengths = windows.check(window, overlap)
-    wanted = Every(at_least(0, "first", first), at_least(1, "every", every))
-    work_of = partial(_work, backend, network, lengths[0], tile_of, tile_overlap, to)
-    scene_of = partial(Scene, lengths=lengths, wanted=wanted)
-    return _waited(_begun(backend, frames, work_of, scene_of, _cut_function(cuts, frames)), at_least(0, "ahead", ahead))
+    return FrameStream(backend, **options).run(frames, cuts)
 
 
 def _work(
@@ -76,43 +167,6 @@ def _work(
             "give frames on the host and leave out to='device', or choose smaller frames"
         )
     return partial(Tiled, backend, network, window, (height, width), frame.dtype, tile, tile_overlap)
-
-
-def _begun(
-    backend: Backend,
-    frames: Iterable[Any],
-    work_of: Callable[[Any], Callable[[], Work]],
-    scene_of: Callable[..., "Scene"],
-    is_cut: Callable[[int, Any], bool],
-) -> Iterator[Delivery]:
-    """Begin each output."""
-    check = Check()
-    scene: Scene | None = None
-    for number, given in enumerate(frames):
-        frame = readable(backend, given, number)
-        check(frame, number)
-        cut = is_cut(number, given)
-        if scene is None:
-            work = work_of(frame)
-            scene = scene_of(work(), 0)
-        elif cut:
-            yield from scene.finish(cut_follows=True)
-            scene = scene_of(work(), number)
-        yield from scene.push(frame)
-    if scene is not None:
-        yield from scene.finish()
-
-
-def _waited(outputs: Iterable[Delivery], ahead: int) -> Iterator[Any]:
-    """Yield the outputs in order, each waited for when `ahead` more of them have been begun."""
-    begun: deque[Delivery] = deque()
-    for output in outputs:
-        begun.append(output)
-        del output  # or its memory would be held while the next is computed
-        if len(begun) > ahead:
-            yield begun.popleft()()
-    while begun:
-        yield begun.popleft()()
 
 
 def _cut_function(cuts: Cuts, frames: Iterable[Any]) -> Callable[[int, Any], bool]:

@@ -19,7 +19,7 @@ RAISES = re.compile(r"\b[A-Z]\w*Error\b")
 
 def docstrings() -> Iterator[tuple[str, str]]:
     """Every public docstring that a user of `zsm.engine` reads, with the name of its owner."""
-    owners = [getattr(engine, name) for name in engine.__all__] + [runtime.plan, stream.stream]
+    owners = [getattr(engine, name) for name in engine.__all__] + [runtime.FrameStream, runtime.plan, stream.stream]
     for owner in owners:
         members = vars(owner).items() if inspect.isclass(owner) else ()
         documented = [(owner.__name__, owner), *((f"{owner.__name__}.{name}", member) for name, member in members)]

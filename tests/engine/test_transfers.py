@@ -4,6 +4,7 @@ import gc
 import os
 import threading
 from collections.abc import Callable, Iterator, Mapping
+from itertools import accumulate, chain
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +12,14 @@ import numpy as np
 import pytest
 from numpy.typing import DTypeLike, NDArray
 
-from zsm.engine import Bundle, Runtime
+from zsm.engine import Bundle, NetworkConfig, Runtime
 from zsm.engine.backends.gpu.backend import DeviceBackend
 from zsm.engine.backends.gpu.cuda import Gpu, Stream
 from zsm.engine.backends.gpu.pool import DeviceMemory
 from zsm.engine.backends.gpu.tensor import Tensor
 from zsm.engine.backends.gpu.transfers import RING, Downloads, Uploads
 from zsm.errors import BackendError
+from zsm.runtime import FrameStream
 from zsm.runtime.stream import stream
 from zsm.runtime.video import pipeline
 
@@ -73,6 +75,21 @@ def test_outputs_come_while_later_ones_are_under_way(tiny_bundle: Path, host_bac
         backend.close()
     # With two outputs under way, each comes when the second one after it would have come.
     assert read[2] == [*read[0][2:], 12, 12]
+
+
+def test_a_push_returns_while_its_last_outputs_are_under_way(
+    tiny_bundle: Path, host_backend: Open, host_gpu: Any
+) -> None:
+    clip = clip_of(9)
+    backend = host_backend(tiny_bundle, host_gpu)
+    streams = [FrameStream(backend, network=NetworkConfig(), window=4, overlap=1, ahead=ahead) for ahead in (0, 2)]
+    live, behind = ([stream.push(frame) for frame in clip] + [stream.finish()] for stream in streams)
+    backend.close()
+    made = list(accumulate(map(len, live)))
+    assert list(accumulate(map(len, behind))) == [*(max(0, count - 2) for count in made[:-1]), made[-1]]
+    np.testing.assert_array_equal(list(chain(*behind)), list(chain(*live)))
+    with Runtime(tiny_bundle, threads=1) as rt:
+        np.testing.assert_array_equal(list(chain(*live)), rt(clip))
 
 
 class Bytes:
