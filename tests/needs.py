@@ -29,6 +29,8 @@ Need = Literal[
     "tensorrt-lean",
     "torch-cuda",
     "torchvision",
+    "triton",
+    "vapoursynth",
 ]
 
 
