@@ -1,24 +1,28 @@
 # `make demo` and `make test` set up .venv with all the Python packages they need; the rest is for developers.
 PYTHON ?= python3
 BIN := .venv/bin
+# VapourSynth needs 3.12 or newer, the Triton server 3.13 or older.
+HOSTS_PYTHON ?= python3.12
+HOSTS := build/hosts/bin
 PIP := $(BIN)/pip --disable-pip-version-check --quiet
 # More processes than this only repeat each other's preparations.
 PYTEST := $(BIN)/pytest -n auto --maxprocesses 4 --dist worksteal
 
-.PHONY: help demo test test-all check format coverage test-gpu docs dist bench clean
+.PHONY: help demo test test-all check format coverage test-hosts test-gpu docs dist bench clean
 .DEFAULT_GOAL := help
 
 help:
-	@echo "make demo      restore a real clip on the CPU: video, picture and figures in demo/"
-	@echo "make test      lint, types, and the tests, except the slow ones"
-	@echo "make test-all  the slow tests too: sanitizers, FP16 at full size, every combination of sound and container"
-	@echo "make check     lint, format and types only"
-	@echo "make format    format everything"
-	@echo "make coverage  all tests, and the lines they don't reach; HTML in build/coverage/"
-	@echo "make test-gpu  the tests that need an NVIDIA GPU; fails if anything they need is missing"
-	@echo "make docs      the API reference, in build/docs/"
-	@echo "make dist      sdist and pure wheel in dist/, checked and run"
-	@echo "make bench     measure speed here, against the peers; JSON in benchmarks/results/"
+	@echo "make demo        restore a real clip on the CPU: video, picture and figures in demo/"
+	@echo "make test        lint, types, and the tests, except the slow ones"
+	@echo "make test-all    the slow tests too: sanitizers, FP16 at full size, every combination of sound and container"
+	@echo "make check       lint, format and types only"
+	@echo "make format      format everything"
+	@echo "make coverage    all tests, and the lines they don't reach; HTML in build/coverage/"
+	@echo "make test-hosts  zsm inside VapourSynth and a real Triton server; HOSTS_PYTHON=python3.12"
+	@echo "make test-gpu    the tests that need an NVIDIA GPU; fails if anything they need is missing"
+	@echo "make docs        the API reference, in build/docs/"
+	@echo "make dist        sdist and pure wheel in dist/, checked and run"
+	@echo "make bench       measure speed here, against the peers; JSON in benchmarks/results/"
 
 $(BIN)/pip:
 	@$(PYTHON) -c 'import sys; v = sys.version_info; v >= (3, 11) or sys.exit(f"zsm needs Python 3.11 or newer, this is {v.major}.{v.minor}: give another with make PYTHON=...")'
@@ -59,6 +63,20 @@ test-all: check
 coverage: .venv/dev.done
 	scripts/system_packages.sh ffmpeg g++
 	$(PYTEST) --cov --cov-report=term:skip-covered --cov-report=html --cov-report=xml
+
+# An environment of its own: Triton's client needs older packages. The server is a wheel that pins what only its own
+# Python interface needs.
+build/hosts/done: pyproject.toml
+	$(HOSTS_PYTHON) -m venv build/hosts
+	$(HOSTS)/pip --disable-pip-version-check --quiet install '.[cpu,vapoursynth]' pytest vapoursynth-bestsource 'tritonclient[grpc,http]'
+	$(HOSTS)/pip --disable-pip-version-check --quiet install --no-deps nvidia-pytriton==0.7.0
+	@touch $@
+
+# Of zsm as users get it: the wheel.
+test-hosts: build/hosts/done
+	scripts/system_packages.sh ffmpeg
+	$(HOSTS)/pip --disable-pip-version-check --quiet install --no-deps --force-reinstall .
+	ZSM_REQUIRE=ffmpeg,triton,vapoursynth $(HOSTS)/python -m pytest --confcutdir=tests/hosts tests/hosts
 
 # All on one GPU, hence one process. ZSM_REQUIRE=gpu,nvcc asks for less.
 test-gpu: .venv/dev.done

@@ -4,15 +4,15 @@ import hashlib
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import onnx
 from onnx import ModelProto, ValueInfoProto
 
+from zsm import files
 from zsm.engine.bundle.manifest import FORMAT_VERSION, MANIFEST, Bundle, Manifest, Precision, StageSpec, TensorSpec
-from zsm.errors import Error, OutputError
+from zsm.errors import OutputError
 from zsm.export import check, graphs, int8, pixels, released
 from zsm.export.int8 import Int8Options, Plan
 from zsm.export.model import Network, checkpoint
@@ -59,7 +59,7 @@ def export_bundle(
     out = out.resolve()
     _check_target(out, options)
     plan = None if options.int8 is None else _plan(network, options.int8, progress)
-    with _staging(out) as folder:
+    with files.staging(out) as folder:
         _fill(folder, network, options, plan, progress)
         progress("verifying")
         error = check.compare(network, folder)
@@ -176,25 +176,6 @@ def _check_target(out: Path, options: Options) -> None:
         raise OutputError(f"{out} already exists; give another folder, or --overwrite")
     if not (out / MANIFEST).is_file():
         raise OutputError(f"{out} isn't a bundle, so it won't be overwritten; give another folder")
-
-
-@contextmanager
-def _staging(out: Path) -> Iterator[Path]:
-    """Yield a temporary folder beside the target; remove it in the end. (`zsm.files` replaces files, not folders.)"""
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
-    except OSError as error:
-        raise OutputError(f"{out} can't be written: {error}") from error
-    try:
-        folder.chmod(0o755)
-        yield folder
-    except Error:
-        raise
-    except OSError as error:
-        raise OutputError(f"{out} can't be written: {error}") from error
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _put_in_place(folder: Path, out: Path) -> None:

@@ -3,11 +3,15 @@
 import hashlib
 import os
 import secrets
+import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import platformdirs
+
+from zsm.errors import Error, OutputError
 
 VARIABLE = "ZSM_CACHE"
 LONGEST_NAME = 255
@@ -44,6 +48,28 @@ def replacing(path: Path) -> Iterator[Path]:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+@contextmanager
+def staging(folder: Path) -> Iterator[Path]:
+    """Yield a new folder beside `folder`, to be filled and renamed to it; what isn't renamed is removed.
+
+    Raises OutputError.
+    """
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    except OSError as error:
+        raise OutputError(f"{folder} can't be written: {error}") from error
+    try:
+        temporary.chmod(0o755)
+        yield temporary
+    except Error:
+        raise
+    except OSError as error:
+        raise OutputError(f"{folder} can't be written: {error}") from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def write(path: Path, content: bytes | str) -> None:

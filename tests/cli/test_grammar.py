@@ -117,6 +117,10 @@ WRONG = [
     ["eval", "compact", "--data", ".", "--frames", "0"],
     ["eval", "compact", "--data", ".", "--degradation", "snow"],
     ["train", "config.toml", "--data", ".", "--out", "out", "--threads", "-1"],
+    ["triton", "compact"],
+    ["triton", "compact", "models", "--name", "a/b"],
+    ["triton", "compact", "models", "--instances", "0"],
+    ["triton", "compact", "models", "--window", "1"],
     ["cache"],
     ["weights", "push"],
     ["export"],
@@ -144,6 +148,7 @@ def test_wrong_usage_exits_with_2_and_one_message(arguments: list[str], capsys: 
         ["bench", "nowhere"],
         ["verify", "compact", "--device", "cuda:63"],
         ["eval", "compact", "--data", "nowhere"],
+        ["triton", "nowhere", "models"],
     ],
     ids=" ".join,
 )

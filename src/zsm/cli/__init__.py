@@ -18,7 +18,20 @@ from types import ModuleType
 from zsm import __version__
 from zsm.errors import ArgumentError, ArgumentTypeError, Error, FrameError
 
-COMMANDS = ("run", "info", "build", "verify", "bench", "eval", "export", "weights", "train", "cache", "doctor")
+COMMANDS = (
+    "run",
+    "info",
+    "build",
+    "verify",
+    "bench",
+    "eval",
+    "export",
+    "weights",
+    "train",
+    "triton",
+    "cache",
+    "doctor",
+)
 
 FAILED, MISUSED, DIFFERS, INTERRUPTED, CLOSED = 1, 2, 3, 130, 141
 """Exit statuses."""
