@@ -14,6 +14,7 @@ MODULES = (
     "zsm.errors",
     "zsm.evaluation",
     "zsm.export",
+    "zsm.hosts.triton",
     "zsm.runtime",
     "zsm.runtime.video",
     "zsm.training.config",
