@@ -151,7 +151,7 @@ class _Outputs:
         with self._lock:
             if output not in self._made:
                 self._make(output)
-            self._forget(before=output - 2 * vs.core.num_threads)
+            self._forget(before=output - vs.core.num_threads)
             return self._made[output], self._properties[output // 2]
 
     def _make(self, output: int) -> None:

@@ -144,8 +144,9 @@ def test_requests_of_any_length_and_an_end_without_frames(ask: Ask, sequence: in
     np.testing.assert_array_equal(list(chain(*found)), expected_of(clip))
 
 
-def test_ten_streams_at_once(ask: Ask) -> None:
-    clips = [clip_of(8, 2 + number, 11 - number) for number in range(10)]
+@pytest.mark.parametrize("model", ["zsm", "float"])
+def test_ten_streams_at_once(model: str, ask: Ask) -> None:
+    clips = [clip_of(8, 2 + number, 11 - number, MODELS[model].get("dtype", "uint8")) for number in range(10)]
 
     def run(clip: Array) -> list[Array]:
         sequence = next(SEQUENCES)
@@ -153,7 +154,7 @@ def test_ten_streams_at_once(ask: Ask) -> None:
         return [
             output
             for number, part in enumerate(parts)
-            for output in ask(part, sequence_id=sequence, sequence_start=number == 0, sequence_end=number == 3)
+            for output in ask(part, model, sequence_id=sequence, sequence_start=number == 0, sequence_end=number == 3)
         ]
 
     with ThreadPoolExecutor(10) as pool:

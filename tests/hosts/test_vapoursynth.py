@@ -1,5 +1,6 @@
 """The VapourSynth filter in VapourSynth, against `Runtime`. `make test-hosts` makes the environment for these tests."""
 
+import gc
 import json
 import os
 import random
@@ -205,6 +206,19 @@ def test_errors_while_frames_are_made(
     monkeypatch.setattr(Runtime, "open_stream", fail)
     with pytest.raises(vs.Error, match=r"zsm: frames don't fit\n$"):
         restore(node_of(clip_of(2)), threads=1).get_frame(0)
+
+
+def test_the_runtime_is_closed_with_the_filter(
+    restore: Callable[..., Any], node_of: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closed: list[Runtime] = []
+    monkeypatch.setattr(Runtime, "close", lambda self: closed.append(self))
+    out = restore(node_of(clip_of(2)), threads=1)
+    out.get_frame(1)
+    assert not closed
+    del out
+    gc.collect()
+    assert len(closed) == 1
 
 
 def test_a_source_that_fails_once_can_be_read_again(
