@@ -2,8 +2,10 @@
 
 import json
 import os
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -11,11 +13,13 @@ import pytest
 import torch
 from filelock import FileLock
 from numpy.typing import NDArray
-from tests import reference_weights
+from tests import reference_weights, tensorrt_rtx
+from tests.native_build import build_preset
 from tests.needs import missing, required
 
 from zsm.engine import NetworkConfig
 from zsm.engine.backends.gpu.cuda import Gpu
+from zsm.engine.backends.tensorrt import bindings
 from zsm.errors import BackendError
 from zsm.export import Options, export_bundle
 from zsm.export.model import Network, checkpoint
@@ -44,8 +48,11 @@ def pytest_configure() -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
+    # Before any fixture exports a bundle for nothing.
     if item.get_closest_marker("gpu"):
-        open_gpu()  # before any fixture exports a bundle for nothing
+        open_gpu()
+    if item.get_closest_marker("tensorrt"):
+        tensorrt_rtx.package()
 
 
 def open_gpu() -> Gpu:
@@ -101,6 +108,13 @@ def export_once(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]
 def tiny_bundle(export_once: Callable[..., Path], tiny_network: Network) -> Path:
     """`tiny_network` as a bundle."""
     return export_once("tiny", tiny_network)
+
+
+@pytest.fixture(scope="session")
+def wide_half_bundle(export_once: Callable[..., Path]) -> Path:
+    """The full network with few blocks, in FP16: the fused kernel's shapes, which `tiny_bundle` doesn't have."""
+    config = NetworkConfig(extraction_blocks=1, reconstruction_blocks=1)
+    return export_once("wide-half", random_network(config), Options(precision="fp16"))
 
 
 @pytest.fixture(scope="session")
@@ -180,3 +194,29 @@ def edit_manifest(tiny_bundle: Path, tmp_path: Path) -> Callable[..., Path]:
 @pytest.fixture
 def gpu() -> Gpu:
     return open_gpu()
+
+
+@pytest.fixture(scope="session")
+def built() -> Path:
+    """The folder of the test build."""
+    return build_preset("test")
+
+
+@pytest.fixture
+def libraries(built: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of the built libraries, where zsm.plugins finds them."""
+    monkeypatch.setenv("ZSM_PLUGIN_DIR", str(built / "lib"))
+    return built / "lib"
+
+
+@pytest.fixture
+def tensorrt(libraries: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
+    """TensorRT's bindings, with parser and builder but unable to run engines: see tensorrt_rtx.py."""
+    if not (libraries / "libzsm_tensorrt11.so").exists():
+        missing("tensorrt-headers", "built without TensorRT 11's headers, or nvcc; set ZSM_TENSORRT_INCLUDE_DIRS")
+    module = tensorrt_rtx.load(libraries / "rtx")
+    monkeypatch.setitem(sys.modules, "tensorrt", module)
+    monkeypatch.setattr(bindings, "logger", tensorrt_rtx.logger)
+    bindings.tensorrt.cache_clear()
+    yield module
+    bindings.tensorrt.cache_clear()

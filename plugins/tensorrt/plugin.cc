@@ -10,7 +10,7 @@ namespace {
 
 using namespace nvinfer1;
 
-constexpr int32_t kInputs = 4, kOutput = 4;  // the output's position comes after the inputs'
+constexpr int32_t kOutput = kInputs;  // the output's position comes after the inputs'
 constexpr int32_t kWeight = 2, kBias = 3;
 
 // Increase it when a kernel's speed changes, so that TensorRT doesn't keep a tactic chosen by outdated timings.
@@ -25,6 +25,10 @@ std::string describe(const Attributes& a) {
     for (const int64_t value : list) text << value << ' ';
   }
   return text.str();
+}
+
+bool equal(const Dims& a, const Dims& b) {
+  return a.nbDims == b.nbDims && std::equal(a.d, a.d + std::clamp<int32_t>(a.nbDims, 0, Dims::MAX_DIMS), b.d);
 }
 
 bool is_weight(int32_t position) { return position == kWeight || position == kBias; }
@@ -42,6 +46,7 @@ DeformConv2d::DeformConv2d(const DeformConv2d& other)
       attributes_(other.attributes_),
       fields_(other.attributes_),
       timing_cache_id_(other.timing_cache_id_),
+      dims_(other.dims_),
       shape_(other.shape_),
       type_(other.type_),
       layout_(other.layout_),
@@ -95,7 +100,7 @@ int32_t DeformConv2d::getOutputShapes(DimsExprs const* inputs, int32_t input_cou
   return 0;
 }
 
-// Types and formats are known up to `position`. The network fixes the types; TensorRT tries several formats.
+// Tensors after `position` may not be read. The network fixes the types; TensorRT tries several formats.
 bool DeformConv2d::supportsFormatCombination(int32_t position, DynamicPluginTensorDesc const* tensors,
                                              int32_t input_count, int32_t output_count) noexcept try {
   if (input_count != kInputs || output_count != 1 || position < 0 || position > kOutput) return false;
@@ -105,8 +110,11 @@ bool DeformConv2d::supportsFormatCombination(int32_t position, DynamicPluginTens
   if (own.format != x.format) return false;
   if (own.format == TensorFormat::kLINEAR) return true;
   if (own.format != TensorFormat::kHWC8 || x.type != DataType::kHALF) return false;
-  if (x.dims.nbDims != 4 || tensors[kWeight].desc.dims.nbDims != 4) return false;
-  const Shape shape = shape_of(attributes_, {1, x.dims.d[1], 3, 3}, tensors[kWeight].desc.dims.d[0]);
+  // Until the weights may be read: as many outputs as inputs, which the fused kernels require.
+  const Dims& weight = position > kWeight ? tensors[kWeight].desc.dims : x.dims;
+  if (x.dims.nbDims != 4 || weight.nbDims != 4) return false;
+  const int64_t channels = x.dims.d[1], outputs = position > kWeight ? weight.d[0] : channels;
+  const Shape shape = shape_of(attributes_, {1, channels, 3, 3}, outputs);
   return zsm_deform_conv2d_cuda_workspace(&shape, ZSM_FLOAT16) > 0;
 } catch (const std::exception&) {
   return false;
@@ -179,12 +187,16 @@ int32_t DeformConv2d::fail(ErrorCode code, const std::string& message) const noe
   return -1;
 }
 
-int32_t DeformConv2d::set_shape(const std::array<Dims, 4>& dims, const PluginTensorDesc& x) noexcept try {
+int32_t DeformConv2d::set_shape(const std::array<Dims, kInputs>& dims, const PluginTensorDesc& x) noexcept try {
+  type_ = x.type == DataType::kHALF ? ZSM_FLOAT16 : ZSM_FLOAT32;
+  layout_ = x.format == TensorFormat::kLINEAR ? ZSM_LINEAR : ZSM_CHANNELS_LAST;
+  // TensorRT says that shapes changed when only addresses did.
+  if (dims_ && std::equal(dims.begin(), dims.end(), dims_->begin(), equal)) return 0;
+  dims_.reset();
   const std::string fault =
       resolve(attributes_, sizes(dims[0]), sizes(dims[1]), sizes(dims[2]), sizes(dims[3]), shape_);
   if (!fault.empty()) return fail(ErrorCode::kINVALID_ARGUMENT, fault);
-  type_ = x.type == DataType::kHALF ? ZSM_FLOAT16 : ZSM_FLOAT32;
-  layout_ = x.format == TensorFormat::kLINEAR ? ZSM_LINEAR : ZSM_CHANNELS_LAST;
+  dims_ = dims;
   return 0;
 } catch (const std::exception& error) {
   return fail(ErrorCode::kFAILED_ALLOCATION, error.what());

@@ -4,12 +4,15 @@
 #include <NvInferRuntime.h>
 
 #include <array>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "core/attributes.h"
 
 namespace zsm::tensorrt {
+
+constexpr int32_t kInputs = 4;
 
 // The attributes as plugin fields, for reading and serialising.
 class Fields {
@@ -76,12 +79,13 @@ class DeformConv2d final : public nvinfer1::IPluginV3,
   using Kernels = std::array<int32_t, 8>;
 
   int32_t fail(nvinfer1::ErrorCode code, const std::string& message) const noexcept;
-  int32_t set_shape(const std::array<nvinfer1::Dims, 4>& dims, const nvinfer1::PluginTensorDesc& x) noexcept;
+  int32_t set_shape(const std::array<nvinfer1::Dims, kInputs>& dims, const nvinfer1::PluginTensorDesc& x) noexcept;
   int32_t kernels(Kernels& found) const noexcept;
 
   Attributes attributes_;
   Fields fields_;
   std::string timing_cache_id_;
+  std::optional<std::array<nvinfer1::Dims, kInputs>> dims_;  // that shape_ was made from
   Shape shape_{};
   zsm_type type_ = ZSM_FLOAT32;
   zsm_layout layout_ = ZSM_LINEAR;

@@ -259,7 +259,7 @@ class HostStage:
         for tensor in self._spec.inputs:
             given = inputs[tensor.name]
             assert given.on_host == (tensor.dtype == "int64"), tensor.name
-            assert given.on_host or given.address % ALIGNMENT == 0, tensor.name
+            assert given.address % ALIGNMENT == 0, tensor.name
             expected = (2,) if given.on_host else self._shapes[0][tensor.name]
             assert (given.shape, given.dtype.name) == (expected, tensor.dtype), tensor.name
         self._inputs = dict(inputs)

@@ -1,18 +1,16 @@
-"""From bundle to engines to frames, with a stand-in for TensorRT and the GPU.
+"""From engines to frames, with a stand-in for what needs a GPU: loading and executing engines.
 
-It has the names and rules of TensorRT that we use: shapes within the profile, every address and the memory for
-activations set before execution. ONNX Runtime computes. Whether TensorRT can build these graphs isn't tested here.
+It has the rules of TensorRT's that we keep: shapes within the profile, every address and the memory for activations set
+before execution. ONNX Runtime computes. test_build.py tests building, with TensorRT's own builder.
 """
 
 import logging
 import pickle
-import signal
-import weakref
 from collections.abc import Callable, Iterator
 from enum import Enum
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import onnx
@@ -26,9 +24,8 @@ from zsm.engine.backends.gpu import cuda
 from zsm.engine.backends.tensorrt import backend as backend
 from zsm.engine.backends.tensorrt import bindings as library
 from zsm.engine.backends.tensorrt import build as building
-from zsm.engine.backends.tensorrt.build import BuildOptions, build_engines, engine_stages
+from zsm.engine.backends.tensorrt.build import BuildOptions, build_engines, engine_stages, profile_shapes
 from zsm.engine.backends.tensorrt.cache import EngineCache
-from zsm.engine.backends.tensorrt.progress import Progress
 from zsm.engine.bundle.shapes import Size, SizeRange
 from zsm.engine.diagnose.profile import profile
 from zsm.errors import BackendError
@@ -40,92 +37,34 @@ class Mode(Enum):
     OUTPUT = 2
 
 
-class Network:
-    content = b""
-    parser: Any = None
-
-
-class Parser:
-    num_errors = 0
-
-    def __init__(self, network: Network, logger: Any) -> None:
-        self.network = network
-
-    def parse(self, content: bytes) -> bool:
-        self.network.content = content
-        self.network.parser = weakref.ref(self)
-        return True
-
-
-class Profile(dict[str, Any]):
-    def set_shape(self, name: str, low: Any, best: Any, high: Any) -> None:
-        self[name] = (low, high)
-
-    set_shape_input = set_shape
-
-
-class Timing(bytes):
-    def serialize(self) -> bytes:
-        return self + b"measured "
-
-
-class Config:
-    progress_monitor: Any
-    profiling_verbosity: Any
-
-    def __init__(self) -> None:
-        self.flags = {"TF32"}
-        self.profile = Profile()
-        self.timing = Timing()
-
-    def clear_flag(self, flag: str) -> None:
-        self.flags.remove(flag)
-
-    def set_memory_pool_limit(self, pool: str, size: int) -> None:
-        assert (pool, size) == ("WORKSPACE", 64 * 2**20)
-
-    def add_optimization_profile(self, profile: Profile) -> None:
-        self.profile = profile
-
-    def create_timing_cache(self, content: bytes) -> Timing:
-        return Timing(content)
-
-    def set_timing_cache(self, cache: Timing, ignore_mismatch: bool) -> bool:
-        self.timing = cache
-        return not ignore_mismatch
+class Layout(Enum):
+    LINEAR = 0
+    HWC8 = 4
 
 
 class Builder:
-    built: list[str]
+    """In place of build.py's: keeps the graph and the shapes as the engine."""
 
-    def __init__(self, logger: Any) -> None:
-        pass
+    built: ClassVar[list[str]] = []
+    seconds = 0.0
 
-    def create_network(self, flags: int) -> Network:
-        assert flags == 2
-        return Network()
+    def __init__(self, bundle: Bundle, stage: str, options: BuildOptions, *_: Any) -> None:
+        self.bundle = bundle
+        self.stage = stage
+        self.options = options
 
-    def create_builder_config(self) -> Config:
-        return Config()
-
-    def create_optimization_profile(self) -> Profile:
-        return Profile()
-
-    def build_serialized_network(self, network: Network, config: Config) -> bytes | None:
-        config.progress_monitor.phase_start("building", None, 2)
-        for step in range(2):
-            if not config.progress_monitor.step_complete("building", step):
-                return None
-        config.progress_monitor.phase_finish("building")
-        assert network.parser() is not None  # it owns the weights
-        assert config.timing is not None
-        model = onnx.load_from_string(network.content)
-        self.built.append(f"{model.graph.name} {'tf32' if config.flags else ''}".strip())
-        return pickle.dumps((network.content, dict(config.profile)))
+    def build(self) -> bytes:
+        self.built.append(self.stage)
+        self.seconds = 1.0
+        shapes = profile_shapes(self.bundle.manifest, self.stage, self.options.sizes)
+        return pickle.dumps(
+            (self.bundle.read(self.stage), {name: (low, high) for name, (low, _, high) in shapes.items()})
+        )
 
 
 class Engine:
     device_memory_size_v2 = 4096
+    layout = Layout.LINEAR
 
     def __init__(self, content: bytes) -> None:
         graph, self.profile = pickle.loads(content)
@@ -146,6 +85,9 @@ class Engine:
     def get_tensor_dtype(self, name: str) -> str:
         kind: str = (self.inputs | self.outputs)[name].type
         return kind
+
+    def get_tensor_format(self, name: str) -> Layout:
+        return self.layout
 
     def create_execution_context(self, strategy: str) -> "Context":
         assert strategy == "USER_MANAGED"
@@ -222,7 +164,7 @@ class Context:
 def tensorrt(
     host_gpu: Any, host_array_at: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[SimpleNamespace]:
-    """Stands in for the module `tensorrt` and its GPU."""
+    """Stands in for the module `tensorrt`, its builder and its GPU."""
 
     class Base:
         INTERNAL_ERROR, ERROR, WARNING, INFO, VERBOSE = range(5)
@@ -230,20 +172,14 @@ def tensorrt(
     module = SimpleNamespace(
         __version__="11.4.0.106",
         ILogger=Base,
-        IProgressMonitor=Base,
         IProfiler=Base,
-        Builder=Builder,
-        OnnxParser=Parser,
         Runtime=lambda logger: SimpleNamespace(deserialize_cuda_engine=Engine),
-        NetworkDefinitionCreationFlag=SimpleNamespace(STRONGLY_TYPED=1),
-        BuilderFlag=SimpleNamespace(TF32="TF32"),
-        MemoryPoolType=SimpleNamespace(WORKSPACE="WORKSPACE"),
-        ProfilingVerbosity=SimpleNamespace(DETAILED=2),
         ExecutionContextAllocationStrategy=SimpleNamespace(USER_MANAGED="USER_MANAGED"),
         TensorIOMode=Mode,
+        TensorFormat=Layout,
         nptype=TYPES.get,
     )
-    Builder.built = []
+    Builder.built.clear()
     monkeypatch.setattr(Context, "array_at", staticmethod(host_array_at), raising=False)
     monkeypatch.setattr(Context, "streams", {}, raising=False)
     about = {"index": 0, "name": "Host", "capability": "9.0", "driver": "13.0", "cuda": "13.0"}
@@ -261,13 +197,13 @@ def tensorrt(
     monkeypatch.setattr(library, "plugin", lambda graph: "build id" * (b"DeformConv2d" in graph))
     monkeypatch.setattr(backend, "Gpu", lambda index: host_gpu)
     monkeypatch.setattr(building, "Gpu", lambda index: host_gpu)
+    monkeypatch.setattr(building, "_Builder", Builder)
     monkeypatch.setattr(cuda, "Gpu", lambda index: host_gpu)
     library.logger.cache_clear()
     yield module
     library.logger.cache_clear()
 
 
-STAGES = ["ingest", "ingest", "extract", "interpolate", "propagate", "reconstruct", "emit", "emit"]
 RANGE = BuildOptions(sizes=SizeRange(min=Size(4, 4), opt=Size(9, 6), max=Size(16, 16)))
 
 
@@ -276,12 +212,16 @@ def clip_of(height: int = 6, width: int = 9) -> Any:
 
 
 def test_engines_are_built_once_and_give_the_same_frames(tiny_bundle: Path, tensorrt: Any, host_gpu: Any) -> None:
-    said: list[Progress] = []
-    built = build_engines(Bundle(tiny_bundle), "cuda:0", RANGE, said.append)
-    assert sorted(Builder.built) == sorted(STAGES)
-    assert said[-1].fraction == 1
+    said: list[float] = []
+
+    def listen(progress: Any) -> None:
+        said.append(progress.fraction)
+
+    built = build_engines(Bundle(tiny_bundle), "cuda:0", RANGE, listen)
+    assert Builder.built == engine_stages(Bundle(tiny_bundle).manifest)
+    assert said[-1] == 1
     assert all(each.seconds > 0 for each in built)
-    again = build_engines(Bundle(tiny_bundle), "cuda:0", RANGE, said.append)
+    again = build_engines(Bundle(tiny_bundle), "cuda:0", RANGE, listen)
     assert [(each.digest, each.seconds) for each in again] == [(each.digest, 0) for each in built]
     with Runtime(tiny_bundle, device="cuda:0", backend="tensorrt") as rt, Runtime(tiny_bundle) as cpu:
         for clip in (clip_of(), clip_of(16, 5), (clip_of() * 256.0).astype(np.uint16)):
@@ -360,21 +300,18 @@ def test_a_damaged_engine_is_rebuilt(
         assert rt(clip_of()).shape == (9, 24, 36, 3)
 
 
-def test_options_reach_the_builder_and_timings_are_kept(tiny_bundle: Path, tensorrt: Any, tmp_path: Path) -> None:
-    options = BuildOptions(sizes=RANGE.sizes, tf32=True, workspace=64)
-    build_engines(Bundle(tiny_bundle), "cuda:0", options, lambda progress: None)
-    assert all(name.endswith(" tf32") for name in Builder.built)
-    assert (tmp_path / "timing" / "Host-9-0-11-4-0-106.cache").read_bytes() == b"measured " * 8
-
-
-def test_an_interrupted_build_keeps_finished_engines(tiny_bundle: Path, tensorrt: Any) -> None:
-    def listen(progress: Progress) -> None:
-        if progress.stage == "interpolate":
-            signal.raise_signal(signal.SIGINT)
-
-    with pytest.raises(KeyboardInterrupt):
-        build_engines(Bundle(tiny_bundle), "cuda:0", RANGE, listen)
-    assert {entry.key["stage"] for entry in EngineCache().entries()} == {"ingest_uint8", "ingest_float32", "extract"}
+def test_an_engine_in_another_layout_is_refused(
+    tiny_bundle: Path, tensorrt: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    build_engines(Bundle(tiny_bundle), "cuda:0", RANGE, lambda progress: None)
+    monkeypatch.setattr(Engine, "layout", Layout.HWC8)
+    with (
+        Runtime(tiny_bundle, device="cuda:0", backend="tensorrt") as rt,
+        pytest.raises(
+            BackendError, match=r"stage ingest_uint8 has pixels in the format HWC8, must be LINEAR.*zsm build"
+        ),
+    ):
+        rt(clip_of())
 
 
 def test_layers_are_measured(tiny_bundle: Path, tensorrt: Any, host_gpu: Any) -> None:

@@ -1,14 +1,14 @@
-"""The TensorRT backend without TensorRT: choices, shapes, progress, messages, and the names it calls."""
+"""The TensorRT backend without a GPU: choices, shapes, progress, messages, and the names it calls."""
 
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 import onnx
 import pytest
-from tests.needs import module
 
 from zsm.cli import main
 from zsm.engine import Bundle, Runtime
@@ -150,19 +150,13 @@ def test_zsm_build_rejects_invalid_arguments(
     assert message in capsys.readouterr().err
 
 
-@pytest.fixture
-def lean() -> Any:
-    """TensorRT's lean runtime: the real bindings, without builder and parser."""
-    install = "pip install tensorrt-lean-cu13-libs tensorrt-lean-cu13-bindings"
-    return module("tensorrt_lean_bindings", "tensorrt-lean", install)
-
-
+@pytest.mark.tensorrt
 @pytest.mark.parametrize(
     ("owner", "names"),
     [
         ("Runtime", "deserialize_cuda_engine"),
         ("ICudaEngine", "create_execution_context num_io_tensors get_tensor_name get_tensor_mode get_tensor_dtype"),
-        ("ICudaEngine", "device_memory_size_v2"),
+        ("ICudaEngine", "device_memory_size_v2 get_tensor_format"),
         (
             "IExecutionContext",
             "set_device_memory set_input_shape set_tensor_address get_tensor_shape infer_shapes execute_async_v3",
@@ -172,19 +166,14 @@ def lean() -> Any:
         ("ILogger", "INTERNAL_ERROR ERROR WARNING INFO VERBOSE log"),
     ],
 )
-def test_the_functions_that_the_backend_calls_exist(lean: Any, owner: str, names: str) -> None:
-    assert [name for name in names.split() if not hasattr(getattr(lean, owner), name)] == []
+def test_the_functions_that_run_engines_exist(tensorrt: ModuleType, owner: str, names: str) -> None:
+    assert [name for name in names.split() if not hasattr(getattr(tensorrt, owner), name)] == []
 
 
-def test_messages_of_tensorrt_reach_our_log(
-    lean: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    monkeypatch.setitem(sys.modules, "tensorrt", lean)
-    library.tensorrt.cache_clear()
-    library.logger.cache_clear()
-    library.logger().log(lean.ILogger.ERROR, "out of luck")
+@pytest.mark.tensorrt
+def test_messages_of_tensorrt_reach_our_log(tensorrt: ModuleType, caplog: pytest.LogCaptureFixture) -> None:
+    library.errors.clear()
+    library.logger().log(tensorrt.ILogger.ERROR, "out of luck")
     assert [(r.name, r.levelname, r.message) for r in caplog.records] == [("zsm.tensorrt", "ERROR", "out of luck")]
     assert str(library.failure("it failed")) == "it failed: out of luck"
-    assert lean.nptype(lean.DataType.UINT8) == np.uint8
-    library.tensorrt.cache_clear()
-    library.logger.cache_clear()
+    assert tensorrt.nptype(tensorrt.DataType.UINT8) == np.uint8

@@ -14,7 +14,7 @@ from zsm.engine.backends.gpu.cuda import Gpu, Stream
 from zsm.engine.backends.gpu.frames import AdoptedFrame, DeviceFrame, on_a_gpu
 from zsm.engine.backends.gpu.graphs import Graphs, Tensors
 from zsm.engine.backends.gpu.pool import DeviceMemory
-from zsm.engine.backends.gpu.tensor import ALIGNMENT, Array, Tensor
+from zsm.engine.backends.gpu.tensor import ALIGNMENT, Array, Tensor, host_tensor
 from zsm.engine.backends.gpu.transfers import Downloads, Uploads
 from zsm.engine.bundle.shapes import Size
 from zsm.engine.devices import CLOSED
@@ -151,7 +151,7 @@ class DeviceSession:
         self._size = size
         self._stages = stages
         extents = np.array([SCALE * size.height, SCALE * size.width], np.int64)
-        self.output_size = Tensor(extents.ctypes.data, extents.shape, extents.dtype, extents, on_host=True)
+        self.output_size = host_tensor(extents)
         """The `size` input of the `emit` stages."""
 
     def ingest(self, frame: Pixels | DevicePixels) -> Tensor:

@@ -30,3 +30,11 @@ class Tensor:
     @property
     def nbytes(self) -> int:
         return math.prod(self.shape) * self.dtype.itemsize
+
+
+def host_tensor(array: Array) -> Tensor:
+    """Copy an array to aligned memory of the host."""
+    memory = np.empty(array.nbytes + ALIGNMENT, np.uint8)
+    aligned = memory[-memory.ctypes.data % ALIGNMENT :][: array.nbytes].view(array.dtype).reshape(array.shape)
+    aligned[...] = array
+    return Tensor(aligned.ctypes.data, aligned.shape, aligned.dtype, aligned, on_host=True)

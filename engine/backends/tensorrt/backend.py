@@ -141,9 +141,20 @@ class TensorRtStage:
         if self._context is None:
             raise library.failure(f"TensorRT can't prepare stage {name}")
         names = [engine.get_tensor_name(i) for i in range(engine.num_io_tensors)]
+        for tensor in names:
+            self._check_format(trt, tensor)
         outputs = [name for name in names if engine.get_tensor_mode(name) == trt.TensorIOMode.OUTPUT]
         self._types = {name: trt.nptype(engine.get_tensor_dtype(name)) for name in outputs}
         self.memory = int(engine.device_memory_size_v2)
+
+    def _check_format(self, trt: Any, tensor: str) -> None:
+        """Stages pass tensors on to each other, so all must have the layout that their shapes say."""
+        found = self._engine.get_tensor_format(tensor)
+        if found != trt.TensorFormat.LINEAR:
+            raise BackendError(
+                f"the engine of stage {self._name} has {tensor} in the format {found.name}, must be LINEAR; "
+                "build it again: zsm cache clear, then zsm build"
+            )
 
     def use_memory(self, address: int, size: int) -> None:
         """Set the memory for activations."""

@@ -123,6 +123,7 @@ class _Builder:
         """Build the serialized engine; raises BackendError with TensorRT's reason."""
         begin = time.monotonic()
         trt = library.tensorrt()
+        library.errors.clear()
         builder = trt.Builder(library.logger())
         network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
         parser = self._parse(trt, network)
@@ -134,7 +135,7 @@ class _Builder:
             engine = builder.build_serialized_network(network, config)
         del parser  # which owned the network's weights
         if engine is None:
-            raise library.failure(f"TensorRT {trt.__version__} can't build stage {self._stage}")
+            raise library.failure(self._failure(trt))
         write(self._timing, bytes(timings.serialize()))
         self.seconds = time.monotonic() - begin
         return bytes(engine)
@@ -145,7 +146,14 @@ class _Builder:
             said = [parser.get_error(i) for i in range(parser.num_errors)]
             reasons = "; ".join(f"{error.desc()} (node {error.node_name()})" for error in said)
             raise BackendError(f"TensorRT {trt.__version__} can't read stage {self._stage}: {reasons}")
+        for tensor in _inputs_and_outputs(network):
+            tensor.allowed_formats = 1 << int(trt.TensorFormat.LINEAR)  # any, by default; see TensorRtStage
         return parser
+
+    def _failure(self, trt: Any) -> str:
+        what = f"TensorRT {trt.__version__} can't build stage {self._stage}"
+        workspace = self._options.workspace
+        return what if workspace is None else f"{what} in {workspace} MiB; give a larger --workspace, or none"
 
     def _configure(self, trt: Any, config: Any, profile: Any) -> Any:
         """Set all options; returns the timing cache, which must outlive the build."""
@@ -171,6 +179,11 @@ class _Builder:
                 profile.set_shape_input(name, low, best, high)
             else:
                 profile.set_shape(name, low, best, high)
+
+
+def _inputs_and_outputs(network: Any) -> list[Any]:
+    inputs = [network.get_input(i) for i in range(network.num_inputs)]
+    return inputs + [network.get_output(i) for i in range(network.num_outputs)]
 
 
 @contextmanager
