@@ -8,21 +8,22 @@ PIP := $(BIN)/pip --disable-pip-version-check --quiet
 # More processes than this only repeat each other's preparations.
 PYTEST := $(BIN)/pytest -n auto --maxprocesses 4 --dist worksteal
 
-.PHONY: help demo test test-all check format coverage test-hosts test-gpu docs dist bench clean
+.PHONY: help demo test test-all test-cuda-provider test-hosts test-tensorrt check format coverage test-gpu docs dist bench clean
 .DEFAULT_GOAL := help
 
 help:
-	@echo "make demo        restore a real clip on the CPU: video, picture and figures in demo/"
-	@echo "make test        lint, types, and the tests, except the slow ones"
-	@echo "make test-all    the slow tests too: sanitizers, FP16 at full size, every combination of sound and container"
-	@echo "make check       lint, format and types only"
-	@echo "make format      format everything"
-	@echo "make coverage    all tests, and the lines they don't reach; HTML in build/coverage/"
-	@echo "make test-hosts  zsm inside VapourSynth and a real Triton server; HOSTS_PYTHON=python3.12"
-	@echo "make test-gpu    the tests that need an NVIDIA GPU; fails if anything they need is missing"
-	@echo "make docs        the API reference, in build/docs/"
-	@echo "make dist        sdist and pure wheel in dist/, checked and run"
-	@echo "make bench       measure speed here, against the peers; JSON in benchmarks/results/"
+	@echo "make demo           restore a real clip on the CPU: video, picture and figures in demo/"
+	@echo "make test           lint, types, and the tests, except the slow ones"
+	@echo "make test-all       the slow tests too: sanitizers, FP16 at full size, every combination of sound and container"
+	@echo "make test-hosts     zsm inside VapourSynth and a real Triton server; HOSTS_PYTHON=python3.12"
+	@echo "make test-tensorrt  bundles and plugin in TensorRT's builder, without a GPU: downloads 150 MB, needs nvcc"
+	@echo "make check          lint, format and types only"
+	@echo "make format         format everything"
+	@echo "make coverage       all tests, and the lines they don't reach; HTML in build/coverage/"
+	@echo "make test-gpu       the tests that need an NVIDIA GPU; fails if anything they need is missing"
+	@echo "make docs           the API reference, in build/docs/"
+	@echo "make dist           sdist and pure wheel in dist/, checked and run"
+	@echo "make bench          measure speed here, against the peers; JSON in benchmarks/results/"
 
 $(BIN)/pip:
 	@$(PYTHON) -c 'import sys; v = sys.version_info; v >= (3, 11) or sys.exit(f"zsm needs Python 3.11 or newer, this is {v.major}.{v.minor}: give another with make PYTHON=...")'
@@ -36,6 +37,10 @@ $(BIN)/pip:
 .venv/dev.done: $(BIN)/pip pyproject.toml constraints.txt
 	$(PIP) install -c constraints.txt -e '.[dev]'
 	@touch $@ .venv/demo.done
+
+.venv/tensorrt.done: .venv/dev.done
+	$(PIP) install -c constraints.txt -e '.[dev,tensorrt-builder]'
+	@touch $@
 
 demo: .venv/demo.done
 	$(BIN)/python scripts/demo.py
@@ -59,6 +64,10 @@ test: check
 test-all: check
 	scripts/system_packages.sh ffmpeg g++
 	$(PYTEST)
+
+# ZSM_TENSORRT_INCLUDE_DIRS names the folder with TensorRT 11's headers (scripts/headers.sh).
+test-tensorrt: .venv/tensorrt.done
+	ZSM_REQUIRE=$${ZSM_REQUIRE-compiler,nvcc,tensorrt-builder,tensorrt-headers} $(PYTEST) -m tensorrt
 
 coverage: .venv/dev.done
 	scripts/system_packages.sh ffmpeg g++

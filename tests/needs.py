@@ -9,6 +9,7 @@ import importlib
 import os
 from typing import Any, Literal, NoReturn, get_args
 
+import onnxruntime
 import pytest
 
 Need = Literal[
@@ -74,3 +75,9 @@ def module(name: str, need: Need, install: str) -> Any:
         return importlib.import_module(name)
     except ImportError:
         missing(need, f"{name} is not installed: {install}")
+
+
+def cuda_provider() -> None:
+    """Skip the test, or fail it, without ONNX Runtime's CUDA provider."""
+    if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
+        missing("onnxruntime-gpu", "ONNX Runtime has no CUDA provider: pip install onnxruntime-gpu")

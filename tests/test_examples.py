@@ -1,5 +1,6 @@
 """The examples run as they are documented."""
 
+import importlib.util
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +10,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from tests.needs import missing, module
+from tests.needs import cuda_provider, missing, module
 
 from zsm.engine.backends.gpu.cuda import Gpu
 
@@ -34,6 +35,8 @@ def test_embed(bicubic_bundle: Path, tmp_path: Path) -> None:
 def test_frames_of_other_libraries(
     library: Literal["torch", "cupy", "pycuda"], gpu: Gpu, bicubic_bundle: Path, tmp_path: Path
 ) -> None:
+    if importlib.util.find_spec("tensorrt") is None:
+        cuda_provider()
     if library == "torch" and not torch.cuda.is_available():
         missing("torch-cuda", "torch has no CUDA")
     elif library != "torch":

@@ -67,7 +67,10 @@ def _marked(model: onnx.ModelProto) -> Any:
         from polygraphy.backend.onnx import BytesFromOnnx, ModifyOutputs
     except ImportError as error:
         raise BackendError(f"finding the layer needs Polygraphy ({error}); pip install polygraphy") from error
-    return BytesFromOnnx(ModifyOutputs(model, outputs=constants.MARK_ALL, copy=True))
+    copied = onnx.ModelProto()
+    copied.CopyFrom(model)
+    copied.graph.value_info.extend(model.graph.output)  # where Polygraphy looks for the types that TensorRT requires
+    return BytesFromOnnx(ModifyOutputs(copied, outputs=constants.MARK_ALL))
 
 
 def _onnxruntime(

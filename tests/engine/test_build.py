@@ -13,10 +13,12 @@ from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
+import numpy as np
 import onnx
 import pytest
 from onnx import ModelProto, helper
 from tests import tensorrt_rtx
+from tests.needs import module
 
 from zsm.cli import main
 from zsm.engine import Bundle
@@ -24,7 +26,8 @@ from zsm.engine.backends.tensorrt import build as building
 from zsm.engine.backends.tensorrt.build import BuildOptions, build_missing, engine_stages, profile_shapes
 from zsm.engine.backends.tensorrt.progress import Progress
 from zsm.engine.bundle.manifest import OUTPUT_SIZE, included
-from zsm.engine.bundle.shapes import Size, SizeRange
+from zsm.engine.bundle.shapes import Size, SizeRange, input_shapes
+from zsm.engine.diagnose.locate import locate
 from zsm.errors import BackendError
 from zsm.export import Options
 from zsm.export.int8 import graphs
@@ -271,6 +274,16 @@ def test_ctrl_c_ends_a_build_and_keeps_finished_engines(build: Build, bicubic_bu
     assert len(list((tmp_path / "cache" / "engines").glob("*.engine"))) == 2  # both kinds of ingest
 
 
+@pytest.mark.parametrize("stage", ["ingest_uint16", "emit_uint16"])
+def test_tensorrt_has_no_16_bit_integers(
+    stage: str, build: Build, bicubic_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The reason why DeviceBackend converts them."""
+    monkeypatch.setattr(building, "engine_stages", lambda manifest: [stage])
+    with pytest.raises(BackendError, match=f"can't read stage {stage}: "):
+        build(Bundle(bicubic_bundle), ODD)
+
+
 def test_a_graph_that_tensorrt_cannot_read_is_an_error_that_names_the_node(build: Build, bicubic_bundle: Path) -> None:
     def unknown(model: ModelProto) -> ModelProto:
         output = model.graph.output[0].name
@@ -289,3 +302,40 @@ def test_too_small_a_workspace_is_one_clear_message(
     assert main(["build", str(wide_half_bundle), "--size", "480x270", "--workspace", "16"]) == 1
     (message,) = [line for line in capsys.readouterr().err.splitlines() if "error" in line]
     assert re.search(r"can't build stage \w+ in 16 MiB; give a larger --workspace, or none: ", message)
+
+
+def test_locate_marks_every_output_so_that_tensorrt_reads_the_graph(
+    tensorrt: ModuleType, compact: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    polygraphy = module("polygraphy.backend.trt", "polygraphy", "pip install polygraphy")
+    outputs = []
+
+    class Reader:
+        """In place of Polygraphy's runner, which needs a GPU: only reads the network."""
+
+        def __init__(self, network: Callable[[], tuple[Any, ...]]) -> None:
+            self.network = network
+
+        def __enter__(self) -> "Reader":
+            _builder, network, _parser = self.network()
+            outputs.append(network.num_outputs)
+            return self
+
+        def __exit__(self, *_: object) -> None:
+            pass
+
+        def infer(self, inputs: dict[str, Any], **_: Any) -> dict[str, Any]:
+            return {}
+
+    monkeypatch.setattr(polygraphy, "EngineFromNetwork", lambda network, config: network)
+    monkeypatch.setattr(polygraphy, "TrtRunner", Reader)
+    bundle = Bundle(compact)
+    stages = engine_stages(bundle.manifest)
+    for stage in stages:
+        shapes = input_shapes(bundle.manifest, stage, Size(12, 8))
+        inputs = {tensor.name: np.ones(shapes[tensor.name], tensor.dtype) for tensor in bundle.stage(stage).inputs}
+        if OUTPUT_SIZE in inputs:
+            inputs[OUTPUT_SIZE] = np.array([32, 48])
+        assert locate(bundle, stage, inputs, "cuda:0", "tensorrt") is None
+    nodes = (onnx.load_from_string(bundle.read(stage)).graph.node for stage in stages)
+    assert outputs == [sum(len(node.output) for node in each) for each in nodes]

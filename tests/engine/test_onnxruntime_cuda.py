@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tests.needs import cuda_provider
 
 from zsm.engine import Bundle, Runtime
 from zsm.engine.backends.gpu.backend import DeviceBackend
@@ -79,6 +80,7 @@ def test_stages_that_cannot_be_recorded_are_no_silent_fallback(tiny_bundle: Path
 @pytest.mark.gpu
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
 def test_on_the_gpu(dtype: type[np.uint8 | np.uint16], gpu: Gpu, tiny_bundle: Path) -> None:
+    cuda_provider()
     clip = np.random.default_rng(0).integers(0, 256, (6, 34, 45, 3), dtype)
     with Runtime(tiny_bundle) as cpu, Runtime(tiny_bundle, device="cuda:0", backend="onnxruntime") as rt:
         np.testing.assert_allclose(rt(clip).astype(int), cpu(clip).astype(int), atol=1)

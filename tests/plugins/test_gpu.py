@@ -11,14 +11,19 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.needs import missing, module
+from tests.needs import Need, cuda_provider, missing, module
 
-from zsm.plugins.native import Array, Attributes, Core, Shape, Tensors
+from zsm.engine import Bundle, Runtime
+from zsm.engine.bundle.shapes import Size
+from zsm.engine.diagnose.verify import verify
+from zsm.plugins.native import Array, Attributes, Core, Kernel, Shape, Tensors
 
 pytestmark = pytest.mark.gpu
 
 ZSM = Attributes(offset_group=8)
 TOLERANCE = {"float32": 1e-5, "float16": 2e-3}
+HEADERS: dict[str, Need] = {"tensorrt": "tensorrt-headers", "onnxruntime": "onnxruntime-headers"}
+"""What the plugin for each backend is built with."""
 
 
 @pytest.fixture(scope="module")
@@ -185,15 +190,40 @@ def test_compute_sanitizer(gpu_build: Path, tool: str) -> None:
     run_program(sanitizer, "--tool", tool, "--error-exitcode", "1", gpu_build / "bin" / "cuda_test")
 
 
+def need_library(gpu_build: Path, backend: str) -> None:
+    if backend == "tensorrt":
+        name = f"tensorrt{module('tensorrt', 'tensorrt', 'pip install tensorrt').__version__.split('.')[0]}"
+    else:
+        cuda_provider()
+        name = "onnxruntime"
+    if not (gpu_build / "lib" / f"libzsm_{name}.so").exists():
+        variable = "ZSM_TENSORRT_INCLUDE_DIRS" if backend == "tensorrt" else "ZSM_ONNXRUNTIME_INCLUDE_DIR"
+        missing(HEADERS[backend], f"libzsm_{name}.so was not built: no headers; set {variable}")
+
+
+@pytest.mark.parametrize("backend", HEADERS)
+def test_the_fused_kernel_in_a_network(
+    backend: str,
+    gpu_build: Path,
+    gpu_core: Core,
+    request: pytest.FixtureRequest,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Every stage, then a window, against ONNX Runtime on the CPU."""
+    need_library(gpu_build, backend)
+    shape = Shape.of((1, 64, 36, 48), 64, ZSM)
+    assert gpu_core.cuda_kernels(shape, "float16")[0] in (Kernel.FUSED_RESIDENT, Kernel.FUSED_STREAMED)
+    bundle = Bundle(request.getfixturevalue("wide_half_bundle"))
+    assert (bundle.network.width, bundle.network.deformable_groups, bundle.manifest.precision) == (64, 8, "fp16")
+    monkeypatch.setenv("ZSM_PLUGIN_DIR", str(gpu_build / "lib"))
+    monkeypatch.setenv("ZSM_CACHE", str(tmp_path))
+    compared = list(verify(bundle, "cuda:0", backend, Size(45, 34)))
+    assert [each for each in compared if not each.works] == []
+
+
 def test_bundles_through_onnxruntime_gpu(gpu_build: Path, tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import onnxruntime as ort
-
-    from zsm.engine import Runtime
-
-    if "CUDAExecutionProvider" not in ort.get_available_providers():
-        missing("onnxruntime-gpu", "ONNX Runtime has no CUDA provider: pip install onnxruntime-gpu")
-    if not (gpu_build / "lib" / "libzsm_onnxruntime.so").exists():
-        missing("onnxruntime-headers", "built without ONNX Runtime's headers; set ZSM_ONNXRUNTIME_INCLUDE_DIR")
+    need_library(gpu_build, "onnxruntime")
     clip = np.random.default_rng(0).random((3, 24, 32, 3), np.float32)
     with Runtime(tiny_bundle) as rt:
         expected = rt(clip)
