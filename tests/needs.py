@@ -9,7 +9,6 @@ import importlib
 import os
 from typing import Any, Literal, NoReturn, get_args
 
-import onnxruntime
 import pytest
 
 Need = Literal[
@@ -79,5 +78,6 @@ def module(name: str, need: Need, install: str) -> Any:
 
 def cuda_provider() -> None:
     """Skip the test, or fail it, without ONNX Runtime's CUDA provider."""
-    if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
-        missing("onnxruntime-gpu", "ONNX Runtime has no CUDA provider: pip install onnxruntime-gpu")
+    install = "pip install onnxruntime-gpu"
+    if "CUDAExecutionProvider" not in module("onnxruntime", "onnxruntime-gpu", install).get_available_providers():
+        missing("onnxruntime-gpu", f"ONNX Runtime has no CUDA provider: {install}")

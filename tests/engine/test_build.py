@@ -22,6 +22,7 @@ from tests.needs import module
 
 from zsm.cli import main
 from zsm.engine import Bundle
+from zsm.engine.backends.tensorrt import bindings as library
 from zsm.engine.backends.tensorrt import build as building
 from zsm.engine.backends.tensorrt.build import BuildOptions, build_missing, engine_stages, profile_shapes
 from zsm.engine.backends.tensorrt.progress import Progress
@@ -296,12 +297,19 @@ def test_a_graph_that_tensorrt_cannot_read_is_an_error_that_names_the_node(build
 
 
 def test_too_small_a_workspace_is_one_clear_message(
-    build: Build, wide_half_bundle: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    build: Build,
+    wide_half_bundle: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     monkeypatch.setattr(building, "Gpu", lambda index: GPU)
+    library.errors.append("an error of an earlier build")
     assert main(["build", str(wide_half_bundle), "--size", "480x270", "--workspace", "16"]) == 1
-    (message,) = [line for line in capsys.readouterr().err.splitlines() if "error" in line]
+    (message,) = capsys.readouterr().err.splitlines()
     assert re.search(r"can't build stage \w+ in 16 MiB; give a larger --workspace, or none: ", message)
+    assert "earlier build" not in message
+    assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
 
 
 def test_locate_marks_every_output_so_that_tensorrt_reads_the_graph(

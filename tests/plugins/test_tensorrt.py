@@ -1,5 +1,6 @@
 """The plugin in TensorRT's own registry."""
 
+import logging
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -64,7 +65,8 @@ def test_invalid_fields_are_rejected(
     message: str,
 ) -> None:
     fields = collection(tensorrt, FIELDS | {field: value})
-    assert creator.create_plugin("node", fields, tensorrt.TensorRTPhase.RUNTIME) is None
+    with caplog.at_level(logging.INFO, "zsm.tensorrt"):
+        assert creator.create_plugin("node", fields, tensorrt.TensorRTPhase.RUNTIME) is None
     # It goes to TensorRT's logger, which there is once something has been built.
     assert message in capfd.readouterr().err + caplog.text
 

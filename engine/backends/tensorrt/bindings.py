@@ -43,13 +43,9 @@ def check_version(version: str) -> None:
 def logger() -> Any:
     """A logger that passes TensorRT's messages to ours."""
     trt = tensorrt()
-    levels = {
-        trt.ILogger.INTERNAL_ERROR: logging.ERROR,
-        trt.ILogger.ERROR: logging.ERROR,
-        trt.ILogger.WARNING: logging.INFO,  # most of which a user can't act on
-        trt.ILogger.INFO: logging.DEBUG,
-        trt.ILogger.VERBOSE: logging.DEBUG,
-    }
+    severe = (trt.ILogger.INTERNAL_ERROR, trt.ILogger.ERROR)
+    # Errors are in the message of the exception that follows, unless TensorRT recovers. Users can't act on warnings.
+    levels = dict.fromkeys((*severe, trt.ILogger.WARNING), logging.INFO)
 
     class Logger(trt.ILogger):  # type: ignore[misc, name-defined]
         """Forwards TensorRT's messages."""
@@ -59,18 +55,16 @@ def logger() -> Any:
 
         def log(self, severity: Any, message: str) -> None:
             """Called by TensorRT, from any of its threads."""
-            level = levels.get(severity, logging.DEBUG)
-            if level >= logging.ERROR:
+            if severity in severe:
                 errors.append(message)
-            if severity != trt.ILogger.VERBOSE or log.isEnabledFor(logging.DEBUG):
-                log.log(level, "%s", message)
+            log.log(levels.get(severity, logging.DEBUG), "%s", message)
 
     return Logger()
 
 
 def failure(what: str) -> BackendError:
     """An error that ends with the last errors TensorRT logged."""
-    said = "; ".join(errors) or "no reason was logged"
+    said = "; ".join(dict.fromkeys(errors)) or "no reason was logged"
     errors.clear()
     return BackendError(f"{what}: {said}")
 
