@@ -94,8 +94,8 @@ Dims dims(std::initializer_list<int64_t> sizes) {
 }
 
 // x, offset_mask, weight, bias, output; batch, height and width are dynamic while building.
-std::vector<DynamicPluginTensorDesc> descriptions(Size size, DataType type, TensorFormat format,
-                                                  int64_t channels = 64, int64_t outputs = 64) {
+std::vector<DynamicPluginTensorDesc> descriptions(Size size, DataType type, TensorFormat format, int64_t channels = 64,
+                                                  int64_t outputs = 64) {
   const auto describe = [&](const Dims& at, int64_t count, TensorFormat own) {
     DynamicPluginTensorDesc tensor{};
     const bool weight = count == 0;
