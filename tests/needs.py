@@ -14,6 +14,7 @@ import pytest
 Need = Literal[
     "compiler",
     "compute-sanitizer",
+    "cuda-provider",
     "cuda-python",
     "cupy",
     "ffmpeg",

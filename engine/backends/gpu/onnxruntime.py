@@ -1,9 +1,14 @@
 """Stages on ONNX Runtime's CUDA provider, on our memory and stream, without a round trip to the host."""
 
+import contextlib
+import io
+import tempfile
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+import onnx
 import onnxruntime as ort
 from numpy.typing import DTypeLike
 
@@ -20,10 +25,6 @@ from zsm.plugins.native import Core
 
 CUDA = "CUDAExecutionProvider"
 
-ON_CPU = {"Add", "Concat", "Constant", "Div", "Mul", "Shape", "Sub"}
-"""Operations on shapes: ONNX Runtime computes them on the CPU; no pixel passes through them."""
-
-
 def open_bundle(bundle: Bundle, options: OpenOptions) -> DeviceBackend:
     """Open a bundle on a GPU; raises BackendError if this ONNX Runtime can't use it."""
     if CUDA not in ort.get_available_providers():
@@ -32,16 +33,39 @@ def open_bundle(bundle: Bundle, options: OpenOptions) -> DeviceBackend:
             "pip uninstall onnxruntime, then pip install 'zsm[gpu]'"
         )
     gpu = Gpu(options.device.index)
+    load_cuda()
     cuda_stream = gpu.stream(options.cuda_stream)
-    settings = {
-        "device_id": str(options.device.index),
-        "user_compute_stream": str(cuda_stream.handle),
-        "use_tf32": "0",  # else fp32 bundles would be computed with 10 bits of mantissa
-        "arena_extend_strategy": "kSameAsRequested",
-    }
+    settings = provider_options(bundle, options.device.index, cuda_stream)
     compiler = OrtCompiler(bundle, options.device, options.threads, CUDA, settings)
     borrowed = options.cuda_stream is not None
     return DeviceBackend(gpu, cuda_stream, compiler, borrowed=borrowed, cuda_graphs=options.cuda_graphs)
+
+
+@cache
+def load_cuda() -> None:
+    """Load CUDA and cuDNN from their pip packages, where the system's loader doesn't look; raises BackendError.
+
+    Libraries that the process has loaded already, as by importing torch, serve as well.
+    """
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        ort.preload_dlls()
+    if said := printed.getvalue().strip():
+        raise BackendError(f"ONNX Runtime can't load CUDA: {said}; pip install 'zsm[gpu]' brings its libraries")
+
+
+def provider_options(bundle: Bundle, index: int, cuda_stream: Stream) -> dict[str, str]:
+    """The CUDA provider's options for a GPU and a stream of it."""
+    options = {
+        "user_compute_stream": str(cuda_stream.handle),
+        # The option governs every use of tensor cores by convolutions, so FP16 needs it. In FP32 they would round to
+        # 10 bits of mantissa.
+        "use_tf32": "1" if bundle.manifest.precision == "fp16" else "0",
+        "arena_extend_strategy": "kSameAsRequested",
+    }
+    if index:  # naming the default logs a warning for every stage
+        options["device_id"] = str(index)
+    return options
 
 
 class OrtCompiler:
@@ -88,9 +112,16 @@ class OrtCompiler:
         options = ort.SessionOptions()
         options.log_severity_level = 3
         options.intra_op_num_threads = self._threads or 0
+        options.enable_mem_pattern = False  # or the arena keeps a run's memory twice
         options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
-        session = open_session(stage, self._bundle.read(stage), options, self._library, self._provider, self._settings)
-        elsewhere = _assigned_elsewhere(session, self._provider)
+        # The provider convolves int8 layers as floats. This lets it convert their weights once, not in every run.
+        options.add_session_config_entry("session.disable_quant_qdq", "1")
+        with tempfile.TemporaryDirectory() as folder:
+            options.optimized_model_filepath = str(Path(folder) / "optimized.onnx")
+            content = self._bundle.read(stage)
+            session = open_session(stage, content, options, self._library, self._provider, self._settings)
+            optimized = onnx.load(options.optimized_model_filepath)
+        elsewhere = on_host(session, optimized, self._provider)
         if elsewhere:
             raise BackendError(
                 f"ONNX Runtime {ort.__version__} would run {', '.join(sorted(elsewhere))} of stage {stage} on the CPU; "
@@ -149,12 +180,17 @@ def _operator_library() -> Path | None:
     return library if library is not None and Core(library).cuda_architectures() else None
 
 
-def _assigned_elsewhere(session: ort.InferenceSession, provider: str) -> set[str]:
-    """The operations on data that ONNX Runtime assigned to another provider, which it doesn't report."""
-    nodes = [
-        node.op_type
-        for part in session.get_provider_graph_assignment_info()
-        if part.ep_name != provider
-        for node in part.get_nodes()
-    ]
-    return set(nodes) - ON_CPU
+def on_host(session: ort.InferenceSession, optimized: onnx.ModelProto, provider: str) -> set[str]:
+    """The operations on tensors of the GPU that ONNX Runtime would move to the CPU, silently.
+
+    It computes shapes there too, which needs no copies. Anything else shows in the optimized graph: as a copy to or
+    from the host, unless the whole stage is on the CPU.
+    """
+    parts = session.get_provider_graph_assignment_info()
+    if not any(part.ep_name == provider for part in parts):
+        return {node.op_type for node in optimized.graph.node}
+    copied: set[str] = set()
+    for node in optimized.graph.node:
+        copied |= {"MemcpyToHost": set(node.output), "MemcpyFromHost": set(node.input)}.get(node.op_type, set())
+    beside = (node for node in optimized.graph.node if copied & {*node.input, *node.output})
+    return {node.op_type for node in beside if not node.op_type.startswith("Memcpy")}
