@@ -5,23 +5,28 @@
 
 On the CPU: the native operator in ONNX Runtime, and ONNX Runtime's own DeformConv (the ONNX function). On a GPU: every
 CUDA kernel, the fused kernel's sampling alone, torchvision's operator, and im2col + cuBLAS, the method of TensorRT's
-plugin and of mmcv. The GPU benchmark needs torch and torchvision with CUDA. Offsets average two pixels.
+plugin and of mmcv; a comparison with two lower bounds, the sampling alone and the compulsory traffic at the bandwidth
+that a copy reaches in the same run. The GPU benchmark needs only numpy, torch with CUDA and, for its operator,
+torchvision. Offsets average two pixels.
+
+Results are saved after each measurement; `--lines` also prints each as one line of JSON.
 """
 
 import argparse
 import ctypes
 import json
+import re
+import statistics
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from zsm.engine.bundle.shapes import Size
 from zsm.engine.diagnose import machine
 from zsm.plugins import library
 from zsm.plugins.native import Attributes, Core, Kernel, Shape, Tensors
@@ -29,13 +34,36 @@ from zsm.plugins.native import Attributes, Core, Kernel, Shape, Tensors
 CHANNELS, ATTRIBUTES = 64, Attributes(offset_group=8)
 SIZES = {
     "cpu": ("112x64", "180x144", "480x270"),
-    "cuda": ("112x64", "180x144", "320x180", "480x270", "960x540"),
+    "cuda": ("480x270", "112x64", "180x144", "320x180", "960x540"),
 }
-BANDWIDTH_FLOOR_US = {("480x270", "float16"): 21.0}
-"""Compulsory traffic (input, offsets and masks, output) at the 4.3 TB/s of an H200."""
+DTYPES = {"cpu": ("float32",), "cuda": ("float16", "float32")}
+LARGEST_CHECKED = 1_000_000
+"""Pixels; the float32 reference of larger images takes more memory than many GPUs have."""
 
 Array = NDArray[Any]
 Inputs = tuple[Array, Array, Array, Array]
+Result = dict[str, Any]
+
+
+class Size(NamedTuple):
+    """Width and height in pixels; zsm's own needs more packages than this benchmark."""
+
+    width: int
+    height: int
+
+    @classmethod
+    def parse(cls, text: str) -> "Size":
+        match = re.fullmatch(r"(\d+)x(\d+)", text)
+        if match is None:
+            raise argparse.ArgumentTypeError(f"invalid size {text!r}; write WxH, as in 480x270")
+        return cls(int(match[1]), int(match[2]))
+
+    @property
+    def pixels(self) -> int:
+        return self.width * self.height
+
+    def __str__(self) -> str:
+        return f"{self.width}x{self.height}"
 
 
 @dataclass(frozen=True)
@@ -51,25 +79,32 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", choices=SIZES, default="cpu")
     parser.add_argument("--size", type=Size.parse, action="append", help="WxH; may be given several times")
+    parser.add_argument("--dtype", choices=DTYPES["cuda"], action="append", help="likewise; on the CPU only float32")
     parser.add_argument("--threads", type=int, default=machine.cores())
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--build", type=Path, default=Path("build/gpu"), help="where the gpu preset was built")
     parser.add_argument("--out", type=Path)
+    parser.add_argument("--lines", action="store_true", help="print each result as one line of JSON")
     args = parser.parse_args()
     sizes = args.size or [Size.parse(size) for size in SIZES[args.device]]
     measure = on_cpu if args.device == "cpu" else on_gpu
-    result = {
+    report: dict[str, Any] = {
         "what": "microseconds per call: 10th percentile, median, 90th percentile; largest error / largest output",
         "command": f"python {' '.join(sys.argv)}",
         "date": time.strftime("%Y-%m-%d"),
         "machine": machine.describe() | describe(args.device),
         "threads": args.threads if args.device == "cpu" else None,
-        "runs": [run for size in sizes for run in measure(size, args)],
+        "runs": [],
     }
     out = args.out or Path(f"benchmarks/results/deform-conv-{args.device}.json")
     out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(json.dumps(result, indent=1) + "\n")
-    print(f"written to {out}")
+    for dtype in args.dtype or DTYPES[args.device]:
+        for size in sizes:
+            for result in measure(size, dtype, args):
+                report["runs"].append(result)
+                out.write_text(json.dumps(report, indent=1) + "\n")
+                print(json.dumps(result) if args.lines else as_text(result), flush=True)
+    print(f"written to {out}", file=sys.stderr)
 
 
 def describe(device: str) -> dict[str, str]:
@@ -78,14 +113,8 @@ def describe(device: str) -> dict[str, str]:
 
         return {"onnxruntime": onnxruntime.__version__}
     import torch
-    import torchvision
 
-    return {
-        "gpu": torch.cuda.get_device_name(),
-        "torch": torch.__version__,
-        "torchvision": torchvision.__version__,
-        "cuda": torch.version.cuda,
-    }
+    return {"gpu": torch.cuda.get_device_name(), "torch": torch.__version__, "cuda": str(torch.version.cuda)}
 
 
 def make_inputs(size: Size, dtype: str) -> Inputs:
@@ -100,12 +129,20 @@ def make_inputs(size: Size, dtype: str) -> Inputs:
     return x.astype(dtype), offset_mask.astype(dtype), weight.astype(dtype), bias.astype(dtype)
 
 
-def record(size: Size, dtype: str, name: str, microseconds: list[float], error: float | None) -> dict[str, Any]:
-    """Print one contestant's result, and return it for the report."""
-    low, median, high = np.percentile(microseconds, [10, 50, 90])
-    said = "" if error is None else f"  error {error:.1e}"
-    print(f"{size!s:>9} {dtype:<8} {name:<28} {median:10.1f} us  ({low:.1f} to {high:.1f}){said}", flush=True)
-    return {"size": str(size), "dtype": dtype, "name": name, "us": [low, median, high], "error": error}
+def timing(size: Size, dtype: str, name: str, microseconds: list[float], error: float | None) -> Result:
+    """One contestant's result."""
+    us = [round(float(value), 2) for value in np.percentile(microseconds, [10, 50, 90])]
+    return {"size": str(size), "dtype": dtype, "name": name, "us": us, "error": error}
+
+
+def as_text(result: Result) -> str:
+    """A result as a line for people."""
+    if "us" not in result:
+        return json.dumps(result)
+    low, median, high = result["us"]
+    said = "" if result["error"] is None else f"  error {result['error']:.1e}"
+    label = f"{result['size']:>9} {result['dtype']:<8} {result['name']:<28}"
+    return f"{label} {median:10.1f} us  ({low:.1f} to {high:.1f}){said}"
 
 
 def relative_error(output: Array, expected: Array) -> float:
@@ -116,12 +153,12 @@ def relative_error(output: Array, expected: Array) -> float:
 # --- CPU ---
 
 
-def on_cpu(size: Size, args: argparse.Namespace) -> Iterator[dict[str, Any]]:
+def on_cpu(size: Size, dtype: str, args: argparse.Namespace) -> Iterator[Result]:
     """Both sessions take turns, so that a slower phase of the machine affects both."""
     native = library("onnxruntime")
     if native is None:
         sys.exit("libzsm_onnxruntime.so is not built; see docs/profiling.md, or set ZSM_PLUGIN_DIR")
-    inputs = make_inputs(size, "float32")
+    inputs = make_inputs(size, dtype)
     sessions = {
         "zsm operator": session(native, size, args.threads),
         "ONNX Runtime's DeformConv": session(None, size, args.threads),
@@ -138,7 +175,7 @@ def on_cpu(size: Size, args: argparse.Namespace) -> Iterator[dict[str, Any]]:
     expected = core.reference(ATTRIBUTES, *inputs) if size.pixels <= 30_000 else None
     for name, microseconds in times.items():
         error = None if expected is None else relative_error(outputs[name], expected)
-        yield record(size, "float32", name, microseconds[1:], error)
+        yield timing(size, dtype, name, microseconds[1:], error)
 
 
 def session(native: Path | None, size: Size, threads: int) -> Any:
@@ -170,39 +207,69 @@ _NAMES = ["x", "offset_mask", "weight", "bias"]
 # --- GPU ---
 
 
-def on_gpu(size: Size, args: argparse.Namespace) -> Iterator[dict[str, Any]]:
-    """Every contestant in FP16 and FP32, each captured in a CUDA graph so that launching costs nothing."""
+def on_gpu(size: Size, dtype: str, args: argparse.Namespace) -> Iterator[Result]:
+    """Every contestant, captured in a CUDA graph so that launching costs nothing. Failures are results too."""
     folder = args.build / "lib"
     core, extra = Core(folder / "libzsm_core.so"), ctypes.CDLL(str(folder / "libzsm_benchmark.so"))
-    for dtype in ("float16", "float32"):
-        inputs = make_inputs(size, dtype)
-        single: Inputs = tuple(tensor.astype(np.float32) for tensor in inputs)  # type: ignore[assignment]
-        plain = next(c for c in ours(core, single, "float32") if c.name == "plain linear")
-        plain.run()
-        assert plain.output
-        expected = plain.output()
-        runs = []
-        for contestant in contestants(core, extra, inputs, dtype):
-            microseconds = timed(contestant.run, args.rounds)
-            contestant.run()  # a graph's memory is freed with it
-            error = relative_error(contestant.output(), expected) if contestant.output else None
-            runs.append(record(size, dtype, contestant.name, microseconds, error))
-        yield from runs
-        compare(size, dtype, runs)
+    inputs = make_inputs(size, dtype)
+    expected = reference(core, inputs) if size.pixels <= LARGEST_CHECKED else None
+    medians = {}
+    for name, make in contestants(core, extra, inputs, dtype).items():
+        try:
+            for contestant in make():
+                microseconds = timed(contestant.run, args.rounds)
+                contestant.run()  # a graph's memory is freed with it
+                output = contestant.output
+                error = None if expected is None or output is None else relative_error(output(), expected)
+                result = timing(size, dtype, contestant.name, microseconds, error)
+                medians[contestant.name] = result["us"][1]
+                yield result
+        except Exception as failure:  # the others are measured all the same
+            yield {"size": str(size), "dtype": dtype, "name": name, "failed": str(failure).partition("\n")[0]}
+    yield comparison(size, dtype, medians, bandwidth(args.rounds))
 
 
-def compare(size: Size, dtype: str, runs: list[dict[str, Any]]) -> None:
-    """Compare the best fused kernel with its lower bound and with the other implementations."""
-    medians = {run["name"]: run["us"][1] for run in runs}
-    fused = [us for name, us in medians.items() if name.startswith("fused")]
-    if not fused:
-        return
-    floor = max(medians["gather only"], BANDWIDTH_FLOOR_US.get((str(size), dtype), 0))
-    print(
-        f"{size!s:>9} {dtype:<8} best fused: {min(fused) / floor:.2f}x its lower bound of {floor:.1f} us; "
-        f"{medians['torchvision'] / min(fused):.1f}x faster than torchvision, "
-        f"{medians['im2col + cuBLAS'] / min(fused):.1f}x faster than im2col + cuBLAS"
-    )
+def reference(core: Core, inputs: Inputs) -> Array:
+    """The plain kernel's output in float32, which the tests hold against a float64 reference."""
+    single: Inputs = tuple(tensor.astype(np.float32) for tensor in inputs)  # type: ignore[assignment]
+    plain = next(contestant for contestant in ours(core, single, "float32") if contestant.name == "plain linear")
+    plain.run()
+    assert plain.output
+    return plain.output()
+
+
+def comparison(size: Size, dtype: str, medians: dict[str, float], gigabytes_per_second: float) -> Result:
+    """The best kernel of ours beside its lower bounds and the other implementations: how many times as long each takes.
+
+    Compulsory traffic is the input, offsets and masks read once, and the output written once.
+    """
+    element = np.dtype(dtype).itemsize
+    compulsory = size.pixels * element * (2 * CHANNELS + 27 * ATTRIBUTES.offset_group)
+    bounds = {"traffic": compulsory / gigabytes_per_second / 1e3}
+    if "gather only" in medians:
+        bounds["gather only"] = medians["gather only"]
+    names = [name for name in medians if name.startswith(("fused", "plain"))]
+    result = {"size": str(size), "dtype": dtype, "name": "comparison", "bandwidth_gb_s": round(gigabytes_per_second, 1)}
+    result["lower_bounds_us"] = {name: round(us, 2) for name, us in bounds.items()}
+    if names:
+        best = min(names, key=lambda name: medians[name])
+        result |= {"best": best, "times_lower_bound": round(medians[best] / max(bounds.values()), 2)}
+        others = {name: us for name, us in medians.items() if name not in (*names, "gather only")}
+        result["times_faster_than"] = {name: round(us / medians[best], 1) for name, us in others.items()}
+    return result
+
+
+def bandwidth(rounds: int) -> float:
+    """What a copy within the GPU's memory reaches, in GB/s, reading and writing counted."""
+    import torch
+
+    source = torch.empty(2**28, dtype=torch.uint8, device="cuda")
+    target = torch.empty_like(source)
+
+    def copy() -> None:
+        target.copy_(source)
+
+    return 2 * source.numel() / statistics.median(timed(copy, rounds)) / 1e3
 
 
 def timed(run: Callable[[], None], rounds: int, calls: int = 10) -> list[float]:
@@ -226,13 +293,16 @@ def timed(run: Callable[[], None], rounds: int, calls: int = 10) -> list[float]:
     return times[3:]
 
 
-def contestants(core: Core, extra: ctypes.CDLL, inputs: Inputs, dtype: str) -> Iterator[Contestant]:
-    """Every implementation for this element type, and the sampling alone."""
-    yield from ours(core, inputs, dtype)
+def contestants(
+    core: Core, extra: ctypes.CDLL, inputs: Inputs, dtype: str
+) -> dict[str, Callable[[], Iterable[Contestant]]]:
+    """What makes each implementation for this element type, and the sampling alone; by name."""
+    makers: dict[str, Callable[[], Iterable[Contestant]]] = {"ours": lambda: ours(core, inputs, dtype)}
     if dtype == "float16":
-        yield gather_only(core, extra, inputs)
-    yield torchvision(inputs)
-    yield im2col(extra, inputs, dtype)
+        makers["gather only"] = lambda: [gather_only(core, extra, inputs)]
+    makers["torchvision"] = lambda: [torchvision(inputs)]
+    makers["im2col + cuBLAS"] = lambda: [im2col(extra, inputs, dtype)]
+    return makers
 
 
 def addresses(*tensors: Any) -> Tensors:

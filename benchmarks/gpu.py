@@ -1,12 +1,13 @@
-"""The full-size network on a GPU: milliseconds per output frame and utilisation, for each backend and for PyTorch.
+"""The full-size network on a GPU: milliseconds per output frame and utilisation, for each backend.
 
     python benchmarks/gpu.py --sizes 112x64 180x144 480x270 --out benchmarks/results/gpu.json
 
 `tensorrt` and `onnxruntime` stream a bundle frame by frame, uint8 in and out, copies included. `-live` waits for each
 output before it reads the next frame; the difference shows what overlapping copies with computation gains.
-`onnxruntime-plain` runs without this project's kernel. `pytorch` is eager, with torchvision's operator, and its tensors
-stay on the GPU. Weights are random: speed doesn't depend on them. Each contestant runs in its own process; if one
-fails, the report records why. Building engines isn't timed.
+`onnxruntime-plain` runs without this project's kernel, `onnxruntime-nhwc` with ONNX Runtime's option to convolve with
+channels innermost. Offsets are those of an untrained network: none. Each contestant runs in its own process; if one
+fails, the report records why. Building engines isn't timed. Results are saved after each measurement; `--lines` also
+prints each as one line of JSON. benchmarks/pytorch.py measures the same network in PyTorch.
 """
 
 import argparse
@@ -30,7 +31,10 @@ from zsm.engine import NetworkConfig
 from zsm.engine.bundle.shapes import Size
 from zsm.engine.diagnose import machine
 
-CONTESTANTS = ("tensorrt", "tensorrt-live", "onnxruntime", "onnxruntime-live", "onnxruntime-plain", "pytorch")
+CONTESTANTS = (
+    *("onnxruntime", "onnxruntime-plain", "onnxruntime-nhwc", "onnxruntime-live"),
+    *("tensorrt", "tensorrt-live"),
+)
 WINDOW = 4
 
 
@@ -45,17 +49,15 @@ def main() -> None:
         "--config", default="{}", help="the network's settings as JSON (default: the full-size network)"
     )
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/gpu.json"))
+    parser.add_argument("--lines", action="store_true", help="print each result as one line of JSON")
+    parser.add_argument("--contestants", choices=CONTESTANTS, nargs="+", default=CONTESTANTS)
+    parser.add_argument("--bundle", type=Path, help="a bundle, or where to export one (default: temporary)")
     parser.add_argument("--contestant", choices=CONTESTANTS, help=argparse.SUPPRESS)
-    parser.add_argument("--models", type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.contestant:
         print(json.dumps(contest(args)))
         return
-    with tempfile.TemporaryDirectory() as models:
-        args.models = Path(models)
-        prepare(args)
-        results = {str(size): {name: in_own_process(name, size, args) for name in CONTESTANTS} for size in args.sizes}
-    report = {
+    report: dict[str, Any] = {
         "what": "milliseconds per output frame: minimum, median and maximum of the rounds; GPU utilisation in per cent",
         "command": f"python {' '.join(sys.argv)}",
         "date": time.strftime("%Y-%m-%d"),
@@ -64,27 +66,35 @@ def main() -> None:
         "frames": args.frames,
         "rounds": args.rounds,
         "machine": machine.describe(),
-        "sizes": results,
+        "sizes": {str(size): {} for size in args.sizes},
     }
     args.out.parent.mkdir(parents=True, exist_ok=True)
-    args.out.write_text(json.dumps(report, indent=1) + "\n")
-    print(json.dumps(results, indent=1))
+    with tempfile.TemporaryDirectory() as temporary:
+        args.bundle = args.bundle or Path(temporary) / "bundle"
+        if not args.bundle.exists():
+            export(args)
+        for size in args.sizes:
+            for name in args.contestants:
+                result = in_own_process(name, size, args)
+                report["sizes"][str(size)][name] = result
+                args.out.write_text(json.dumps(report, indent=1) + "\n")
+                line = {"size": str(size), "name": name, **result}
+                print(json.dumps(line, indent=None if args.lines else 1), flush=True)
 
 
-def prepare(args: argparse.Namespace) -> None:
+def export(args: argparse.Namespace) -> None:
     import torch
 
     from zsm.export import Options, export_bundle
-    from zsm.export.model import Network, checkpoint
+    from zsm.export.model import Network
 
     torch.manual_seed(0)
     network = Network(NetworkConfig.from_dict(json.loads(args.config))).eval()
-    checkpoint.save(network, args.models / "network.safetensors")
-    export_bundle(network, args.models / "bundle", Options(precision=args.precision))
+    export_bundle(network, args.bundle, Options(precision=args.precision))
 
 
 def in_own_process(name: str, size: Size, args: argparse.Namespace) -> dict[str, Any]:
-    command = [sys.executable, __file__, "--contestant", name, "--models", str(args.models), "--sizes", str(size)]
+    command = [sys.executable, __file__, "--contestant", name, "--bundle", str(args.bundle), "--sizes", str(size)]
     command += ["--frames", str(args.frames), "--rounds", str(args.rounds)]
     command += ["--precision", args.precision, "--device", args.device]
     with tempfile.TemporaryDirectory() as empty:
@@ -99,8 +109,7 @@ def in_own_process(name: str, size: Size, args: argparse.Namespace) -> dict[str,
 def contest(args: argparse.Namespace) -> dict[str, Any]:
     size = args.sizes[0]
     clip = np.random.default_rng(0).integers(0, 256, (args.frames, size.height, size.width, 3), np.uint8)
-    make = pytorch if args.contestant == "pytorch" else zsm
-    process, about = make(args, clip)
+    process, about = zsm(args, clip)
     process()
     milliseconds = []
     with utilisation(args.device) as percent:
@@ -123,38 +132,26 @@ Contestant = tuple[Callable[[], int], dict[str, Any]]
 
 
 def zsm(args: argparse.Namespace, clip: Any) -> Contestant:
+    """Raises SystemExit unless the contestant's own operator is in use: without it, another one is measured."""
     from zsm.engine import Runtime
 
     backend, _, variant = args.contestant.partition("-")
-    runtime = Runtime(args.models / "bundle", device=args.device, backend=backend, window=WINDOW, build=True)
+    if variant == "nhwc":
+        prefer_channels_last()
+    runtime = Runtime(args.bundle, device=args.device, backend=backend, window=WINDOW, build=True)
+    about = runtime.describe()
+    if backend == "onnxruntime" and ("libzsm" in about["operator"]) == (variant == "plain"):
+        sys.exit(f"{args.contestant} would run {about['operator']}; ZSM_PLUGIN_DIR must name the folder of ours")
     live = variant == "live"
-    return lambda: sum(1 for _ in runtime.stream(clip, live=live)), {"runtime": runtime.describe()}
+    return lambda: sum(1 for _ in runtime.stream(clip, live=live)), {"runtime": about}
 
 
-def pytorch(args: argparse.Namespace, clip: Any) -> Contestant:
-    """One window of four frames after another, as papers run the network: windows share nothing."""
-    import torch
-    from torchvision.ops import deform_conv2d  # noqa: F401  (the network uses it if installed)
+def prefer_channels_last() -> None:
+    """Let ONNX Runtime convolve with channels innermost, which zsm doesn't."""
+    from zsm.engine.backends.gpu import onnxruntime
 
-    from zsm.export.model import checkpoint
-
-    dtype = torch.float16 if args.precision == "fp16" else torch.float32
-    torch.backends.cudnn.allow_tf32 = False
-    network = checkpoint.load(args.models / "network.safetensors").to(args.device, dtype).eval()
-    frames = torch.from_numpy(clip).to(args.device).movedim(-1, 1).to(dtype) / 255
-    pad = (0, -frames.shape[3] % 4, 0, -frames.shape[2] % 4)
-    frames = torch.nn.functional.pad(frames, pad)
-    windows = [frames[None, i : i + WINDOW] for i in range(0, len(frames) - WINDOW + 1, WINDOW - 1)]
-
-    @torch.inference_mode()
-    def process() -> int:
-        for window in windows:
-            network(window)
-        if frames.is_cuda:
-            torch.cuda.synchronize()
-        return 2 * (WINDOW - 1) * len(windows)
-
-    return process, {"torch": torch.__version__}
+    usual = onnxruntime.provider_options
+    onnxruntime.provider_options = lambda *args: {**usual(*args), "prefer_nhwc": "1"}
 
 
 @contextmanager
