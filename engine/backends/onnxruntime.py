@@ -43,7 +43,8 @@ def open_session(
         else:
             options.register_custom_ops_library(str(library))
             del model.functions[:]  # or they would take precedence over the library's operator
-        session = ort.InferenceSession(model.SerializeToString(), options, providers=[(provider, settings or {})], enable_fallback=0)
+        providers = [(provider, settings or {})]
+        session = ort.InferenceSession(model.SerializeToString(), options, providers=providers, enable_fallback=0)
     except Exception as error:  # ONNX Runtime's exceptions have no common base
         raise BackendError(f"ONNX Runtime {ort.__version__} can't load stage {stage}: {error}") from error
     if session.get_providers()[0] != provider:

@@ -5,13 +5,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
+import onnxruntime as ort
 import pytest
 from tests.needs import cuda_provider
 
 from zsm.engine import Bundle, Runtime
 from zsm.engine.backends.gpu.backend import DeviceBackend
 from zsm.engine.backends.gpu.cuda import Gpu
-from zsm.engine.backends.gpu.onnxruntime import OrtCompiler, _assigned_elsewhere
+from zsm.engine.backends.gpu.onnxruntime import OrtCompiler, load_cuda, on_host
 from zsm.engine.devices import Device
 from zsm.errors import BackendError
 from zsm.runtime.stream import stream
@@ -61,10 +63,25 @@ def test_a_failing_stage_is_named_with_its_shapes(tiny_bundle: Path, open_backen
     backend.close()
 
 
-def test_operations_assigned_to_the_cpu_are_noticed(tiny_bundle: Path) -> None:
-    session = compiler(Bundle(tiny_bundle))._sessions["propagate"]
-    assert _assigned_elsewhere(session, "CPUExecutionProvider") == set()
-    assert {"Conv", "DeformConv", "Resize"} <= _assigned_elsewhere(session, "CUDAExecutionProvider")
+def test_a_stage_on_the_cpu_is_noticed(tiny_bundle: Path) -> None:
+    """tests/engine/cuda_provider has stages that are partly on the CPU."""
+    bundle = Bundle(tiny_bundle)
+    session, model = compiler(bundle)._sessions["propagate"], onnx.load_from_string(bundle.read("propagate"))
+    assert on_host(session, model, "CPUExecutionProvider") == set()
+    assert {"Conv", "DeformConv2d", "Resize"} <= on_host(session, model, "CUDAExecutionProvider")
+
+
+def test_cuda_libraries_that_are_absent_are_named(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """ONNX Runtime prints what it can't load, which must not end up in a video on standard output."""
+    monkeypatch.setattr(ort, "preload_dlls", lambda: print("Failed to load libcublas.so.13: no such file"))
+    load_cuda.cache_clear()
+    with pytest.raises(
+        BackendError, match=r"can't load CUDA: Failed to load libcublas.so.13: .*pip install 'zsm\[gpu\]'"
+    ):
+        load_cuda()
+    assert capsys.readouterr().out == ""
 
 
 def test_without_the_provider_the_message_says_what_to_install(tiny_bundle: Path) -> None:

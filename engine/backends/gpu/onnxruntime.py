@@ -25,6 +25,7 @@ from zsm.plugins.native import Core
 
 CUDA = "CUDAExecutionProvider"
 
+
 def open_bundle(bundle: Bundle, options: OpenOptions) -> DeviceBackend:
     """Open a bundle on a GPU; raises BackendError if this ONNX Runtime can't use it."""
     if CUDA not in ort.get_available_providers():

@@ -9,7 +9,6 @@ import re
 import subprocess
 import tempfile
 from collections import defaultdict
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -69,7 +68,17 @@ def _compile(library: Path, names: set[str], runtime: Path, source: str | None =
         folder = Path(name)
         (folder / "rest.c").write_text("void zsm_write(const char*, ...);\n" + "".join(functions))
         (folder / "versions").write_text(f"{library.name} {{ global: *; }};\n")
-        command = ["nvcc", "-shared", "-cudart", "none", "-Xcompiler", "-fPIC", folder / "rest.c", "-o", library]
+        command: list[str | Path] = [
+            "nvcc",
+            "-shared",
+            "-cudart",
+            "none",
+            "-Xcompiler",
+            "-fPIC",
+            folder / "rest.c",
+            "-o",
+            library,
+        ]
         command += ["-Xlinker", f"-soname={library.name},--version-script={folder / 'versions'}"]
         if source:
             command += [Path(__file__).with_name(source)]

@@ -1,11 +1,8 @@
 """Bundles on ONNX Runtime's real CUDA provider, without a GPU: what it would run where, on which stream and memory."""
 
-import importlib.metadata
 import re
-import tomllib
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +19,6 @@ from zsm.engine.backends.gpu.onnxruntime import CUDA, OrtCompiler, provider_opti
 from zsm.engine.backends.gpu.tensor import Tensor
 from zsm.engine.bundle.shapes import Size
 from zsm.engine.devices import Device
-from zsm.engine.memory import estimate
 from zsm.errors import BackendError
 from zsm.export import Options
 from zsm.export.int8 import graphs
@@ -44,7 +40,8 @@ class Int8Bundle(Bundle):
     def read(self, stage: str) -> bytes:
         model = onnx.load_from_string(super().read(stage))
         ranges = {name: 1.0 for node in model.graph.node for name in (*node.input, *node.output)}
-        return graphs.quantise(model, [layer.node for layer in graphs.layers(model)], ranges).SerializeToString()
+        quantised = graphs.quantise(model, [layer.node for layer in graphs.layers(model)], ranges)
+        return bytes(quantised.SerializeToString())
 
 
 @pytest.fixture(scope="module")
@@ -124,7 +121,12 @@ def test_only_shapes_are_computed_on_the_cpu(bundle: Bundle, open_backend: Calla
 
 @pytest.mark.parametrize(
     "graph",
-    ["y = Acosh (x)", "a = Acosh (x) y = Relu (a)", "a = Relu (x) y = Acosh (a)", "a = Relu (x) b = Acosh (a) y = Relu (b)"],
+    [
+        "y = Acosh (x)",
+        "a = Acosh (x) y = Relu (a)",
+        "a = Relu (x) y = Acosh (a)",
+        "a = Relu (x) b = Acosh (a) y = Relu (b)",
+    ],
 )
 def test_a_stage_that_would_leave_the_gpu_is_refused(graph: str, open_backend: Callable[..., DeviceBackend]) -> None:
     """There is no CUDA kernel for Acosh."""
@@ -133,7 +135,7 @@ def test_a_stage_that_would_leave_the_gpu_is_refused(graph: str, open_backend: C
 
     class Changed(Bundle):
         def read(self, stage: str) -> bytes:
-            return model.SerializeToString() if stage == "extract" else super().read(stage)
+            return bytes(model.SerializeToString()) if stage == "extract" else super().read(stage)
 
     with pytest.raises(BackendError, match=r"would run Acosh of stage extract on the CPU"):
         open_backend(Changed(COMPACT))
