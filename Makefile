@@ -12,18 +12,19 @@ PYTEST := $(BIN)/pytest -n auto --maxprocesses 4 --dist worksteal
 .DEFAULT_GOAL := help
 
 help:
-	@echo "make demo           restore a real clip on the CPU: video, picture and figures in demo/"
-	@echo "make test           lint, types, and the tests, except the slow ones"
-	@echo "make test-all       the slow tests too: sanitizers, FP16 at full size, every combination of sound and container"
-	@echo "make test-hosts     zsm inside VapourSynth and a real Triton server; HOSTS_PYTHON=python3.12"
-	@echo "make test-tensorrt  bundles and plugin in TensorRT's builder, without a GPU: downloads 150 MB, needs nvcc"
-	@echo "make check          lint, format and types only"
-	@echo "make format         format everything"
-	@echo "make coverage       all tests, and the lines they don't reach; HTML in build/coverage/"
-	@echo "make test-gpu       the tests that need an NVIDIA GPU; fails if anything they need is missing"
-	@echo "make docs           the API reference, in build/docs/"
-	@echo "make dist           sdist and pure wheel in dist/, checked and run"
-	@echo "make bench          measure speed here, against the peers; JSON in benchmarks/results/"
+	@echo "make demo                restore a real clip on the CPU: video, picture and figures in demo/"
+	@echo "make test                lint, types, and the tests, except the slow ones"
+	@echo "make test-all            the slow tests too: sanitizers, FP16 at full size, every combination of sound and container"
+	@echo "make test-cuda-provider  ONNX Runtime's CUDA provider, without a GPU: downloads 256 MB, needs nvcc"
+	@echo "make test-hosts          zsm inside VapourSynth and a real Triton server; HOSTS_PYTHON=python3.12"
+	@echo "make test-tensorrt       bundles and plugin in TensorRT's builder, without a GPU: downloads 150 MB, needs nvcc"
+	@echo "make check               lint, format and types only"
+	@echo "make format              format everything"
+	@echo "make coverage            all tests, and the lines they don't reach; HTML in build/coverage/"
+	@echo "make test-gpu            the tests that need an NVIDIA GPU; fails if anything they need is missing"
+	@echo "make docs                the API reference, in build/docs/"
+	@echo "make dist                sdist and pure wheel in dist/, checked and run"
+	@echo "make bench               measure speed here, against the peers; JSON in benchmarks/results/"
 
 $(BIN)/pip:
 	@$(PYTHON) -c 'import sys; v = sys.version_info; v >= (3, 11) or sys.exit(f"zsm needs Python 3.11 or newer, this is {v.major}.{v.minor}: give another with make PYTHON=...")'
@@ -90,6 +91,15 @@ test-hosts: build/hosts/done
 # All on one GPU, hence one process. ZSM_REQUIRE=gpu,nvcc asks for less.
 test-gpu: .venv/dev.done
 	ZSM_REQUIRE=$${ZSM_REQUIRE-all} $(BIN)/pytest -m gpu
+
+# onnxruntime-gpu installs the same module as onnxruntime: a folder of its own, before .venv's on the path.
+CUDA_PROVIDER := build/cuda-provider/packages
+$(CUDA_PROVIDER)/done: .venv/dev.done
+	$(PIP) install -c constraints.txt --no-deps --upgrade --target $(CUDA_PROVIDER) onnxruntime-gpu
+	@touch $@
+
+test-cuda-provider: $(CUDA_PROVIDER)/done
+	ZSM_REQUIRE=$${ZSM_REQUIRE-cuda-provider,nvcc} PYTHONPATH=$(CUDA_PROVIDER) $(BIN)/pytest -m cuda_provider -ra
 
 docs: .venv/dev.done
 	$(BIN)/python scripts/api_reference.py build/docs

@@ -246,16 +246,18 @@ def comparison(size: Size, dtype: str, medians: dict[str, float], gigabytes_per_
     element = np.dtype(dtype).itemsize
     compulsory = size.pixels * element * (2 * CHANNELS + 27 * ATTRIBUTES.offset_group)
     bounds = {"traffic": compulsory / gigabytes_per_second / 1e3}
-    if "gather only" in medians:
-        bounds["gather only"] = medians["gather only"]
-    names = [name for name in medians if name.startswith(("fused", "plain"))]
+    bounds |= {name: us for name, us in medians.items() if name == "gather only"}
+    kernels = {name: us for name, us in medians.items() if name.startswith(("fused", "plain"))}
+    others = {name: us for name, us in medians.items() if name not in (*kernels, *bounds)}
     result = {"size": str(size), "dtype": dtype, "name": "comparison", "bandwidth_gb_s": round(gigabytes_per_second, 1)}
     result["lower_bounds_us"] = {name: round(us, 2) for name, us in bounds.items()}
-    if names:
-        best = min(names, key=lambda name: medians[name])
-        result |= {"best": best, "times_lower_bound": round(medians[best] / max(bounds.values()), 2)}
-        others = {name: us for name, us in medians.items() if name not in (*names, "gather only")}
-        result["times_faster_than"] = {name: round(us / medians[best], 1) for name, us in others.items()}
+    if kernels:
+        best = min(kernels, key=lambda name: kernels[name])
+        result |= {
+            "best": best,
+            "times_lower_bounds": {name: round(kernels[best] / us, 2) for name, us in bounds.items()},
+        }
+        result["times_faster_than"] = {name: round(us / kernels[best], 1) for name, us in others.items()}
     return result
 
 

@@ -36,9 +36,12 @@ class Memory:
     window: int
     """The most that tensors between the stages take: planes, features, hidden states."""
     activations: int
-    """The most that a stage needs besides its inputs and outputs, if each tensor is dropped after its last use."""
+    """The most that a stage needs besides its inputs and outputs, if each tensor is dropped after its last use.
+
+    All stages together where each keeps its memory between runs, as in ONNX Runtime on a GPU.
+    """
     stage: str
-    """That stage."""
+    """The stage that needs the most."""
     graphs: int
     """What CUDA graphs keep; they are given up if memory is short."""
 
@@ -63,8 +66,13 @@ class Estimator:
         self._window = window
         self._graphs = cache(self._load)
 
-    def __call__(self, size: Size, itemsize: int = 1, *, tiled: bool = False, cuda_graphs: bool = False) -> Memory:
-        """Estimate for whole frames of a size, or for tiles of that size; `itemsize`: the bytes of a number."""
+    def __call__(
+        self, size: Size, itemsize: int = 1, *, tiled: bool = False, cuda_graphs: bool = False, arenas: bool = False
+    ) -> Memory:
+        """Estimate for whole frames of a size, or for tiles of that size; `itemsize`: the bytes of a number.
+
+        `arenas`: each stage keeps its memory between runs.
+        """
         manifest = self._bundle.manifest
         on_cpu = self._kind == "cpu"
         session = _CountingSession(manifest, size, partial(self._besides, size=size), batched=not on_cpu)
@@ -85,7 +93,7 @@ class Estimator:
         return Memory(
             weights=sum(spec.bytes for spec in manifest.stages.values()),
             window=session.most if on_cpu else session.pooled,
-            activations=session.stages[stage],
+            activations=sum(session.stages.values()) if arenas else session.stages[stage],
             stage=stage,
             graphs=_recorded(manifest, size) if cuda_graphs else 0,
         )

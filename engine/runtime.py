@@ -91,6 +91,7 @@ class Runtime:
             overlap=self._overlap,
             tile=tile,
             memory=memory,
+            arenas=lambda: self._device.kind == "cuda" and self._open().describe()["backend"] == "onnxruntime",
         )
         self._backend: Backend | None
         self._backend, self._reason = open_backend(self.bundle, backend, options)

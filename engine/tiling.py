@@ -37,8 +37,11 @@ class Tiling:
         overlap: int,
         tile: str | None,
         memory: str | int | None,
+        arenas: Callable[[], bool] = lambda: False,
     ) -> None:
         """Take the Runtime's arguments `tile` and `memory`. `free` tells how much of the device's memory is free.
+
+        `arenas` tells whether each stage keeps its memory between runs.
 
         Raises SizeError, TileError or ArgumentError for invalid values, ArgumentTypeError for those of other types.
         """
@@ -47,6 +50,7 @@ class Tiling:
         self._estimate = Estimator(bundle, device.kind, window)
         self._device = device
         self._free = free
+        self._arenas = arenas
         self._window = window
         self._outputs = 2 * (window - overlap) + 1
         self._memory = None if memory is None else parse_memory(memory)
@@ -113,7 +117,7 @@ class Tiling:
     def needs(self, size: Size, tile: Size, itemsize: int) -> int:
         """Bytes that frames of `size` need in tiles of `tile`; of a GPU, its own memory."""
         tiled = tile != size
-        need = self._estimate(tile, itemsize, tiled=tiled).total
+        need = self._estimate(tile, itemsize, tiled=tiled, arenas=self._arenas()).total
         return int(RESERVE[self._device.kind] * need) + self._pixels(size, itemsize, tiled=tiled)
 
     def _pixels(self, size: Size, itemsize: int, *, tiled: bool) -> int:

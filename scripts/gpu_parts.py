@@ -4,6 +4,7 @@ import importlib.metadata
 import importlib.util
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -154,7 +155,9 @@ def parts(out: Path, bundle: Path, *, long: bool) -> list[Part]:
         Part(
             name="build",
             what="libraries, native tests and benchmark kernels for this GPU",
-            commands=[["cmake", "--preset", "gpu", *headers], ["cmake", "--build", "--preset", "gpu"]],
+            commands=[
+                ["sh", "-c", f"{shlex.join(['cmake', '--preset', 'gpu', *headers])} && cmake --build --preset gpu"]
+            ],
             limit=240,
             needs=["GPU", "nvcc", "cmake"],
         ),

@@ -200,8 +200,10 @@ def as_figure(result: Mapping[str, Any]) -> str:
         return f"{label}: {result['us'][1]:.1f} us"
     if "milliseconds" in result:
         return f"{label}: {result['milliseconds']['median']:.2f} ms"
-    if "times_lower_bound" in result:
-        return f"{label}: {result['best']} takes {result['times_lower_bound']} times its lower bound"
+    if "best" in result:
+        bounds = ", ".join(f"{times} x {bound}" for bound, times in result["times_lower_bounds"].items())
+        others = ", ".join(f"{times} x faster than {name}" for name, times in result["times_faster_than"].items())
+        return f"{label}: {result['best']} takes {bounds}; {others}"
     return f"{result['bandwidth_gb_s']} GB/s" if "bandwidth_gb_s" in result else ""
 
 

@@ -49,7 +49,7 @@ def deform_conv2d_plain(x: Tensor, offset_mask: Tensor, weight: Tensor, bias: Te
     )
     sampled = sampled.reshape(n * groups, c // groups, TAPS, h * w)
     columns = sampled * logit.sigmoid().reshape(n * groups, 1, TAPS, h * w)
-    out = weight.flatten(1) @ columns.reshape(n, c * TAPS, h * w)
+    out = weight.flatten(1) @ columns.reshape(n, c * TAPS, h * w).to(weight.dtype)
     return (out + bias[:, None]).reshape(n, -1, h, w)
 
 

@@ -126,7 +126,7 @@ def _cuda() -> Iterator[Check]:
         about = (cuda.Gpu(index) for index in range(count))
         return ", ".join(f"cuda:{gpu.index} {gpu.name}, compute capability {gpu.capability}" for gpu in about)
 
-    yield _attempt("cuda-python", devices, "only needed for TensorRT")
+    yield _attempt("cuda-python", devices, "only needed for --device cuda: pip install 'zsm[gpu]', and NVIDIA's driver")
     name = "CUDAExecutionProvider"
     fix = "for GPUs without TensorRT: pip uninstall onnxruntime, then pip install 'zsm[gpu]'"
     yield Check(name=f"ONNX Runtime {name}", works=_has_provider(name), found=_provider_state(name), fix=fix)

@@ -60,7 +60,9 @@ def test_without_cuda_python_the_message_says_what_to_install(monkeypatch: pytes
     monkeypatch.setitem(sys.modules, "cuda.bindings.runtime", None)
     with pytest.raises(BackendError, match=r"pip install 'zsm\[gpu\]'"):
         cuda.device_count()
-    assert not next(iter(doctor._cuda())).works
+    found = next(iter(doctor._cuda()))
+    assert not found.works
+    assert "--device cuda" in found.fix  # not TensorRT alone
 
 
 @pytest.mark.gpu

@@ -19,6 +19,8 @@ from zsm.engine.backends.gpu.onnxruntime import CUDA, OrtCompiler, provider_opti
 from zsm.engine.backends.gpu.tensor import Tensor
 from zsm.engine.bundle.shapes import Size
 from zsm.engine.devices import Device
+from zsm.engine.memory import Estimator
+from zsm.engine.tiling import RESERVE
 from zsm.errors import BackendError
 from zsm.export import Options
 from zsm.export.int8 import graphs
@@ -226,3 +228,40 @@ def test_convolutions_in_fp16_may_use_tensor_cores(
     asked = [call.rest for call in journal.take() if call.function == "cudnnBackendCreateDescriptor"]
     convolutions = of_data(onnx.load_from_string(bundle.read("extract")))["Conv"]
     assert asked.count((str(heuristics),)) == choices * convolutions
+
+
+def test_cudnn_is_asked_once_per_convolution_and_size(
+    open_backend: Callable[..., DeviceBackend], journal: Journal
+) -> None:
+    """Whatever `cudnn_conv_algo_search` is by default, nothing is searched by trial."""
+    bundle = Bundle(COMPACT)
+    backend = open_backend(bundle)
+    run(backend, bundle, 2)
+    assert not any(call.function.startswith("cudnnFind") for call in journal.take())
+    run(backend, bundle, 2)
+    assert ("4",) not in {call.rest for call in journal.take() if call.function == "cudnnBackendCreateDescriptor"}
+
+
+@pytest.mark.parametrize("with_operator", [True, False])
+@pytest.mark.parametrize("bundle", ["compact", "half_bundle"], indirect=True)
+def test_memory_is_what_was_estimated(
+    with_operator: bool,
+    bundle: Bundle,
+    open_backend: Callable[..., DeviceBackend],
+    operator: Path,
+    journal: Journal,
+    host_gpu: Any,
+) -> None:
+    """But for cuDNN's workspaces. Each stage keeps its memory, so one stage's need isn't enough."""
+    journal.take()
+    backend = open_backend(bundle, operator if with_operator else None)
+    run(backend, bundle, 8)
+    kept = {}
+    for call in journal.take():
+        if call.function == "cudaMalloc":
+            kept[call.rest[0]] = int(call.rest[1])
+        elif call.function == "cudaFree":
+            kept.pop(call.rest[0], None)
+    taken = sum(kept.values()) + host_gpu.bytes
+    estimated = Estimator(bundle, "cuda", 4)(SIZE, arenas=True).total
+    assert 0.7 < taken / estimated < RESERVE["cuda"]
