@@ -110,7 +110,8 @@ NEEDS = {
 def parts(out: Path, bundle: Path, *, long: bool) -> list[Part]:
     """The report's parts, most valuable first."""
     python = sys.executable
-    headers = [
+    configure = ["cmake", "--preset", "gpu"]
+    configure += [
         f"-D{name}={os.environ[variable].replace(':', ';')}"
         for name, variable in (
             ("TensorRT_INCLUDE_DIR", "ZSM_TENSORRT_INCLUDE_DIRS"),
@@ -155,9 +156,7 @@ def parts(out: Path, bundle: Path, *, long: bool) -> list[Part]:
         Part(
             name="build",
             what="libraries, native tests and benchmark kernels for this GPU",
-            commands=[
-                ["sh", "-c", f"{shlex.join(['cmake', '--preset', 'gpu', *headers])} && cmake --build --preset gpu"]
-            ],
+            commands=[["sh", "-c", f"{shlex.join(configure)} && cmake --build --preset gpu"]],
             limit=240,
             needs=["GPU", "nvcc", "cmake"],
         ),

@@ -32,6 +32,8 @@ pytestmark = [pytest.mark.cuda_provider, pytest.mark.usefixtures("journal")]
 ROOT = Path(__file__).resolve().parents[3]
 COMPACT = ROOT / "models" / "compact"
 SIZE = Size(32, 24)
+HEURISTICS = "4"
+"""cuDNN's number for the descriptor by which it is asked for an engine."""
 WAITING = {"cudaDeviceSynchronize", "cudaEventSynchronize", "cudaMemcpy", "cudaMemset", "cudaStreamSynchronize"}
 ON_A_STREAM = {"launch", "cudaMemcpyAsync", "cudaMemsetAsync", "cudaLaunchHostFunc"}
 
@@ -220,26 +222,25 @@ def test_convolutions_in_fp16_may_use_tensor_cores(
     choices: int, bundle: Bundle, open_backend: Callable[..., DeviceBackend], journal: Journal
 ) -> None:
     """The only engine that our cuDNN has uses them: without permission, it is turned down and asked for again."""
-    heuristics = 4
     session = open_backend(bundle).open(SIZE.height, SIZE.width)
     planes = session.ingest(np.zeros((SIZE.height, SIZE.width, 3), np.uint8))
     journal.take()
     session.run("extract", {"planes": planes})
     asked = [call.rest for call in journal.take() if call.function == "cudnnBackendCreateDescriptor"]
     convolutions = of_data(onnx.load_from_string(bundle.read("extract")))["Conv"]
-    assert asked.count((str(heuristics),)) == choices * convolutions
+    assert asked.count((HEURISTICS,)) == choices * convolutions
 
 
-def test_cudnn_is_asked_once_per_convolution_and_size(
-    open_backend: Callable[..., DeviceBackend], journal: Journal
-) -> None:
+def test_cudnn_chooses_once_and_tries_nothing(open_backend: Callable[..., DeviceBackend], journal: Journal) -> None:
     """Whatever `cudnn_conv_algo_search` is by default, nothing is searched by trial."""
     bundle = Bundle(COMPACT)
     backend = open_backend(bundle)
     run(backend, bundle, 2)
     assert not any(call.function.startswith("cudnnFind") for call in journal.take())
     run(backend, bundle, 2)
-    assert ("4",) not in {call.rest for call in journal.take() if call.function == "cudnnBackendCreateDescriptor"}
+    assert (HEURISTICS,) not in {
+        call.rest for call in journal.take() if call.function == "cudnnBackendCreateDescriptor"
+    }
 
 
 @pytest.mark.parametrize("with_operator", [True, False])
