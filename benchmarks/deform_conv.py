@@ -224,6 +224,8 @@ def on_gpu(size: Size, dtype: str, args: argparse.Namespace) -> Iterator[Result]
                 result = timing(size, dtype, contestant.name, microseconds, error)
                 medians[contestant.name] = result["us"][1]
                 yield result
+        except ImportError as absent:
+            yield {"size": str(size), "dtype": dtype, "name": name, "skipped": str(absent)}
         except Exception as failure:  # the others are measured all the same
             yield {"size": str(size), "dtype": dtype, "name": name, "failed": str(failure).partition("\n")[0]}
     yield comparison(size, dtype, medians, bandwidth(args.rounds))

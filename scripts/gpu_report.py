@@ -100,6 +100,7 @@ class Report:
             outcome.status, outcome.why = "skipped", f"needs {', '.join(absent)}"
         else:
             ends = [self._run_command(part, command, outcome) for command in part.commands]
+            ends += [("failed", str(result["failed"])) for result in outcome.results if "failed" in result]
             outcome.status, outcome.why = next((end for end in ends if end[0] != "passed"), ends[0])
         outcome.seconds = round(time.monotonic() - begin, 1)
         self.record(part.name, status=outcome.status, seconds=outcome.seconds, why=outcome.why)

@@ -1,6 +1,8 @@
 """Bundles on ONNX Runtime's real CUDA provider, without a GPU: what it would run where, on which stream and memory."""
 
+import importlib.metadata
 import re
+import tomllib
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,7 +13,7 @@ import onnx
 import onnx.parser
 import onnxruntime as ort
 import pytest
-from tests.engine.cuda_provider.stubs import Journal
+from tests.engine.cuda_provider.stubs import Call, Journal
 
 from zsm.engine import Bundle, NetworkConfig
 from zsm.engine.backends.gpu.backend import DeviceBackend
@@ -226,21 +228,32 @@ def test_convolutions_in_fp16_may_use_tensor_cores(
     planes = session.ingest(np.zeros((SIZE.height, SIZE.width, 3), np.uint8))
     journal.take()
     session.run("extract", {"planes": planes})
-    asked = [call.rest for call in journal.take() if call.function == "cudnnBackendCreateDescriptor"]
     convolutions = of_data(onnx.load_from_string(bundle.read("extract")))["Conv"]
-    assert asked.count((HEURISTICS,)) == choices * convolutions
+    assert choices_of_engines(journal.take()) == choices * convolutions
+
+
+def choices_of_engines(calls: list[Call]) -> int:
+    return sum(call.function == "cudnnBackendCreateDescriptor" and call.rest == (HEURISTICS,) for call in calls)
 
 
 def test_cudnn_chooses_once_and_tries_nothing(open_backend: Callable[..., DeviceBackend], journal: Journal) -> None:
     """Whatever `cudnn_conv_algo_search` is by default, nothing is searched by trial."""
     bundle = Bundle(COMPACT)
     backend = open_backend(bundle)
+    journal.take()
     run(backend, bundle, 2)
-    assert not any(call.function.startswith("cudnnFind") for call in journal.take())
+    first = journal.take()
     run(backend, bundle, 2)
-    assert (HEURISTICS,) not in {
-        call.rest for call in journal.take() if call.function == "cudnnBackendCreateDescriptor"
-    }
+    assert choices_of_engines(first) > 0
+    assert choices_of_engines(journal.take()) == 0
+    assert not any(call.function.startswith("cudnnFind") for call in first)
+
+
+def test_the_gpu_extra_brings_cuda_and_cudnn() -> None:
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    (asked,) = (match for text in extras["gpu"] if (match := re.match(r"onnxruntime-gpu\[(.*)\]>=", text)))
+    assert set(asked[1].split(",")) == {"cuda", "cudnn"}
+    assert {"cuda", "cudnn"} <= set(importlib.metadata.metadata("onnxruntime-gpu").get_all("Provides-Extra") or ())
 
 
 @pytest.mark.parametrize("with_operator", [True, False])
