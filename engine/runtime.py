@@ -12,7 +12,7 @@ from zsm.engine.backends import open_backend
 from zsm.engine.backends.gpu.frames import DeviceFrame
 from zsm.engine.backends.timed import StageTime, TimedBackend
 from zsm.engine.bundle.manifest import Bundle
-from zsm.engine.devices import CLOSED, Device, OpenOptions
+from zsm.engine.devices import CLOSED, ChosenPrecision, Device, OpenOptions
 from zsm.engine.tiling import Tiling
 from zsm.errors import ArgumentError, ArgumentTypeError, BackendError, FrameError
 from zsm.runtime import SCALE, Backend, Cuts, FrameStream, Pixels, To, windows
@@ -45,6 +45,7 @@ class Runtime:
         *,
         device: str = "cpu",
         backend: str = "auto",
+        precision: ChosenPrecision = "bundle",
         window: int = 4,
         overlap: int = 1,
         threads: int | None = None,
@@ -56,8 +57,11 @@ class Runtime:
     ) -> None:
         """Open a bundle: a folder, or the name of one in the box.
 
-        `device`: `cpu` or `cuda:N`. `backend`: `onnxruntime`, `tensorrt`, or `auto`: on a GPU TensorRT if it is
-        installed, else ONNX Runtime; `describe` tells which. Never falls back to another device, backend or precision.
+        `device`: `cpu`, `cuda:N`, or an Intel GPU or NPU (`gpu:N`, `npu`). `backend`: `onnxruntime`, `openvino`,
+        `tensorrt`, or `auto`: on CUDA TensorRT if it is installed, else ONNX Runtime; on a CPU ONNX Runtime, unless
+        `zsm bench --compare` found OpenVINO faster; `describe` tells which and why. `precision`: `bundle` for the
+        bundle's own, or `bfloat16`, which is less exact and needs OpenVINO and a processor that computes in it. Never
+        falls back to another device, backend or precision.
         `window`: input frames processed together; `overlap`: how many of them neighbouring windows share. `threads`:
         CPU threads, all cores by default. `build`: build missing TensorRT engines when the first frame of a size comes,
         which takes minutes; otherwise that is an error that names the command. `tile`: `auto` processes frames whole
@@ -75,6 +79,7 @@ class Runtime:
         options = OpenOptions(
             device=Device.parse(device),
             threads=None if threads is None else whole_number("threads", threads),
+            precision=precision,
             build=build,
             cuda_stream=None if cuda_stream is None else whole_number("cuda_stream", cuda_stream),
             cuda_graphs=cuda_graphs,
@@ -83,6 +88,7 @@ class Runtime:
             raise ArgumentTypeError(f"bundle is {bundle!r}; give a folder, or the name of a bundle in the box")
         self.bundle = bundle if isinstance(bundle, Bundle) else Bundle(bundle)
         self._device = options.device
+        self._precision = options.precision
         self._tiling = Tiling(
             self.bundle,
             self._device,
@@ -113,8 +119,9 @@ class Runtime:
 
     @property
     def identity(self) -> str:
-        """Identifies the network and its precision: the manifest, which has every graph's digest."""
-        return self.bundle.manifest.to_json()
+        """Identifies the network and its precision: the manifest has every graph's digest."""
+        chosen = "" if self._precision == "bundle" else self._precision
+        return self.bundle.manifest.to_json() + chosen
 
     def tile(self, width: int, height: int, itemsize: int, *, besides: int = 0) -> str | None:
         """The tiles, `WxH`, in which frames of a size are processed; None if they are processed whole.
@@ -244,7 +251,7 @@ class Runtime:
             network=self.bundle.network,
             window=self._window,
             overlap=self._overlap,
-            ahead=0 if live or self._device.kind == "cpu" else AHEAD,
+            ahead=0 if live or self._device.on_host else AHEAD,
             to=to,
             first=first,
             every=every,
@@ -256,7 +263,7 @@ class Runtime:
         manifest = self.bundle.manifest
         return {
             "bundle": str(self.bundle.path),
-            "precision": manifest.precision,
+            "precision": manifest.precision if self._precision == "bundle" else self._precision,
             "int8": 0.0 if manifest.quantisation is None else manifest.quantisation.share,  # of the arithmetic
             "trained": manifest.trained,
             **self._open().describe(),

@@ -15,7 +15,7 @@ from zsm.runtime import GRID, SCALE, tiles
 
 log = logging.getLogger("zsm")
 
-RESERVE = {"cpu": 1.2, "cuda": 1.5}
+RESERVE = {"cpu": 1.2, "cuda": 1.5, "gpu": 1.5, "npu": 1.5}
 """Memory required, as a multiple of the estimate: libraries add workspaces, copies in other layouts, unused gaps."""
 
 MOST = 64
@@ -47,7 +47,8 @@ class Tiling:
         """
         if tile is not None and not isinstance(tile, str):
             raise ArgumentTypeError(f"tile is {tile!r}; give a string such as '640x544', 'auto', or None")
-        self._estimate = Estimator(bundle, device.kind, window)
+        self._kind = "cpu" if device.on_host else "cuda"
+        self._estimate = Estimator(bundle, self._kind, window)
         self._device = device
         self._free = free
         self._arenas = arenas
@@ -85,7 +86,7 @@ class Tiling:
 
     def _choose(self, size: Size, itemsize: int, besides: int) -> Size | None:
         free = self._free() if self._memory is None else self._memory - _used(self._device)
-        if self._device.kind == "cpu":
+        if self._device.on_host:
             free -= besides
         found = self.largest(size, itemsize, free)
         if found is not None:
@@ -118,11 +119,11 @@ class Tiling:
         """Bytes that frames of `size` need in tiles of `tile`; of a GPU, its own memory."""
         tiled = tile != size
         need = self._estimate(tile, itemsize, tiled=tiled, arenas=self._arenas()).total
-        return int(RESERVE[self._device.kind] * need) + self._pixels(size, itemsize, tiled=tiled)
+        return int(RESERVE[self._kind] * need) + self._pixels(size, itemsize, tiled=tiled)
 
     def _pixels(self, size: Size, itemsize: int, *, tiled: bool) -> int:
         """Bytes of frames and outputs on the host: of a whole window in tiles, else of two at a time."""
-        if self._device.kind != "cpu":
+        if not self._device.on_host:
             return 0
         frames, outputs = (self._window + 1, self._outputs) if tiled else (2, 2)
         return size.pixels * 3 * itemsize * (frames + outputs * SCALE**2)
@@ -148,7 +149,7 @@ def parse_memory(text: str | int) -> int:
 
 def _used(device: Device) -> int:
     """What this process takes already of a limit given by hand."""
-    return host.own("VmRSS") if device.kind == "cpu" else 0
+    return host.own("VmRSS") if device.on_host else 0
 
 
 def _part(extent: int, count: int) -> int:

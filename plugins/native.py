@@ -83,9 +83,13 @@ class Core:
         """Run the readable implementation on x, offset_mask, weight and bias."""
         return self._on_host("reference", attributes, inputs)
 
-    def cpu(self, attributes: Attributes, *inputs: Array) -> Array:
-        """Run the fast implementation, in one thread."""
-        return self._on_host("cpu", attributes, inputs, None, None)
+    def cpu(self, attributes: Attributes, *inputs: Array, threads: int = 1) -> Array:
+        """Run the fast implementation on x, offset_mask, weight and bias."""
+        return self._on_host("cpu", attributes, inputs, *self._threads(threads))
+
+    def cpu_at(self, shape: Shape, dtype: DTypeLike, addresses: Tensors, threads: int) -> None:
+        """Run the fast implementation on tensors that lie at these addresses."""
+        self._call("cpu", shape, _type(dtype), ctypes.byref(addresses), *self._threads(threads))
 
     def cuda_kernels(self, shape: Shape, dtype: DTypeLike) -> list[Kernel]:
         """The CUDA kernels that support a shape on the current device, the probably fastest first."""
@@ -116,7 +120,11 @@ class Core:
         pointers = ctypes.c_void_p(workspace), ctypes.c_void_p(stream)
         self._call("cuda", shape, _type(dtype), *options, ctypes.byref(addresses), *pointers)
 
-    def _on_host(self, name: str, attributes: Attributes, inputs: tuple[Array, ...], *rest: None) -> Array:
+    def _threads(self, count: int) -> tuple[object, object]:
+        """The last two arguments of zsm_deform_conv2d_cpu."""
+        return self._library.zsm_threads, ctypes.byref(ctypes.c_int32(count))
+
+    def _on_host(self, name: str, attributes: Attributes, inputs: tuple[Array, ...], *rest: object) -> Array:
         tensors = [np.ascontiguousarray(tensor) for tensor in inputs]
         x, weight = tensors[0], tensors[2]
         shape = Shape.of(x.shape, weight.shape[0], attributes)

@@ -1,6 +1,6 @@
 """Stages on ONNX Runtime's CPU provider, and the code that the CUDA provider shares."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -8,20 +8,18 @@ from typing import Any
 import numpy as np
 import onnx
 import onnxruntime as ort
-from numpy.typing import NDArray
 
 from zsm.engine import host
-from zsm.engine.backends import blocks, uint8
+from zsm.engine.backends import uint8
+from zsm.engine.backends.arrays import Array, ArraySession, open_stages
 from zsm.engine.bundle.manifest import Bundle
-from zsm.engine.devices import CLOSED, OpenOptions
-from zsm.errors import BackendError, FrameError
+from zsm.engine.devices import OpenOptions
+from zsm.errors import BackendError
 from zsm.plugins import onnxruntime_library
 from zsm.plugins.operator import make_portable
-from zsm.runtime import Backend, Pixels, Session
-from zsm.runtime.backend import DevicePixels
-from zsm.runtime.network import GRID, SCALE
+from zsm.runtime import Backend, Session
+from zsm.runtime.network import GRID
 
-Array = NDArray[Any]
 CPU = "CPUExecutionProvider"
 
 
@@ -52,15 +50,20 @@ def open_session(
     return session
 
 
-def open_on_cpu(stage: str, content: bytes, threads: int | None) -> ort.InferenceSession:
+class OrtStage:
+    """A stage as one session."""
+
+    def __init__(self, session: ort.InferenceSession) -> None:
+        self._session = session
+        self._outputs = [output.name for output in session.get_outputs()]
+
+    def __call__(self, inputs: Mapping[str, Array], options: ort.RunOptions | None = None) -> dict[str, Array]:
+        return dict(zip(self._outputs, self._session.run(None, dict(inputs), options), strict=True))
+
+
+def open_stage(stage: str, content: bytes, threads: int | None) -> OrtStage:
     """Load a stage on the CPU; raises BackendError."""
-    return open_session(stage, content, _options(threads), onnxruntime_library(), CPU)
-
-
-def failure(stage: str, shapes: Mapping[str, Any], error: Exception) -> BackendError:
-    """The error for a stage whose execution failed."""
-    given = ", ".join(f"{name} {shape}" for name, shape in shapes.items())
-    return BackendError(f"stage {stage} failed on {given}: {error}")
+    return OrtStage(open_session(stage, content, _options(threads), onnxruntime_library(), CPU))
 
 
 @cache
@@ -82,50 +85,13 @@ def _options(threads: int | None) -> ort.SessionOptions:
     return options
 
 
-class Stage:
-    """A stage as one session."""
-
-    def __init__(self, session: ort.InferenceSession) -> None:
-        self._session = session
-        self._outputs = [output.name for output in session.get_outputs()]
-
-    def __call__(self, inputs: Mapping[str, Array], options: ort.RunOptions | None = None) -> dict[str, Array]:
-        return dict(zip(self._outputs, self._session.run(None, dict(inputs), options), strict=True))
-
-
-class BlockwiseStage:
-    """A reconstruction in two sessions, the second of which works on blocks of the frame."""
-
-    def __init__(self, parts: blocks.Cut, open_part: Callable[[bytes], Stage]) -> None:
-        self._trunk, self._tail = (open_part(part.SerializeToString()) for part in (parts.trunk, parts.tail))
-        self._tail_inputs = [value.name for value in parts.tail.graph.input]
-        self._output = parts.tail.graph.output[0].name
-        self._margin = parts.margin
-
-    def __call__(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
-        known = self._trunk({name: array for name, array in inputs.items() if name not in self._tail_inputs})
-        tensors = {**inputs, **known}
-        given = {name: tensors[name] for name in self._tail_inputs}
-        return {self._output: blocks.run(lambda part: self._tail(part)[self._output], given, self._margin)}
-
-
-def _open_stage(name: str, content: bytes, threads: int | None) -> Stage | BlockwiseStage:
-    """Load a stage; raises BackendError."""
-
-    def open_part(part: bytes) -> Stage:
-        return Stage(open_on_cpu(name, part, threads))
-
-    parts = blocks.cut(onnx.load_from_string(content)) if name == "reconstruct" else None
-    return open_part(content) if parts is None else BlockwiseStage(parts, open_part)
-
-
 class OnnxRuntimeBackend:
     """One `InferenceSession` per stage."""
 
     def __init__(self, bundle: Bundle, threads: int | None) -> None:
         self._threads = threads
         self._library = onnxruntime_library()
-        self._stages = {name: _open_stage(name, bundle.read(name), threads) for name in bundle.manifest.stages}
+        self._stages = open_stages(bundle, lambda name, content: open_stage(name, content, threads))
         self._size: tuple[int, int] | None = None
 
     def open(self, height: int, width: int) -> Session:
@@ -133,14 +99,14 @@ class OnnxRuntimeBackend:
         if self._size not in (None, (height, width)):
             self._give_back()
         self._size = height, width
-        return OnnxRuntimeSession(self._stages, height, width)
+        return ArraySession(self._stages, height, width)
 
     def _give_back(self) -> None:
         """Return the arena's free memory to the system: tensors of another size wouldn't fit in well."""
         options = ort.RunOptions()
         options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
         ingest = self._stages["ingest_uint8"]
-        assert isinstance(ingest, Stage)
+        assert isinstance(ingest, OrtStage)
         ingest({"pixels": np.zeros((1, GRID, GRID, 3), np.uint8)}, options)  # at the end of any run
 
     def adopt(self, frame: object) -> None:
@@ -163,65 +129,3 @@ class OnnxRuntimeBackend:
     def close(self) -> None:
         """Release the stages."""
         self._stages.clear()
-
-
-STRIP = 128
-"""Rows of an output that are converted to pixels at a time."""
-
-
-class OnnxRuntimeSession:
-    """The stages for frames of one size; tensors are NumPy arrays."""
-
-    batched = False  # a core has enough to do with one frame, and a batch needs twice the memory
-
-    def __init__(self, stages: Mapping[str, Stage | BlockwiseStage], height: int, width: int) -> None:
-        self._stages = stages
-        self._height, self._width = SCALE * height, SCALE * width
-
-    def ingest(self, frame: Pixels | DevicePixels) -> Array:
-        """Convert a frame (h,w,3) to planes (1,3,H,W)."""
-        pixels = np.ascontiguousarray(frame)
-        return self.run(f"ingest_{pixels.dtype.name}", {"pixels": pixels[None]})["planes"]
-
-    def run(self, stage: str, inputs: Mapping[str, Array]) -> dict[str, Array]:
-        """Execute a stage."""
-        if not self._stages:
-            raise BackendError(CLOSED)
-        try:
-            return self._stages[stage](inputs)
-        except Exception as error:
-            raise failure(stage, {name: array.shape for name, array in inputs.items()}, error) from error
-
-    def emit(self, planes: Array, dtype: np.dtype[Any]) -> Array:
-        """Convert planes (1,3,4H,4W) to pixels (1,4h,4w,3)."""
-        pixels = np.empty((1, self._height, self._width, 3), dtype)
-        for top in range(0, self._height, STRIP):
-            rows = slice(top, min(top + STRIP, self._height))
-            strip = {
-                "planes": np.ascontiguousarray(planes[:, :, rows]),
-                "size": np.array([rows.stop - rows.start, self._width], np.int64),
-            }
-            pixels[:, rows] = self.run(f"emit_{dtype.name}", strip)["pixels"]
-        return pixels
-
-    def zeros_like(self, tensor: Array) -> Array:
-        return np.zeros_like(tensor)
-
-    def concatenate(self, tensors: Sequence[Array]) -> Array:
-        return np.concatenate(tensors)
-
-    def split(self, tensor: Array) -> list[Array]:
-        return [tensor[i : i + 1] for i in range(len(tensor))]
-
-    def from_host(self, array: Array) -> Array:
-        return array.copy()
-
-    def to_host(self, tensor: Array) -> Callable[[], Array]:
-        return lambda: tensor
-
-    def export(self, tensor: Array) -> DevicePixels:
-        """Raises FrameError: the caller has host memory only."""
-        raise FrameError("outputs can't stay on a device: this Runtime is on the CPU; leave out to='device'")
-
-    def synchronize(self) -> None:
-        """Nothing to wait for: `run` returns when the work is done."""

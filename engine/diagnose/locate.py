@@ -13,7 +13,7 @@ import onnx
 from numpy.typing import NDArray
 
 from zsm.engine.bundle.manifest import OUTPUT_SIZE, Bundle
-from zsm.engine.devices import Device
+from zsm.engine.devices import Device, OpenOptions
 from zsm.engine.diagnose.verify import Comparison, compare, limit_for
 from zsm.errors import BackendError
 from zsm.plugins.operator import make_portable
@@ -33,13 +33,15 @@ class Layer:
 def locate(bundle: Bundle, stage: str, inputs: Mapping[str, Array], device: str, backend: str) -> Layer | None:
     """The first layer of a stage, in graph order, whose output differs from ONNX Runtime's on the CPU, or None.
 
-    `backend` is `onnxruntime` or `tensorrt`. Raises BackendError without Polygraphy, or without the plugin.
+    `backend` is `onnxruntime`, `openvino` or `tensorrt`. Raises BackendError without Polygraphy, or without the plugin.
     """
     model = onnx.load_from_string(bundle.read(stage))
     where = Device.parse(device)
     expected = _onnxruntime(model, inputs, "CPUExecutionProvider", {})
     if backend == "tensorrt":
         found = _tensorrt(model, inputs)
+    elif backend == "openvino":
+        found = _openvino(bundle, model, inputs, where)
     elif where.kind == "cuda":
         found = _onnxruntime(model, inputs, "CUDAExecutionProvider", {"device_id": str(where.index), "use_tf32": "0"})
     else:
@@ -82,6 +84,15 @@ def _onnxruntime(
     with OnnxrtRunner(SessionFromOnnx(marked, providers=[(provider, settings)])) as runner:
         outputs: dict[str, Array] = runner.infer(dict(inputs))
     return outputs
+
+
+def _openvino(bundle: Bundle, model: onnx.ModelProto, inputs: Mapping[str, Array], device: Device) -> dict[str, Array]:
+    from zsm.engine.backends.openvino import Compiler
+
+    marked = onnx.load_from_string(_marked(model)())
+    names = [value.name for value in marked.graph.output]
+    results = Compiler(bundle, OpenOptions(device=device)).compile("", marked)(dict(inputs))
+    return {name: results[name] for name in names}
 
 
 def _tensorrt(model: onnx.ModelProto, inputs: Mapping[str, Array]) -> dict[str, Array]:

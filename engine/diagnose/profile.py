@@ -5,17 +5,19 @@ import tempfile
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import onnxruntime as ort
 from numpy.typing import NDArray
 
 from zsm.engine.backends import choose_backend
 from zsm.engine.bundle.manifest import OUTPUT_SIZE, Bundle
 from zsm.engine.bundle.shapes import Size, input_shapes
-from zsm.engine.devices import Device
+from zsm.engine.devices import ChosenPrecision, Device, OpenOptions
 from zsm.errors import BackendError
 from zsm.plugins import onnxruntime_library
 
@@ -29,19 +31,24 @@ class LayerTime:
     stage: str
     layer: str
     operation: str
-    """The ONNX operator; empty for TensorRT, whose layers are fused from several."""
+    """The ONNX operator, or OpenVINO's; empty for TensorRT, whose layers are fused from several."""
     milliseconds: float
 
 
-def profile(bundle: Bundle, device: str, backend: str, size: Size) -> list[LayerTime]:
+def profile(
+    bundle: Bundle, device: str, backend: str, size: Size, precision: ChosenPrecision = "bundle"
+) -> list[LayerTime]:
     """Time every layer of every stage on random inputs; within a stage, the slowest comes first.
 
     Raises BackendError for ONNX Runtime on a GPU: its profiler times kernel launches, not kernels.
     """
     where = Device.parse(device)
-    name, _ = choose_backend(where, backend)
+    options = OpenOptions(device=where, precision=precision)
+    name, _ = choose_backend(bundle, backend, options)
     if name == "tensorrt":
         times = _tensorrt(bundle, where, size)
+    elif name == "openvino":
+        times = _openvino(bundle, options, size)
     elif where.kind == "cuda":
         raise BackendError(
             "ONNX Runtime's profiler doesn't time what a GPU executes; use --backend tensorrt, or trace with nsys "
@@ -84,6 +91,25 @@ def _onnxruntime(bundle: Bundle, size: Size) -> Iterator[LayerTime]:
             spent[layer, event["args"]["op_name"]] += event["dur"] / 1000 / REPEATS
         for (layer, operation), milliseconds in spent.items():
             yield LayerTime(stage=stage, layer=layer, operation=operation, milliseconds=milliseconds)
+
+
+def _openvino(bundle: Bundle, options: OpenOptions, size: Size) -> Iterator[LayerTime]:
+    from zsm.engine.backends.openvino import Compiler
+
+    compiler = Compiler(bundle, options)
+    for stage in bundle.manifest.stages:
+        compiled = compiler.compile(stage, onnx.load_from_string(bundle.read(stage)), PERF_COUNT=True)
+        request = compiled.create_infer_request()
+        inputs = _inputs(bundle, stage, size)
+        request.infer(inputs)
+        spent: dict[tuple[str, str], float] = defaultdict(float)
+        for _ in range(REPEATS):
+            request.infer(inputs)
+            for layer in request.profiling_info:
+                spent[layer.node_name, layer.node_type] += layer.real_time / timedelta(milliseconds=1) / REPEATS
+        for (name, operation), milliseconds in spent.items():
+            if milliseconds:  # others were fused into one of these
+                yield LayerTime(stage=stage, layer=name, operation=operation, milliseconds=milliseconds)
 
 
 def _tensorrt(bundle: Bundle, device: Device, size: Size) -> Iterator[LayerTime]:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from zsm.engine.backends import open_backend
 from zsm.engine.bundle.manifest import OUTPUT_SIZE, Bundle, Manifest, Precision
 from zsm.engine.bundle.shapes import Size
-from zsm.engine.devices import Device, OpenOptions
+from zsm.engine.devices import ChosenPrecision, Device, OpenOptions
 from zsm.runtime import SCALE, Backend, Pixels, Session
 from zsm.runtime.backend import DevicePixels, Tensor
 from zsm.runtime.stream import stream
@@ -27,6 +27,10 @@ FRAMES = {"uint8": 1, "uint16": 1, "float32": WINDOW}
 
 LIMITS: dict[Precision, float] = {"fp32": 1e-4, "fp16": 2e-2}
 """The largest acceptable relative error: the RMS of the error over the RMS of the reference."""
+BFLOAT16_LIMIT = 2e-2
+"""The same for arithmetic in bfloat16."""
+BFLOAT16_PSNR = 50.0
+"""The least PSNR of frames computed in bfloat16, in dB."""
 INT8_LIMIT = 5e-2
 """The same for a bundle with int8 layers, where a different order of additions may round to the next step."""
 
@@ -51,13 +55,21 @@ class Comparison:
         return self.relative <= self.limit
 
 
-def limit_for(manifest: Manifest) -> float:
-    """The largest acceptable relative error of a bundle."""
-    return LIMITS[manifest.precision] if manifest.quantisation is None else INT8_LIMIT
+def limit_for(manifest: Manifest, precision: ChosenPrecision = "bundle") -> float:
+    """The largest acceptable relative error of a bundle that is computed in a precision."""
+    if manifest.quantisation is not None:
+        return INT8_LIMIT
+    return BFLOAT16_LIMIT if precision == "bfloat16" else LIMITS[manifest.precision]
 
 
 def verify(
-    bundle: Bundle, device: str, backend: str, size: Size, differing: Differing = lambda stage, inputs, backend: None
+    bundle: Bundle,
+    device: str,
+    backend: str,
+    size: Size,
+    differing: Differing = lambda stage, inputs, backend: None,
+    *,
+    precision: ChosenPrecision = "bundle",
 ) -> Iterator[Comparison]:
     """Compare every output of every stage on random frames, then a whole window of four.
 
@@ -65,11 +77,13 @@ def verify(
     work at all.
     """
     expected, _ = open_backend(bundle, "onnxruntime", OpenOptions(device=Device.parse("cpu")))
-    found, _ = open_backend(bundle, backend, OpenOptions(device=Device.parse(device), build=True))
-    limit = limit_for(bundle.manifest)
+    options = OpenOptions(device=Device.parse(device), precision=precision, build=True)
+    found, _ = open_backend(bundle, backend, options)
+    limit = limit_for(bundle.manifest, precision)
+    psnr = BFLOAT16_PSNR if precision == "bfloat16" and bundle.manifest.quantisation is None else 0.0
     windows = []
     for dtype, count in FRAMES.items():
-        frames = _frames(dtype, count, size)
+        frames = pattern(dtype, count, size)
         recorder = Recorder(expected)
         expected_frames = _outputs(recorder, bundle, frames)
         session = found.open(size.height, size.width)
@@ -83,13 +97,16 @@ def verify(
                 differing(stage, call.inputs, found.describe()["backend"])
         windows.append((dtype, expected_frames, _outputs(found, bundle, frames)))
     for dtype, expected_frames, found_frames in windows:
-        yield compare(f"{len(expected_frames)} frames out, {dtype}", expected_frames, found_frames, limit)
+        yield compare(f"{len(expected_frames)} frames out, {dtype}", expected_frames, found_frames, limit, psnr)
     found.close()
     expected.close()
 
 
-def compare(what: str, expected: Array, found: Array, limit: float) -> Comparison:
-    """Measure the difference between two arrays. NaN and infinity count as an infinite error."""
+def compare(what: str, expected: Array, found: Array, limit: float, psnr: float = 0.0) -> Comparison:
+    """Measure the difference between two arrays. NaN and infinity count as an infinite error.
+
+    `limit`: the largest acceptable relative error; `psnr`: the least acceptable PSNR, in dB.
+    """
     white = np.iinfo(expected.dtype).max if np.issubdtype(expected.dtype, np.integer) else 1
     reference = expected.astype(np.float64) / white
     error = found.astype(np.float64) / white - reference
@@ -97,6 +114,8 @@ def compare(what: str, expected: Array, found: Array, limit: float) -> Compariso
     if not math.isfinite(rms):
         rms = math.inf
     scale = float(np.sqrt(np.mean(reference**2)))
+    if psnr:
+        limit = min(limit, 10 ** (-psnr / 20) / max(scale, 1e-9))
     if white > 1:
         limit = max(limit, 0.51 / white / max(scale, 1e-9))  # values halfway between may be rounded either way
     return Comparison(
@@ -186,8 +205,8 @@ def _outputs(backend: Any, bundle: Bundle, frames: Array) -> Array:
     return np.stack(list(stream(backend, frames, network=bundle.network, window=WINDOW, overlap=1)))
 
 
-def _frames(dtype: str, count: int, size: Size) -> Array:
-    """A random pattern of 4x4 blocks that moves sideways: offsets on white noise would be meaningless."""
+def pattern(dtype: str, count: int, size: Size) -> Array:
+    """A clip (count,h,w,3): 4x4 blocks of random colours that move sideways. On white noise, offsets mean nothing."""
     chance = np.random.default_rng(0)
     coarse = chance.random((size.height // 4 + 3, size.width // 4 + 3 + count, 3), np.float32)
     fine = np.repeat(np.repeat(coarse, 4, 0), 4, 1)

@@ -11,7 +11,8 @@ import onnx
 from numpy.typing import NDArray
 from onnx import ModelProto
 
-from zsm.engine.backends.onnxruntime import OnnxRuntimeSession, Stage, open_on_cpu
+from zsm.engine.backends.arrays import ArraySession, Stage
+from zsm.engine.backends.onnxruntime import open_stage
 from zsm.engine.bundle.manifest import Bundle
 from zsm.evaluation import metrics
 from zsm.export.int8.samples import Sample
@@ -83,14 +84,12 @@ class Trials:
                 network.reconstruct(session, self._network, hidden, DTYPE)
 
     def _opened(self, models: Models) -> dict[str, Stage]:
-        return {
-            name: Stage(open_on_cpu(name, model.SerializeToString(), self._threads)) for name, model in models.items()
-        }
+        return {name: open_stage(name, model.SerializeToString(), self._threads) for name, model in models.items()}
 
-    def _session(self, sample: Sample, sessions: Sessions) -> OnnxRuntimeSession:
-        return OnnxRuntimeSession(sessions, *sample.lr.shape[1:3])
+    def _session(self, sample: Sample, sessions: Sessions) -> ArraySession:
+        return ArraySession(sessions, *sample.lr.shape[1:3])
 
-    def _window(self, session: OnnxRuntimeSession, sample: Sample, known: _Window | None, first: int) -> _Window:
+    def _window(self, session: ArraySession, sample: Sample, known: _Window | None, first: int) -> _Window:
         """All up to the hidden states; results of the stages before number `first` are taken from `known`."""
         if known and first > ORDER.index("propagate"):
             return known
@@ -99,7 +98,7 @@ class Trials:
         return _Window(frames, gaps, network.window(session, self._network, frames, gaps))
 
 
-class _Observed(OnnxRuntimeSession):
+class _Observed(ArraySession):
     """A session whose stages have further outputs, which are shown to `visit` and not to the caller."""
 
     def __init__(

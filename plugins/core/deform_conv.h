@@ -65,6 +65,10 @@ typedef struct {
 // Calls task(data, i) once for every i in [0, count), in any order, on any threads; returns when all are done.
 typedef void (*zsm_parallel_for)(void* context, void (*task)(void* data, size_t index), void* data, size_t count);
 
+// A zsm_parallel_for for callers without threads of their own. `context` is a const int32_t*, the number of threads, of
+// which the calling thread is one; the others are started for this call.
+ZSM_API void zsm_threads(void* context, void (*task)(void* data, size_t index), void* data, size_t count);
+
 // The error message of this thread's last call that did not return ZSM_OK.
 ZSM_API const char* zsm_last_error(void);
 

@@ -12,10 +12,11 @@ import onnx
 import onnxruntime as ort
 from numpy.typing import DTypeLike
 
+from zsm.engine.backends.arrays import failure
 from zsm.engine.backends.gpu.backend import DeviceBackend
 from zsm.engine.backends.gpu.cuda import Gpu, Stream
 from zsm.engine.backends.gpu.tensor import Tensor
-from zsm.engine.backends.onnxruntime import failure, open_session
+from zsm.engine.backends.onnxruntime import open_session
 from zsm.engine.bundle.manifest import Bundle
 from zsm.engine.bundle.shapes import Size, output_shapes
 from zsm.engine.devices import Device, OpenOptions

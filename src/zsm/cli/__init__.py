@@ -38,6 +38,7 @@ FAILED, MISUSED, DIFFERS, INTERRUPTED, CLOSED = 1, 2, 3, 130, 141
 
 EXTRAS = {
     "onnxruntime": "cpu",
+    "openvino": "openvino",
     "av": "video",
     "cv2": "video",
     "scenedetect": "video",

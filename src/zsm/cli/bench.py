@@ -1,6 +1,11 @@
-"""Measure how fast a bundle is on this machine: seconds per output frame, by stage, latency, and memory."""
+"""Measure how fast a bundle is on this machine: seconds per output frame, by stage, latency, and memory.
+
+With --compare, measure every backend and precision that works here instead. On a CPU, --backend auto takes the fastest
+backend from then on.
+"""
 
 import argparse
+from pathlib import Path
 from typing import Any
 
 from zsm.cli import options
@@ -18,6 +23,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--repeats", type=options.positive, default=5, metavar="N", help="measured runs (default: %(default)s)"
     )
     parser.add_argument("--profile", action="store_true", help="measure every layer instead, stage by stage")
+    parser.add_argument(
+        "--compare",
+        nargs="*",
+        type=Path,
+        metavar="BUNDLE",
+        help="compare all backends and precisions; also these bundles of the same network, such as its INT8 form",
+    )
     parser.add_argument("--cuda-graphs", action="store_true", help="replay each stage as a CUDA graph (TensorRT)")
     options.add_json(parser)
     options.add_runtime_options(parser)
@@ -29,6 +41,8 @@ def execute(args: argparse.Namespace) -> int:
     from zsm.engine import Runtime
     from zsm.engine.diagnose.bench import measure
 
+    if args.compare is not None:
+        return _compare(args)
     if args.profile:
         return _profile(args)
     with Runtime(args.bundle, cuda_graphs=args.cuda_graphs, **options.runtime_options(args)) as runtime:
@@ -52,6 +66,44 @@ def _text(result: dict[str, Any]) -> str:
     )
 
 
+def _compare(args: argparse.Namespace) -> int:
+    import json
+    from dataclasses import asdict
+
+    from rich.console import Console
+    from rich.table import Table
+
+    from zsm.engine import Bundle
+    from zsm.engine.diagnose.compare import compare
+
+    unused = ("profile", "device", "backend", "precision", "window", "overlap", "tile", "memory", "cuda_graphs")
+    options.refuse(args, "--compare doesn't use it", *unused)
+    bundles = [Bundle(path) for path in (args.bundle, *args.compare)]
+    results = list(compare(bundles, args.size, args.length, args.repeats, args.threads))
+    if args.json:
+        print(json.dumps([asdict(result) for result in results], indent=1))
+        return 0
+    working = sorted((result for result in results if not result.fault), key=lambda result: result.seconds)
+    table = Table(title=f"{args.size}, {args.length} frames in, median of {args.repeats}", title_justify="left")
+    for column in ("bundle", "backend", "device", "precision"):
+        table.add_column(column)
+    for column in ("s per frame", "peak MiB", "dB against the first bundle on ONNX Runtime"):
+        table.add_column(column, justify="right")
+    for result in working:
+        way = result.way
+        figures = (f"{result.seconds:.4f}", f"{result.peak_mib:.0f}", f"{result.psnr:.1f}")
+        table.add_row(way.bundle, way.backend, way.device, way.precision, *figures)
+    console = Console(highlight=False)
+    console.print(table)
+    for result in results:
+        if result.fault:
+            way = result.way
+            console.print(
+                f"{way.backend} on {way.device}, {way.precision}: {result.fault}", markup=False, soft_wrap=True
+            )
+    return 0
+
+
 def _profile(args: argparse.Namespace) -> int:
     import json
     from dataclasses import asdict
@@ -62,7 +114,7 @@ def _profile(args: argparse.Namespace) -> int:
 
     unused = ("length", "repeats", "cuda_graphs", "window", "overlap", "tile", "memory", "threads")
     options.refuse(args, "--profile runs each stage by itself and doesn't use it", *unused)
-    times = profile(Bundle(args.bundle), args.device, args.backend, args.size)
+    times = profile(Bundle(args.bundle), args.device, args.backend, args.size, args.precision)
     if args.json:
         print(json.dumps([asdict(time) for time in times], indent=1))
         return 0

@@ -42,7 +42,7 @@ def size(text: str) -> "Size":
 
 
 def device(text: str) -> str:
-    """A device name such as cpu or cuda:0."""
+    """A device name such as cpu, cuda:0 or npu."""
     from zsm.engine.devices import Device
     from zsm.errors import BackendError
 
@@ -83,7 +83,11 @@ def add_size(parser: Parser) -> None:
 
 def add_device(parser: Parser) -> None:
     parser.add_argument(
-        "--device", type=device, default="cpu", metavar="NAME", help="cpu or cuda:N (default: %(default)s)"
+        "--device",
+        type=device,
+        default="cpu",
+        metavar="NAME",
+        help="cpu, cuda:N, or Intel's gpu:N or npu (default: %(default)s)",
     )
 
 
@@ -94,7 +98,19 @@ def add_gpu(parser: Parser) -> None:
 
 def add_backend(parser: Parser) -> None:
     parser.add_argument(
-        "--backend", choices=("auto", "onnxruntime", "tensorrt"), default="auto", help="(default: %(default)s)"
+        "--backend",
+        choices=("auto", "onnxruntime", "openvino", "tensorrt"),
+        default="auto",
+        help="(default: %(default)s)",
+    )
+
+
+def add_precision(parser: Parser) -> None:
+    parser.add_argument(
+        "--precision",
+        choices=("bundle", "bfloat16"),
+        default="bundle",
+        help="what to compute in; bfloat16 needs OpenVINO and a processor with it (default: the bundle's own)",
     )
 
 
@@ -117,6 +133,7 @@ def add_runtime_options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("how it runs")
     add_device(group)
     add_backend(group)
+    add_precision(group)
     add_window(group)
     group.add_argument(
         "--overlap", type=int, default=1, metavar="N", help="input frames that windows share (default: %(default)s)"
@@ -136,7 +153,7 @@ def add_runtime_options(parser: argparse.ArgumentParser) -> None:
 
 def runtime_options(args: argparse.Namespace) -> dict[str, Any]:
     """Keyword arguments for `zsm.Runtime`; missing TensorRT engines are built."""
-    names = ("device", "backend", "window", "overlap", "threads", "memory")
+    names = ("device", "backend", "precision", "window", "overlap", "threads", "memory")
     tile = None if args.tile == "off" else args.tile
     return {name: getattr(args, name) for name in names} | {"tile": tile, "build": True}
 

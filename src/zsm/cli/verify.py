@@ -16,6 +16,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     options.add_bundle(parser)
     options.add_gpu(parser)
     options.add_backend(parser)
+    options.add_precision(parser)
     options.add_size(parser)
     parser.add_argument("--locate", action="store_true", help="find the first layer that differs, where a stage does")
     options.add_json(parser)
@@ -47,7 +48,8 @@ def execute(args: argparse.Namespace) -> int:
         where = f"{layer.name} ({layer.operation}), {layer.comparison.relative:.1e}" if layer else "none"
         Console(stderr=True).print(f"the first layer of {stage} that differs: {where}", markup=False)
 
-    for result in verify(bundle, args.device, args.backend, args.size, look):
+    compared = verify(bundle, args.device, args.backend, args.size, look, precision=args.precision)
+    for result in compared:
         results.append(result)
         if not args.json:
             mark = "[green]same   [/]" if result.works else "[red]DIFFERS[/]"

@@ -1,0 +1,106 @@
+"""`zsm::DeformConv2d` for OpenVINO, whose ONNX frontend doesn't know the operator.
+
+With the native library it becomes an operation of our own, which calls the library's C interface. It is defined in
+Python because a library that is linked with OpenVINO only runs with that one release of it. Without the native library
+it becomes OpenVINO's DeformableConvolution.
+"""
+
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import openvino as ov
+from openvino import opset13
+from openvino.frontend import NodeContext
+from openvino.frontend.onnx import ConversionExtension
+
+from zsm.plugins import operator
+from zsm.plugins.native import Attributes, Core, Shape, Tensors
+
+NAMES = ("kernel_shape", "strides", "pads", "dilations", "group", "offset_group")
+
+EMPTY: dict[str, Any] = {name: [0] for name in NAMES[:4]} | {"group": 0, "offset_group": 0, "library": "", "threads": 0}
+"""The types of the operation's attributes, by which OpenVINO reads them."""
+
+
+def extensions(library: Path | None, threads: int) -> list[ov.Extension]:
+    """What to add to an `openvino.Core`, so that it reads the operator.
+
+    `library`: the native library, which computes with that many threads; None for OpenVINO's DeformableConvolution.
+    """
+
+    def convert(context: NodeContext) -> list[ov.Output]:
+        tensors = [context.get_input(number) for number in range(4)]
+        values = {name: context.get_attribute(name) for name in NAMES}
+        if library is None:
+            return _from_standard_operations(*tensors, **values)
+        node = DeformConv2d(tensors, {**values, "library": str(library), "threads": threads})
+        return list(node.outputs())
+
+    return [ConversionExtension(operator.NAME, operator.DOMAIN, convert), ov.OpExtension(DeformConv2d)]
+
+
+class DeformConv2d(ov.Op):  # type: ignore[misc]
+    """The operator, computed by the native library."""
+
+    class_type_info = ov.DiscreteTypeInfo(operator.NAME, operator.DOMAIN)
+
+    def __init__(self, tensors: list[ov.Output] | None = None, values: dict[str, Any] | None = None) -> None:
+        """Without arguments, one to be filled by `visit_attributes`: OpenVINO does that with models from its cache."""
+        super().__init__(self)
+        self._values = dict(values or EMPTY)
+        if tensors is not None:
+            self.set_arguments(tensors)
+            self.constructor_validate_and_infer_types()
+
+    def validate_and_infer_types(self) -> None:
+        x, offset_mask, weight, _ = (self.get_input_partial_shape(number) for number in range(4))
+        shape = ov.PartialShape([x[0], weight[0], offset_mask[2], offset_mask[3]])
+        self.set_output_type(0, self.get_input_element_type(0), shape)
+
+    def clone_with_new_inputs(self, tensors: list[ov.Output]) -> "DeformConv2d":
+        return DeformConv2d(tensors, self._values)
+
+    def visit_attributes(self, visitor: Any) -> bool:
+        visitor.on_attributes(self._values)
+        return True
+
+    def has_evaluate(self) -> bool:
+        return True
+
+    def evaluate(self, outputs: list[ov.Tensor], inputs: list[ov.Tensor]) -> bool:
+        x, offset_mask, weight, _ = inputs
+        outputs[0].shape = [x.shape[0], weight.shape[0], *offset_mask.shape[2:]]
+        addresses = Tensors(*(tensor.data.ctypes.data for tensor in (*inputs, *outputs)))
+        attributes = Attributes(**{name: self._values[name] for name in NAMES})
+        shape = Shape.of(tuple(x.shape), weight.shape[0], attributes)
+        native = _load(self._values["library"])
+        native.cpu_at(shape, x.element_type.to_dtype(), addresses, self._values["threads"])
+        return True
+
+
+@cache
+def _load(path: str) -> Core:
+    return Core(Path(path))
+
+
+def _from_standard_operations(
+    x: ov.Output, offset_mask: ov.Output, weight: ov.Output, bias: ov.Output, **values: Any
+) -> list[ov.Output]:
+    logits = offset_mask.get_partial_shape()[1].get_length() // 3
+    offsets, mask = opset13.variadic_split(offset_mask, 1, [2 * logits, logits]).outputs()
+    y = opset13.deformable_convolution(
+        x,
+        offsets,
+        weight,
+        values["strides"],
+        values["pads"][:2],
+        values["pads"][2:],
+        values["dilations"],
+        mask=opset13.sigmoid(mask),
+        group=values["group"],
+        deformable_group=values["offset_group"],
+        bilinear_interpolation_pad=True,  # beyond the border there are zeros, as in ONNX
+    )
+    return list(opset13.add(y, opset13.unsqueeze(bias, np.array([0, 2, 3]))).outputs())
