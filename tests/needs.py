@@ -22,6 +22,7 @@ Need = Literal[
     "nvcc",
     "onnxruntime-gpu",
     "onnxruntime-headers",
+    "openvino",
     "polygraphy",
     "pycuda",
     "reference-data",

@@ -11,7 +11,7 @@ from zsm.engine.devices import Device
 from zsm.errors import ArgumentError, ArgumentTypeError, BackendError, Error, SizeError, WindowError
 
 
-@pytest.mark.parametrize("device", ["gpu", "cuda:x", "cpu:0", "", "CPU"])
+@pytest.mark.parametrize("device", ["gpu:", "cuda:x", "cpu:0", "npu:1", "", "CPU"])
 def test_unknown_devices_are_rejected(device: str, tiny_bundle: Path) -> None:
     with pytest.raises(BackendError, match="unknown device"):
         Runtime(tiny_bundle, device=device)
@@ -30,8 +30,24 @@ def test_unknown_backends_are_rejected(tiny_bundle: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"device": 0}, r"device is 0; give 'cpu' or 'cuda:N'"),
-        ({"backend": 1}, r"backend is 1; give 'auto' or one of onnxruntime, tensorrt"),
+        ({"backend": "tensorrt"}, "the tensorrt backend doesn't run on cpu, but on cuda"),
+        (
+            {"backend": "openvino", "device": "cuda:0"},
+            "openvino backend doesn't run on cuda:0, but on cpu or",
+        ),
+        ({"backend": "onnxruntime", "precision": "bfloat16"}, "onnxruntime backend computes in the bundle's precision"),
+    ],
+)
+def test_backends_are_not_replaced_by_others(arguments: Any, message: str, tiny_bundle: Path) -> None:
+    with pytest.raises(BackendError, match=message):
+        Runtime(tiny_bundle, **arguments)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"device": 0}, "device is 0; give cpu, cuda:N, gpu:N or npu"),
+        ({"backend": 1}, r"backend is 1; give 'auto' or one of onnxruntime, openvino, tensorrt"),
         ({"window": True}, "window is True; give a whole number"),
         ({"window": 4.0}, r"window is 4\.0; give a whole number"),
         ({"overlap": "1"}, "overlap is '1'; give a whole number"),
@@ -55,11 +71,12 @@ def test_a_bundle_is_a_folder_or_a_name() -> None:
     [
         ({"window": 1}, WindowError, "window of 1"),
         ({"window": 4, "overlap": 4}, WindowError, "overlap of 4"),
+        ({"precision": "fp8"}, ArgumentError, "precision is 'fp8'; choose bundle or bfloat16"),
         ({"threads": 0}, ArgumentError, "threads is 0; give 1 to 1024"),
         ({"threads": 99_999_999}, ArgumentError, "threads is 99999999; give 1 to 1024"),
         ({"tile": ""}, SizeError, "''"),
-        ({"cuda_stream": 7}, ArgumentError, "cuda_stream is given, but the device is the CPU"),
-        ({"cuda_graphs": True}, ArgumentError, "cuda_graphs is given, but the device is the CPU"),
+        ({"cuda_stream": 7}, ArgumentError, "cuda_stream is given, but the device is cpu"),
+        ({"cuda_graphs": True}, ArgumentError, "cuda_graphs is given, but the device is cpu"),
         ({"device": "cuda:0", "cuda_stream": 0}, ArgumentError, "cuda_stream is 0, the default stream"),
     ],
 )
