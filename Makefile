@@ -44,6 +44,7 @@ $(BIN)/pip:
 	@touch $@
 
 demo: .venv/demo.done
+	PATH="$(CURDIR)/$(BIN):$$PATH" scripts/native.sh
 	$(BIN)/python scripts/demo.py
 
 check: .venv/dev.done

@@ -1,10 +1,10 @@
 """The full-size network on the CPU: this project's runtime, one unrolled graph, and PyTorch.
 
-    python benchmarks/network.py --size 112x64 --frames 4 --threads 2 --out benchmarks/results/network-cpu.json
+    python benchmarks/network.py --sizes 112x64,180x144 --frames 4 --threads 2
 
-`zsm` runs the deformable convolution with ONNX Runtime's own operator, `zsm-native` with this project's library, if
-that is built (docs/profiling.md). Weights are random: speed doesn't depend on them. Each contestant runs in its own
-process, so that peak memory can be measured; they take turns, so that a slower phase of the machine affects all.
+Weights are random: speed doesn't depend on them. Each contestant runs in its own process, so that peak memory can be
+measured; they take turns, so that a slower phase of the machine affects all. Those that this machine can't run (no
+native library, no bfloat16, ...) are listed with the reason. Results go to benchmarks/results/network-cpu.json.
 """
 
 import argparse
@@ -15,55 +15,72 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import defaultdict
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from zsm.engine import NetworkConfig
+from zsm.engine import NetworkConfig, host
 from zsm.engine.bundle.shapes import Size
 from zsm.engine.diagnose import machine
-from zsm.plugins import onnxruntime_library
+from zsm.plugins import library, onnxruntime_library
 
-CONTESTANTS = ("zsm", "zsm-native", "unrolled", "pytorch")
+RESULT = Path(__file__).parent / "results" / "network-cpu.json"
+
+Process = Callable[[], Any]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--size", type=Size.parse, default=Size(112, 64))
+    parser.add_argument("--sizes", default="112x64,180x144")
     parser.add_argument("--frames", type=int, default=4)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/network-cpu.json"))
+    parser.add_argument("--out", type=Path, default=RESULT)
     parser.add_argument("--contestant", choices=CONTESTANTS, help=argparse.SUPPRESS)
     parser.add_argument("--models", type=Path, help="keep the exported models in this folder, for later runs")
     args = parser.parse_args()
+    sizes = [Size.parse(text) for text in args.sizes.split(",")]
     if args.contestant:
-        print(json.dumps(contest(args.contestant, args.models, args.size, args.frames, args.threads)))
+        print(json.dumps(contest(args.contestant, args.models, sizes[0], args.frames, args.threads)))
         return
     with tempfile.TemporaryDirectory() as temporary:
-        models = (args.models or Path(temporary)) / f"{args.size}-{args.frames}"
-        prepare(models, args.size, args.frames)
-        runs: dict[str, list[dict[str, float]]] = {
-            name: [] for name in CONTESTANTS if name != "zsm-native" or onnxruntime_library()
-        }
-        for _ in range(args.rounds):
-            for name in runs:
-                runs[name].append(in_own_process(name, models, args))
+        rows = [row for size in sizes for row in compare(size, args.models or Path(temporary), args)]
     result = {
         "what": "seconds per output frame: minimum, median and maximum over the rounds of each round's best window",
         "command": f"python {' '.join(sys.argv)}",
         "date": time.strftime("%Y-%m-%d"),
-        "size": str(args.size),
         "frames": args.frames,
         "threads": args.threads,
         "machine": machine.describe(),
-        "contestants": {name: summary(each) for name, each in runs.items()},
+        "rows": rows,
     }
     args.out.parent.mkdir(parents=True, exist_ok=True)
     args.out.write_text(json.dumps(result, indent=1) + "\n")
-    print(json.dumps(result["contestants"], indent=1))
+
+
+def compare(size: Size, folder: Path, args: argparse.Namespace) -> list[dict[str, Any]]:
+    """Run all contestants at one size, in turns."""
+    models = folder / f"{size}-{args.frames}"
+    prepare(models, size, args.frames)
+    runs: dict[str, list[dict[str, float]]] = defaultdict(list)
+    faults: dict[str, str] = {}
+    for _ in range(args.rounds):
+        for name in CONTESTANTS:
+            if name in faults:
+                continue
+            try:
+                runs[name].append(in_own_process(name, models, size, args))
+            except subprocess.CalledProcessError as error:
+                faults[name] = str(error.stderr).strip().splitlines()[-1]
+    rows: list[dict[str, Any]] = [{"size": str(size), "name": name, **summary(each)} for name, each in runs.items()]
+    rows += [{"size": str(size), "name": name, "fault": fault} for name, fault in faults.items()]
+    for row in rows:
+        print(row, flush=True)
+    return rows
 
 
 def prepare(models: Path, size: Size, frames: int) -> None:
@@ -89,54 +106,98 @@ def prepare(models: Path, size: Size, frames: int) -> None:
     part.rename(models / "unrolled.onnx")
 
 
-def in_own_process(name: str, models: Path, args: argparse.Namespace) -> dict[str, float]:
+def in_own_process(name: str, models: Path, size: Size, args: argparse.Namespace) -> dict[str, float]:
     command = [sys.executable, __file__, "--contestant", name, "--models", str(models)]
-    command += ["--size", str(args.size), "--frames", str(args.frames), "--threads", str(args.threads)]
+    command += ["--sizes", str(size), "--frames", str(args.frames), "--threads", str(args.threads)]
     with tempfile.TemporaryDirectory() as empty:
-        env = dict(os.environ) if name == "zsm-native" else {**os.environ, "ZSM_PLUGIN_DIR": empty}
-        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=env)
+        plugins = {} if "native" in name else {"ZSM_PLUGIN_DIR": empty}
+        done = subprocess.run(command, capture_output=True, text=True, check=True, env={**os.environ, **plugins})
     values: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
     return values
 
 
 def contest(name: str, models: Path, size: Size, frames: int, threads: int) -> dict[str, float]:
     clip = np.random.default_rng(0).random((frames, size.height, size.width, 3), np.float32)
-    process = {"zsm": zsm, "zsm-native": zsm, "unrolled": unrolled, "pytorch": pytorch}[name](models, clip, threads)
+    process = CONTESTANTS[name](models, clip, threads)
     process()
     seconds = []
     for _ in range(4):
         begin = time.perf_counter()
         process()
         seconds.append((time.perf_counter() - begin) / (2 * frames - 1))
-    return {"seconds": min(seconds), "peak_rss_mib": machine.peak_rss_mib()}
+    return {"seconds": min(seconds), "peak_mib": host.own("VmHWM") / 2**20}
 
 
-def zsm(models: Path, clip: Any, threads: int) -> Callable[[], Any]:
+def zsm(models: Path, clip: Any, threads: int, **options: Any) -> Process:
     from zsm.engine import Runtime
 
-    runtime = Runtime(models / "bundle", window=max(2, len(clip)), threads=threads)
+    runtime = Runtime(models / "bundle", window=max(2, len(clip)), threads=threads, **options)
     return lambda: runtime(clip)
 
 
-def unrolled(models: Path, clip: Any, threads: int) -> Callable[[], Any]:
+def zsm_native(models: Path, clip: Any, threads: int, **options: Any) -> Process:
+    if library("core") is None or onnxruntime_library() is None:
+        raise SystemExit("the native libraries aren't built (docs/profiling.md)")
+    return zsm(models, clip, threads, **options)
+
+
+def planes_of(clip: Any) -> Any:
+    return np.ascontiguousarray(np.moveaxis(clip, -1, 1))[None]
+
+
+def unrolled_onnxruntime(models: Path, clip: Any, threads: int) -> Process:
     import onnxruntime as ort
 
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     session = ort.InferenceSession(models / "unrolled.onnx", options, providers=["CPUExecutionProvider"])
-    planes = np.ascontiguousarray(np.moveaxis(clip, -1, 1))[None]
+    planes = planes_of(clip)
     return lambda: session.run(None, {"clip": planes})
 
 
-def pytorch(models: Path, clip: Any, threads: int) -> Callable[[], Any]:
+def unrolled_openvino(models: Path, clip: Any, threads: int, precision: str = "f32") -> Process:
+    import onnx
+    import openvino as ov
+
+    from zsm.plugins.openvino import extensions
+
+    model = onnx.load(models / "unrolled.onnx")
+    del model.functions[:]
+    core = ov.Core()
+    core.add_extension(extensions(None, threads))
+    settings = {"INFERENCE_NUM_THREADS": threads, "INFERENCE_PRECISION_HINT": precision, "PERFORMANCE_HINT": "LATENCY"}
+    compiled = core.compile_model(core.read_model(model.SerializeToString(), b""), "CPU", settings)
+    if compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name() != precision:
+        raise SystemExit(f"OpenVINO doesn't compute in {precision} here")
+    planes = planes_of(clip)
+    return lambda: compiled({"clip": planes})
+
+
+def pytorch(models: Path, clip: Any, threads: int, *, compiled: bool = False) -> Process:
     import torch
 
     from zsm.export.model import checkpoint
 
     torch.set_num_threads(threads)
     network = checkpoint.load(models / "network.safetensors")
-    planes = torch.from_numpy(clip).movedim(-1, 1)[None].contiguous()
-    return torch.inference_mode()(lambda: network(planes))
+    run = torch.compile(network) if compiled else network
+    planes = torch.from_numpy(planes_of(clip))
+    return torch.inference_mode()(lambda: run(planes))
+
+
+CONTESTANTS: dict[str, Callable[[Path, Any, int], Process]] = {
+    "zsm": partial(zsm, backend="onnxruntime"),
+    "zsm-native": partial(zsm_native, backend="onnxruntime"),
+    "zsm-openvino": partial(zsm, backend="openvino"),
+    "zsm-openvino-native": partial(zsm_native, backend="openvino"),
+    "zsm-openvino-native-bfloat16": partial(zsm_native, backend="openvino", precision="bfloat16"),
+    "unrolled-onnxruntime": unrolled_onnxruntime,
+    "unrolled-openvino": unrolled_openvino,
+    "unrolled-openvino-bfloat16": partial(unrolled_openvino, precision="bf16"),
+    "pytorch": pytorch,
+    "pytorch-compiled": partial(pytorch, compiled=True),
+}
+"""By name, what makes a function that processes the clip once. `native` means this project's deformable convolution."""
 
 
 def summary(runs: list[dict[str, float]]) -> dict[str, float]:
@@ -145,7 +206,7 @@ def summary(runs: list[dict[str, float]]) -> dict[str, float]:
         "min": min(seconds),
         "median": statistics.median(seconds),
         "max": max(seconds),
-        "peak_rss_mib": max(run["peak_rss_mib"] for run in runs),
+        "peak_mib": max(run["peak_mib"] for run in runs),
     }
 
 

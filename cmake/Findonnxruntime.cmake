@@ -6,6 +6,7 @@
 # Input:
 #   onnxruntime_INCLUDE_DIR   folder with onnxruntime_c_api.h
 #   onnxruntime_ROOT          an unpacked release archive (variable or environment), searched first
+#   ZSM_DOWNLOAD              whether a release archive (8 MB) is downloaded if nothing else is found
 #
 # Output:
 #   onnxruntime_FOUND
@@ -14,6 +15,18 @@
 find_path(onnxruntime_INCLUDE_DIR onnxruntime_c_api.h
   PATH_SUFFIXES include include/onnxruntime include/onnxruntime/core/session)
 mark_as_advanced(onnxruntime_INCLUDE_DIR)
+
+if(NOT onnxruntime_INCLUDE_DIR AND ZSM_DOWNLOAD)
+  message(STATUS "Downloading ONNX Runtime's headers. Without internet access, set onnxruntime_INCLUDE_DIR, or ZSM_DOWNLOAD=OFF to build without them.")
+  include(FetchContent)
+  # The adapter uses the API of version 1.18, whatever the headers' version.
+  FetchContent_Declare(onnxruntime_archive
+    URL https://github.com/microsoft/onnxruntime/releases/download/v1.24.4/onnxruntime-linux-x64-1.24.4.tgz
+    URL_HASH SHA256=3a211fbea252c1e66290658f1b735b772056149f28321e71c308942cdb54b747
+    DOWNLOAD_EXTRACT_TIMESTAMP OFF)
+  FetchContent_MakeAvailable(onnxruntime_archive)
+  set(onnxruntime_INCLUDE_DIR "${onnxruntime_archive_SOURCE_DIR}/include")
+endif()
 
 include(FindPackageHandleStandardArgs)
 find_package_handle_standard_args(onnxruntime REQUIRED_VARS onnxruntime_INCLUDE_DIR)

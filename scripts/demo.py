@@ -55,7 +55,8 @@ def demo(bundle: Path, out: Path, threads: int | None = None) -> None:
         count, height, width, _ = trial.lr.shape
         console.print(
             f"{trial.clip.name}: {count} frames of {width}x{height} in, "
-            f"{len(trial.truth)} frames of {4 * width}x{4 * height} out"
+            f"{len(trial.truth)} frames of {4 * width}x{4 * height} out; deformable convolution: {facts['operator']}",
+            soft_wrap=True,
         )
         restored = np.stack(list(shown_progress(runtime.stream(trial.lr), len(trial.truth))))
     scored = scoring.compare(trial, {systems.BASELINE: enlarge_and_average(trial.lr), OURS: restored})
