@@ -8,12 +8,20 @@ from pathlib import Path
 
 def processor() -> str:
     """The processor's name."""
+    return _cpuinfo("model name") or platform.processor() or platform.machine()
+
+
+def adds_products_in_16_bits() -> bool:
+    """Whether int8 kernels add pairs of products in 16 bits, where they overflow: on x86 without VNNI."""
+    flags = _cpuinfo("flags").split()
+    return "avx2" in flags and not {"avx512_vnni", "avx_vnni"}.intersection(flags)
+
+
+def _cpuinfo(field: str) -> str:
+    """A field of the first processor in /proc/cpuinfo; empty if it isn't there."""
     info = Path("/proc/cpuinfo")
-    if info.is_file():
-        for line in info.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
+    lines = info.read_text().splitlines() if info.is_file() else []
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith(field)), "")
 
 
 def cores() -> int:

@@ -47,8 +47,7 @@ class Tiling:
         """
         if tile is not None and not isinstance(tile, str):
             raise ArgumentTypeError(f"tile is {tile!r}; give a string such as '640x544', 'auto', or None")
-        self._kind = "cpu" if device.on_host else "cuda"
-        self._estimate = Estimator(bundle, self._kind, window)
+        self._estimate = Estimator(bundle, "cpu" if device.on_host else "cuda", window)
         self._device = device
         self._free = free
         self._arenas = arenas
@@ -119,7 +118,7 @@ class Tiling:
         """Bytes that frames of `size` need in tiles of `tile`; of a GPU, its own memory."""
         tiled = tile != size
         need = self._estimate(tile, itemsize, tiled=tiled, arenas=self._arenas()).total
-        return int(RESERVE[self._kind] * need) + self._pixels(size, itemsize, tiled=tiled)
+        return int(RESERVE[self._device.kind] * need) + self._pixels(size, itemsize, tiled=tiled)
 
     def _pixels(self, size: Size, itemsize: int, *, tiled: bool) -> int:
         """Bytes of frames and outputs on the host: of a whole window in tiles, else of two at a time."""

@@ -24,7 +24,7 @@ NAMES = {ov.Type.f32: "float32", ov.Type.f16: "float16", ov.Type.bf16: "bfloat16
 
 
 def open_bundle(bundle: Bundle, options: OpenOptions) -> Backend:
-    """Open a bundle; raises BackendError if the device is absent, lacks the precision, or can't load a stage."""
+    """Open a bundle; raises BackendError if the device is absent, lacks the precision or can't load a stage."""
     return OpenVinoBackend(bundle, options)
 
 
@@ -39,8 +39,10 @@ class Compiler:
         self._core.add_extension(extensions(self.native, self.threads))
         self._device = _name(self._core, options.device)
         self._precision = TYPES[bundle.manifest.precision if options.precision == "bundle" else options.precision]
+        folder = files.cache_folder() / "openvino"
+        files.make_cache_folder(folder)
         self._settings: dict[str, Any] = {
-            "CACHE_DIR": str(files.cache_folder() / "openvino"),
+            "CACHE_DIR": str(folder),
             HINT: self._precision,
             "PERFORMANCE_HINT": "LATENCY",
         }

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import platformdirs
 
-from zsm.errors import Error, OutputError
+from zsm.errors import CacheError, Error, OutputError
 
 VARIABLE = "ZSM_CACHE"
 LONGEST_NAME = 255
@@ -22,6 +22,14 @@ def cache_folder() -> Path:
     """`$ZSM_CACHE`, or the system's usual place for caches."""
     chosen = os.environ.get(VARIABLE)
     return Path(chosen) if chosen else Path(platformdirs.user_cache_dir("zsm", appauthor=False))
+
+
+def make_cache_folder(folder: Path) -> None:
+    """Make a folder of the cache, unless it exists. Raises CacheError."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise CacheError(f"the cache folder {folder} can't be made: {error}; set ZSM_CACHE to another") from error
 
 
 def beside(path: Path, prefix: str, suffix: str) -> Path:

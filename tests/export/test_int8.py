@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 from zsm.cli import main
-from zsm.engine import Bundle, Runtime
+from zsm.engine import Bundle, Runtime, host
 from zsm.engine.backends import uint8
 from zsm.errors import ArgumentError, DataError
 from zsm.export import export_weights
@@ -114,7 +114,8 @@ def test_weights_and_activations_are_int8_as_tensorrt_takes_them() -> None:
     onnx.checker.check_model(quantised, full_check=True)
 
 
-def test_uint8_activations_are_the_same_numbers() -> None:
+def test_uint8_activations_are_the_same_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(host, "adds_products_in_16_bits", lambda: False)
     generator = np.random.default_rng(1)
     model = small_graph(generator)
     x = generator.normal(size=(1, 4, 6, 7)).astype(np.float32)
@@ -130,6 +131,27 @@ def test_uint8_activations_are_the_same_numbers() -> None:
         assert np.abs(uint8_form - int8_form).max() <= 1.01 * step
     kinds = {numpy_helper.to_array(t).dtype for t in rewritten.graph.initializer if "zero_point" in t.name}
     assert kinds == {np.dtype(np.uint8), np.dtype(np.int8)}
+
+
+@pytest.mark.parametrize("narrow", [None, True], ids=["this processor", "one without VNNI"])
+def test_sums_of_products_do_not_overflow(narrow: bool | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Large inputs times large weights of one sign: 255 * 127 + 255 * 127 needs 17 bits."""
+    if narrow is not None:
+        monkeypatch.setattr(host, "adds_products_in_16_bits", lambda: narrow)
+    model = small_graph(np.random.default_rng(0))
+    for tensor in model.graph.initializer:
+        positive = np.abs(numpy_helper.to_array(tensor)) + 1
+        tensor.CopyFrom(numpy_helper.from_array(positive, tensor.name))
+    x = np.random.default_rng(1).uniform(2, 3, (1, 4, 6, 7)).astype(np.float32)
+    limits = {"x": 3.0, "a": 200.0, "b": 200.0, "c": 12_000.0, "y": 12_000.0}
+    quantised = graphs.quantise(model, ["one", "two"], limits)
+    (exact,) = run(quantised, {"x": x}, optimise=False)
+    uint8.rewrite(quantised)
+    weights = [numpy_helper.to_array(tensor) for tensor in quantised.graph.initializer if len(tensor.dims) == 4]
+    largest = max(np.abs(weight.astype(int)).max() for weight in weights)
+    assert largest == (64 if host.adds_products_in_16_bits() else 127)
+    (found,) = run(quantised, {"x": x})
+    np.testing.assert_allclose(found, exact, rtol=0.01, atol=1.01 * limits["c"] / 127)
 
 
 def test_between_int8_convolutions_nothing_returns_to_float() -> None:

@@ -17,7 +17,7 @@ from zsm.engine.backends.tensorrt import bindings as library
 from zsm.engine.bundle.manifest import Bundle
 from zsm.engine.bundle.shapes import SizeRange
 from zsm.errors import CacheError
-from zsm.files import cache_folder
+from zsm.files import cache_folder, make_cache_folder
 from zsm.files import write as write_file
 
 log = logging.getLogger("zsm")
@@ -147,10 +147,10 @@ class EngineCache:
         return sorted(found, key=lambda entry: -entry.built)
 
     def clear(self) -> Cleared:
-        """Delete the timing files, and every engine except those being built."""
+        """Delete the timing files, the models that OpenVINO compiled, and every engine except those being built."""
         files = size = 0
         in_use = []
-        for file in self.timing_folder.glob("*"):
+        for file in (*self.timing_folder.glob("*"), *self.folder.with_name("openvino").glob("*")):
             size += file.stat().st_size
             file.unlink()
         for digest in {file.name.partition(".")[0] for file in self.folder.glob("*") if file.is_file()}:
@@ -166,7 +166,7 @@ class EngineCache:
     @contextmanager
     def _locked(self, digest: str, stage: str) -> Iterator[None]:
         """Hold the engine's lock, which the system releases if this process dies."""
-        _make(self.folder)
+        make_cache_folder(self.folder)
         lock = self._lock(digest)
         try:
             lock.acquire(timeout=0)
@@ -233,13 +233,6 @@ def write(file: Path, content: bytes) -> None:
         write_file(file, content)
     except OSError as error:
         raise CacheError(f"{file} can't be written: {error}; free some space, or set ZSM_CACHE") from error
-
-
-def _make(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise CacheError(f"the cache folder {folder} can't be made: {error}; set ZSM_CACHE to another") from error
 
 
 def _plain(key: EngineKey) -> Any:

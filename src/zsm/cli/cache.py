@@ -1,4 +1,4 @@
-"""List or delete the TensorRT engines that were built on this machine."""
+"""List or delete what was built on this machine: TensorRT's engines and timing caches, OpenVINO's models."""
 
 import argparse
 
@@ -10,7 +10,7 @@ SUMMARY = "list or delete built engines"
 def configure(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
     options.add_json(actions.add_parser("list", help="list the engines"))
-    options.add_json(actions.add_parser("clear", help="delete all engines and TensorRT's timing caches"))
+    options.add_json(actions.add_parser("clear", help="delete all engines, timing caches, and OpenVINO's models"))
 
 
 def execute(args: argparse.Namespace) -> int:
@@ -61,7 +61,9 @@ def _clear(*, as_json: bool) -> int:
     if as_json:
         print(json.dumps(asdict(cleared), indent=1))
         return 0
-    print(f"deleted {cleared.files} engines, {cleared.bytes / 2**20:.1f} MiB with the timing caches")
+    print(
+        f"deleted {cleared.files} engines, {cleared.bytes / 2**20:.1f} MiB with the timing caches and OpenVINO's models"
+    )
     for digest in cleared.in_use:
         print(f"kept {digest}: it is being built at the moment")
     return 0
