@@ -84,9 +84,9 @@ def verify(
     windows = []
     for dtype, count in FRAMES.items():
         frames = pattern(dtype, count, size)
-        recorder = Recorder(expected)
-        expected_frames = _outputs(recorder, bundle, frames)
         session = found.open(size.height, size.width)
+        recorder = Recorder(expected, batched=session.batched)
+        expected_frames = _outputs(recorder, bundle, frames)
         for stage, call in recorder.calls.items():
             if call.between and dtype != "float32":
                 continue
@@ -142,12 +142,15 @@ class Call:
 class Recorder:
     """A backend whose sessions record the last call of each stage."""
 
-    def __init__(self, inner: Backend) -> None:
+    def __init__(self, inner: Backend, *, batched: bool) -> None:
+        """`batched` as in the sessions in which the calls will be repeated."""
         self._inner = inner
+        self._batched = batched
         self.calls: dict[str, Call] = {}
 
     def open(self, height: int, width: int) -> "RecordingSession":
-        return RecordingSession(self._inner.open(height, width), self.calls, (SCALE * height, SCALE * width))
+        inner = self._inner.open(height, width)
+        return RecordingSession(inner, self.calls, (SCALE * height, SCALE * width), batched=self._batched)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._inner, name)
@@ -156,7 +159,8 @@ class Recorder:
 class RecordingSession:
     """A session that records the last call of each stage."""
 
-    def __init__(self, inner: Session, calls: dict[str, Call], output_size: tuple[int, int]) -> None:
+    def __init__(self, inner: Session, calls: dict[str, Call], output_size: tuple[int, int], *, batched: bool) -> None:
+        self.batched = batched
         self._inner = inner
         self._calls = calls
         self._output_size = np.array(output_size, np.int64)
