@@ -108,9 +108,9 @@ NEEDS = {
 }
 
 
-def parts(out: Path, bundle: Path, *, long: bool) -> list[Part]:
-    """The report's parts, most valuable first."""
-    python = sys.executable
+def parts(folder: Path, *, long: bool) -> list[Part]:
+    """The report's parts, most valuable first. `folder` is for files that only they need."""
+    python, bundle = sys.executable, folder / "bundle"
     configure = ["cmake", "--preset", "gpu"]
     configure += [
         f"-D{name}={os.environ[variable].replace(':', ';')}"
@@ -122,20 +122,12 @@ def parts(out: Path, bundle: Path, *, long: bool) -> list[Part]:
     ]
 
     def operator(*arguments: str) -> list[str]:
-        command = [
-            python,
-            "benchmarks/deform_conv.py",
-            "--device",
-            "cuda",
-            "--lines",
-            "--out",
-            str(out / "operator.json"),
-        ]
-        return [*command, *arguments]
+        command = [python, "benchmarks/deform_conv.py", "--device", "cuda", "--lines"]
+        return [*command, "--out", str(folder / "operator.json"), *arguments]
 
     def network(*contestants: str, sizes: Sequence[str] = ("480x270",)) -> list[str]:
         command = [python, "benchmarks/gpu.py", "--lines", "--rounds", "3", "--bundle", str(bundle), "--sizes", *sizes]
-        return [*command, "--out", str(out / "network.json"), "--contestants", *contestants]
+        return [*command, "--out", str(folder / "network.json"), "--contestants", *contestants]
 
     def in_torch(*contestants: str) -> list[str]:
         return [python, "benchmarks/pytorch.py", "--contestants", *contestants]

@@ -19,7 +19,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from scripts.gpu_parts import BUILD, NEEDS, ROOT, Need, Part, parts
 
@@ -40,6 +40,8 @@ class Outcome:
     why: str = ""
     seconds: float = 0
     results: list[dict[str, Any]] = field(default_factory=list)
+    last: str = ""
+    """The last line of other output."""
 
 
 class Report:
@@ -57,7 +59,6 @@ class Report:
         source = str(ROOT / "src")
         self._environment = {
             **os.environ,
-            "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]),
             "PYTHONPATH": os.pathsep.join(filter(None, [source, os.environ.get("PYTHONPATH")])),
             "PYTHONUNBUFFERED": "1",
             "ZSM_PLUGIN_DIR": str(BUILD / "lib"),
@@ -65,9 +66,9 @@ class Report:
 
     def run(self, chosen: Sequence[Part]) -> int:
         """Run parts; returns the exit status."""
-        self._announce(chosen)
         status = 0
         try:
+            self._announce(chosen)
             for part in chosen:
                 self._outcomes[part.name] = Outcome("interrupted")
                 self._run_part(part, self._outcomes[part.name])
@@ -78,7 +79,7 @@ class Report:
         bad = any(outcome.status in ("failed", "timed out") for outcome in self._outcomes.values())
         return status or int(bad or not self._needs["GPU"].there())
 
-    def record(self, part: str, **values: Any) -> None:
+    def _record(self, part: str, values: Mapping[str, Any]) -> None:
         """Write a line of JSON."""
         self._lines.write(json.dumps({"part": part, "at": round(time.monotonic() - self._begin, 1), **values}) + "\n")
         self._lines.flush()
@@ -90,7 +91,7 @@ class Report:
             dropped = [part.name for part in chosen if name in part.needs]
             if dropped and not need.made and not need.there():
                 self._say(f"missing: {name} ({need.get}); leaves out: {', '.join(dropped)}")
-                self.record("report", missing=name, get=need.get, leaves_out=dropped)
+                self._record("report", {"missing": name, "get": need.get, "leaves_out": dropped})
 
     def _run_part(self, part: Part, outcome: Outcome) -> None:
         self._say(f"== {part.name}: {part.what}")
@@ -103,7 +104,7 @@ class Report:
             ends += [("failed", str(result["failed"])) for result in outcome.results if "failed" in result]
             outcome.status, outcome.why = next((end for end in ends if end[0] != "passed"), ends[0])
         outcome.seconds = round(time.monotonic() - begin, 1)
-        self.record(part.name, status=outcome.status, seconds=outcome.seconds, why=outcome.why)
+        self._record(part.name, {"status": outcome.status, "seconds": outcome.seconds, "why": outcome.why})
 
     def _run_command(self, part: Part, command: Sequence[str], outcome: Outcome) -> tuple[str, str]:
         """Run a command in a process group of its own; returns a status and the reason for it."""
@@ -112,14 +113,6 @@ class Report:
             return "skipped", "no time left"
         limit = min(part.limit, left)
         self._log.write(f"$ {' '.join(command)}\n")
-        last = [""]
-
-        def read(process: "subprocess.Popen[str]") -> None:
-            assert process.stdout is not None
-            with process.stdout as output:
-                for line in output:
-                    last[0] = self._take(part, line, outcome) or last[0]
-
         try:
             process = subprocess.Popen(
                 command,
@@ -134,33 +127,31 @@ class Report:
             )
         except OSError as error:
             return "failed", str(error)
-        reader = threading.Thread(target=read, args=[process], daemon=True)
+        reader = threading.Thread(target=self._read, args=[part, process.stdout, outcome], daemon=True)
         reader.start()
         try:
             code = process.wait(limit)
             reader.join(GRACE)
-            return ("passed", "") if code == 0 else ("failed", f"exit status {code}: {last[0]}")
+            return ("passed", "") if code == 0 else ("failed", f"exit status {code}: {outcome.last}")
         except subprocess.TimeoutExpired:
             return "timed out", f"after {limit:.0f} s"
         finally:
             end_group(process)
             reader.join(GRACE)
 
-    def _take(self, part: Part, line: str, outcome: Outcome) -> str:
-        """Record a line of output; returns it unless it was a measurement."""
-        text = line.strip()
-        try:
-            result = json.loads(text) if text.startswith("{") else None
-        except json.JSONDecodeError:
-            result = None
-        if isinstance(result, dict):
-            outcome.results.append(result)
-            self.record(part.name, **result)
-            print(f"   {text}", flush=True)
-            return ""
-        self._log.write(line)
-        self._log.flush()
-        return text
+    def _read(self, part: Part, output: IO[str], outcome: Outcome) -> None:
+        """Record what a command prints: its measurements, and the rest in the log."""
+        with output:
+            for line in output:
+                result = as_result(line)
+                if result is not None:
+                    outcome.results.append(result)
+                    self._record(part.name, result)
+                    print(f"   {line.strip()}", flush=True)
+                else:
+                    outcome.last = line.strip() or outcome.last
+                    self._log.write(line)
+                    self._log.flush()
 
     def _say(self, text: str) -> None:
         print(text, flush=True)
@@ -192,6 +183,15 @@ def end_group(process: "subprocess.Popen[str]") -> None:
             continue
 
 
+def as_result(line: str) -> dict[str, Any] | None:
+    """The measurement on a line of output, if it is one."""
+    try:
+        result = json.loads(line) if line.startswith("{") else None
+    except json.JSONDecodeError:
+        return None
+    return result if isinstance(result, dict) else None
+
+
 def as_figure(result: Mapping[str, Any]) -> str:
     """A measurement on one line, as far as it is one."""
     label = " ".join(str(result[key]) for key in ("size", "dtype", "name", "stage") if key in result)
@@ -214,11 +214,13 @@ def main() -> int:
     parser.add_argument("--limit", type=float, metavar="SECONDS", help=f"for everything (default: {LIMIT})")
     parser.add_argument("--long", action="store_true", help="also sanitizers, all tests, 4K and all architectures")
     args = parser.parse_args()
+    programs = str(Path(sys.executable).parent)  # where pip installs cmake and ninja
+    os.environ["PATH"] = os.pathsep.join([programs, os.environ.get("PATH", os.defpath)])
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.default_int_handler)
     with tempfile.TemporaryDirectory() as folder:
         report = Report(args.out.resolve(), args.limit or (LONG_LIMIT if args.long else LIMIT), NEEDS)
-        return report.run(parts(args.out.resolve(), Path(folder) / "bundle", long=args.long))
+        return report.run(parts(Path(folder), long=args.long))
 
 
 if __name__ == "__main__":

@@ -24,15 +24,17 @@ Run = Callable[..., tuple[int, list[dict[str, Any]], str]]
 
 @pytest.fixture
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
-    """Runs Python programs as parts; returns the exit status, the lines of JSON and the summary."""
+    """Runs commands, or Python programs, as parts; returns the exit status, the lines of JSON and the summary."""
     monkeypatch.syspath_prepend(ROOT)
     report, parts = (importlib.import_module(f"scripts.{name}") for name in ("gpu_report", "gpu_parts"))
 
-    def run_parts(*programs: str, limit: float = 60, each: int = 30, needs: tuple[str, ...] = ()) -> Any:
+    def run_parts(*programs: str | list[str], limit: float = 60, each: int = 30, needs: tuple[str, ...] = ()) -> Any:
         there = {"GPU": parts.Need(there=lambda: True, get=""), "luck": parts.Need(there=lambda: False, get="a coin")}
         found = [
-            parts.Part(name=f"part {i}", what="", commands=[[sys.executable, "-c", program]], limit=each, needs=needs)
-            for i, program in enumerate(programs)
+            parts.Part(name=f"part {i}", what="", commands=[command], limit=each, needs=needs)
+            for i, command in enumerate(
+                [sys.executable, "-c", program] if isinstance(program, str) else program for program in programs
+            )
         ]
         status = report.Report(tmp_path, limit, there).run(found)
         lines = [json.loads(line) for line in (tmp_path / "results.jsonl").read_text().splitlines()]
@@ -67,14 +69,8 @@ def test_a_part_that_fails_costs_only_itself(run: Run) -> None:
 
 
 def test_a_part_that_hangs_is_ended_with_its_children(run: Run, tmp_path: Path) -> None:
-    stubborn = f"""
-import signal, subprocess, sys
-signal.signal(signal.SIGTERM, signal.SIG_IGN)
-child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
-open({str(tmp_path / "child")!r}, "w").write(str(child.pid))
-child.wait()
-"""
-    status, lines, summary = run(stubborn, "pass", each=2)
+    stubborn = f"trap '' TERM; sleep 60 & echo $! > {tmp_path / 'child'}; wait"
+    status, lines, summary = run(["sh", "-c", stubborn], ["true"], each=2)
     assert status == 1
     assert statuses(lines) == {"part 0": "timed out", "part 1": "passed"}
     assert "after 2 s" in summary
@@ -110,13 +106,12 @@ gpu_report.parts = lambda *args, **options: [sleep, after]
 sys.exit(gpu_report.main())
 """
     command = [sys.executable, "-c", program, "--out", str(tmp_path)]
-    process = subprocess.Popen(command, cwd=ROOT, text=True, stdout=subprocess.PIPE)
-    assert process.stdout is not None
-    while not process.stdout.readline().startswith("== sleep"):
-        pass
-    time.sleep(1)
-    process.send_signal(number)
-    process.communicate(timeout=30)
+    with subprocess.Popen(command, cwd=ROOT, text=True, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert any(line.startswith("== sleep") for line in process.stdout)
+        time.sleep(1)
+        process.send_signal(number)
+        process.communicate(timeout=60)
     assert process.returncode == 130
     sleep, after = (tmp_path / "summary.txt").read_text().splitlines()
     assert sleep.split()[:2] == ["sleep", "interrupted"]
