@@ -15,7 +15,7 @@ from zsm.hosts.triton.repository import BUNDLE, FRAMES, RESTORED, runtime_option
 from zsm.hosts.triton.streams import Streams
 
 USED = b"used_dltensor"
-"""DLPack's name for a capsule whose tensor has another owner."""
+"""DLPack's name for a capsule whose tensor was taken over."""
 
 
 class TritonPythonModel:
@@ -63,6 +63,6 @@ def _input(request: Any, name: str) -> Any:
 def _tensor(name: str, array: NDArray[Any]) -> Any:
     capsule = array.__dlpack__()
     tensor = triton.Tensor.from_dlpack(name, capsule)
-    # Triton marks the capsule as used by a name that NumPy doesn't know, and complains about to standard error.
+    # Triton gives a used capsule a name that NumPy doesn't recognise, so that NumPy prints an error when it is freed.
     ctypes.pythonapi.PyCapsule_SetName(ctypes.py_object(capsule), USED)
     return tensor

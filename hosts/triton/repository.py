@@ -110,7 +110,7 @@ def write_model(
 
 
 def runtime_options(parameters: Mapping[str, str]) -> dict[str, Any]:
-    """What `write_model` wrote as parameters, as the arguments of `zsm.Runtime`."""
-    options: dict[str, Any] = dict(parameters)
-    options |= {name: int(options[name]) for name in ("window", "overlap", "threads") if name in options}
-    return options | {"tile": None if options.get("tile") == "off" else options.get("tile", "auto")}
+    """The arguments of `zsm.Runtime` among a model's parameters; others are Triton's own."""
+    options: dict[str, Any] = {name: parameters[name] for name in ("backend", "tile", "memory") if name in parameters}
+    options |= {name: int(parameters[name]) for name in ("window", "overlap", "threads") if name in parameters}
+    return options | ({"tile": None} if options.get("tile") == "off" else {})

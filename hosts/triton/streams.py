@@ -12,8 +12,8 @@ from zsm.runtime import FrameStream, Pixels
 class Streams:
     """Streams by the number of the client's sequence.
 
-    Triton forgets a sequence that was idle too long without telling the model. It never runs more than `most` at once,
-    so that, where there are more, the one that was idle longest is such a sequence and can go.
+    Triton drops a sequence that was idle too long, and doesn't tell the model. It never has more than `most` active, so
+    if more streams are open, the one that was idle longest belongs to a dropped sequence.
     """
 
     def __init__(self, runtime: Runtime, most: int) -> None:

@@ -33,6 +33,9 @@ MODELS: dict[str, dict[str, Any]] = {
 }
 """Models of the server by name, and what they are written with."""
 
+FORCED = 'parameters { key: "FORCE_CPU_ONLY_INPUT_TENSORS" value { string_value: "yes" } }'
+"""A parameter of Triton's own."""
+
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tritonserver.Server]:
@@ -41,7 +44,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tritonserver.Se
         written = write_model("compact", folder / "models", name=name, threads=1, **options)
         config = written / "config.pbtxt"
         if name == "narrow":
-            config.write_text(config.read_text().replace("60000000", "1000000"))
+            config.write_text(config.read_text().replace("60000000", "1000000") + FORCED)
     with tritonserver.running(folder / "models", folder) as running:
         yield running
 

@@ -86,9 +86,8 @@ def _free_ports(count: int) -> list[int]:
 
 def _wait(server: Server, process: "subprocess.Popen[bytes]") -> None:
     """Wait until the server and its models are ready."""
-    for _ in range(600):
-        if process.poll() is not None:
-            break
+    deadline = time.monotonic() + 300  # seconds; it takes 5 where nothing else runs
+    while process.poll() is None and time.monotonic() < deadline:
         try:
             with urllib.request.urlopen(f"http://{server.http}/v2/health/ready", timeout=5):
                 return
