@@ -91,6 +91,17 @@ def _onnxruntime() -> Iterator[Check]:
             yield Check(name=f"  {provider}", works=True, found="available")
 
 
+def _openvino() -> Iterator[Check]:
+    check = _package("openvino", "openvino", "openvino", "--backend openvino")
+    yield check
+    if check.works:
+        import openvino
+
+        core = openvino.Core()
+        for device in core.available_devices:
+            yield Check(name=f"  {device}", works=True, found=str(core.get_property(device, "FULL_DEVICE_NAME")))
+
+
 def _driver() -> Iterator[Check]:
     command = shutil.which("nvidia-smi")
     fix = "only needed for --device cuda: install NVIDIA's driver"
@@ -175,12 +186,14 @@ def _architectures(path: Path) -> str:
 
 
 def _native() -> Iterator[Check]:
-    yield _library("onnxruntime", "a faster CPU backend")
+    yield _library("onnxruntime", "a faster ONNX Runtime on CPUs")
+    yield _library("core", "a faster OpenVINO on CPUs")
 
 
 _LOOKS: tuple[Callable[[], Iterator[Check]], ...] = (
     _basics,
     _onnxruntime,
+    _openvino,
     _packages,
     _native,
     _driver,
