@@ -69,6 +69,11 @@ def restart(done: int, cuts: Iterable[int], window: int, overlap: int) -> int:
     return scene + max(0, latest - scene) // step * step
 
 
+def needed(end: int, window: int) -> int:
+    """How many of a clip's input frames are enough for the outputs before `end` to be as in the whole clip."""
+    return (end + 1) // 2 + latency(window)
+
+
 def plan(frames: int, window: int = 4, overlap: int = 1, cuts: Iterable[int] = ()) -> list[Window]:
     """The windows of a clip of `frames` frames; `cuts` are the numbers of frames that begin a new scene.
 

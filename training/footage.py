@@ -173,8 +173,5 @@ def _changes(frames: Sequence[Frames]) -> list[float]:
 
 def _cuts(frames: Sequence[Frames]) -> list[int]:
     """The first frame of every shot but the first."""
-    cuts: list[int] = []
-    detector = CutDetector(cuts)
-    for previous, current in pairwise(frames):
-        detector(previous, current)
-    return cuts
+    is_cut = CutDetector()
+    return [number for number, (a, b) in enumerate(pairwise(frames), start=1) if is_cut(a, b)]

@@ -20,11 +20,9 @@ class CutDetector:
     Scenes may be of any length: a false cut only repeats a frame, whereas a missed cut mixes two scenes.
     """
 
-    def __init__(self, cuts: list[int], first: int = 0) -> None:
-        """Append the numbers of the frames that begin a scene to `cuts`; `first` is the first frame's number."""
-        self._cuts = cuts
+    def __init__(self) -> None:
         self._detector = ContentDetector(min_scene_len=0)
-        self._number = first
+        self._number = 0
         self._primed = False
 
     def __call__(self, previous: Codes, current: Codes) -> bool:
@@ -32,11 +30,7 @@ class CutDetector:
         if not self._primed:
             self._score(previous)
             self._primed = True
-        self._number += 1
-        is_cut = self._score(current)
-        if is_cut:
-            self._cuts.append(self._number)
-        return is_cut
+        return self._score(current)
 
     def _score(self, pixels: Codes) -> bool:
         height, width = pixels.shape[:2]
@@ -46,6 +40,7 @@ class CutDetector:
         if pixels.dtype.itemsize == 2:
             pixels = colour.narrow(pixels)
         bgr = cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR)
+        self._number += 1
         return bool(self._detector.process_frame(FrameTimecode(self._number, fps=25.0), bgr))
 
 

@@ -79,6 +79,9 @@ FRAME_PACKING = {
 }
 """H.264's own codes for stereo layouts (ITU-T H.264, table D-8), which x264 writes into the stream."""
 
+MOST_THREADS = 16
+"""More cost quality, as FFmpeg warns."""
+
 QUALITY_OPTIONS = {"nvenc": "cq", "qsv": "global_quality", "amf": "qp_i"}
 
 
@@ -94,8 +97,12 @@ class Encoding:
     pix_fmt: str | None = None
     hardware: bool = False
     """Use the first hardware encoder that works."""
+    threads: int | None = None
+    """Threads of a software encoder, some of which write other frames with another number; None: one per processor."""
 
     def __post_init__(self) -> None:
+        if self.threads is not None and not 1 <= self.threads <= MOST_THREADS:
+            raise ArgumentError(f"an encoder can have 1 to {MOST_THREADS} threads, got {self.threads}")
         if self.crf is not None and not 0 <= self.crf <= 255:
             raise ArgumentError(f"invalid crf {self.crf:g}; give 0 (best) to 51 or 63, depending on the codec")
 
@@ -126,13 +133,15 @@ class Plan:
     stereo: str | None = None
     """How a frame holds two views, as Matroska names it."""
     options: tuple[tuple[str, str], ...]
+    threads: int = 1
     notes: tuple[str, ...] = ()
 
     def open(self, container: av.container.OutputContainer) -> av.VideoStream:
         """Add the encoder's stream to a container; raises VideoError, or ArgumentError for an unknown option."""
         try:
-            stream: av.VideoStream = container.add_stream(self.encoder, rate=self.rate, options=dict(self.options))  # type: ignore[assignment]
+            stream: av.VideoStream = container.add_stream(self.encoder, rate=self.rate, options=self._all_options())  # type: ignore[assignment]
             context = stream.codec_context
+            context.thread_count = self.threads
             context.width, context.height = self.size
             context.pix_fmt = self.pixel_format
             context.time_base = 1 / self.rate
@@ -155,6 +164,16 @@ class Plan:
             raise
         except (FFmpegError, ValueError) as error:
             raise VideoError(f"{suffix} can't hold what {self.encoder} writes: {message(error)}") from error
+
+    def _all_options(self) -> dict[str, str]:
+        """The options, and those by which some encoders take the number of threads."""
+        options = dict(self.options)
+        if self.encoder == "libx265":
+            frames = max(1, min(self.threads // 2, 4))
+            options["x265-params"] += f":pools={self.threads}:frame-threads={frames}"
+        if self.encoder == "libsvtav1":
+            options["svtav1-params"] = ":".join(filter(None, [options.get("svtav1-params"), f"lp={self.threads}"]))
+        return options
 
     def _what(self) -> str:
         options = " ".join(f"{name}={value}" for name, value in self.options)
@@ -188,6 +207,7 @@ def plan(encoding: Encoding, info: Info, suffix: str, rate: Fraction, scale: int
         aspect=info.aspect,
         stereo=info.stereo,
         options=tuple(_options(encoding, codec, encoder, info, scale).items()),
+        threads=encoding.threads or default_threads(),
         notes=tuple(notes),
     )
     try:
@@ -207,6 +227,12 @@ def memory(encoding: Encoding, info: Info, suffix: str, frames: int, scale: int)
     if codec.software == "libx264" and pixels > LARGE:
         most //= 2
     return pixels * min(each * frames or most, most)
+
+
+def default_threads() -> int:
+    """One thread per processor, up to as many as encoders make good use of."""
+    processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(processors, MOST_THREADS)
 
 
 def uncompressed(info: Info, pixel_format: str | None, rate: Fraction, scale: int, *, raw: bool) -> Plan:

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
+from math import ceil
 
 import av
 
@@ -49,19 +50,22 @@ class Excerpt:
         return min(limits, default=None)
 
     def read(self, source: Source) -> Iterator[SourceFrame]:
-        """Yield the excerpt's frames. Seeks where the source allows it."""
-        origin = _origin(source)
-        if self.shifts and isinstance(source, VideoSource):
-            source.skip_to(origin + self.start)
-        count = 0
-        for frame in source.frames():
-            seconds = frame.time * source.info.time_base - origin
-            if seconds < self.start:
-                continue
-            if (self.end is not None and seconds >= self.end) or count == self.frames:
+        """Yield the excerpt's frames.
+
+        The source is decoded from its beginning, because only that is sure to give the right frames: see `scan.py`.
+        """
+        span = self.span(source)
+        frames = (frame for frame in source.frames() if frame.time >= span.begin)
+        for count, frame in enumerate(frames):
+            if span.ends(frame.time, count):
                 return
-            count += 1
             yield frame
+
+    def span(self, source: Source) -> "Span":
+        """Convert to the source's own clock."""
+        origin, tick = _origin(source), source.info.time_base
+        end = None if self.end is None else ceil((origin + self.end) / tick)
+        return Span(begin=ceil((origin + self.start) / tick), end=end, frames=self.frames)
 
     def zero(self, source: Source) -> Fraction:
         """The time on the source's clock, in seconds, that becomes 0 in the output.
@@ -74,6 +78,19 @@ class Excerpt:
         if -LONGEST_PREROLL < origin < 0 and not anywhere and not self.shifts:
             return Fraction(0)
         return origin + self.start
+
+
+@dataclass(frozen=True, kw_only=True)
+class Span:
+    """An excerpt in the time base of its source."""
+
+    begin: int
+    end: int | None
+    frames: int | None
+
+    def ends(self, time: int, count: int) -> bool:
+        """Whether a frame at `time` comes after the end, if `count` frames lie between the beginning and it."""
+        return (self.end is not None and time >= self.end) or count == self.frames
 
 
 def _origin(source: Source) -> Fraction:

@@ -1,8 +1,9 @@
 """A folder of images as a source of frames."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from zsm.errors import VideoError
 from zsm.runtime.video import colour as colours
 from zsm.runtime.video import images
 from zsm.runtime.video.colour import Codes, Colour
-from zsm.runtime.video.source import ALPHA_DROPPED, DEFAULT_RATE, Info, SourceFrame, check_size
+from zsm.runtime.video.source import ALPHA_DROPPED, DEFAULT_RATE, Entry, Info, Seen, SourceFrame, check_size
 
 
 @dataclass(frozen=True)
@@ -20,6 +21,14 @@ class _Still:
     path: Path
     source: "FolderSource"
     duration: int = 1
+    key: bool = True
+
+    @property
+    def stamp(self) -> int:
+        return self.time
+
+    def digest(self) -> int:
+        return 0  # names, sizes and times tell images apart
 
     def pixels(self) -> Codes:
         data = images.load(self.path)
@@ -66,8 +75,14 @@ class FolderSource:
 
     def frames(self) -> Iterator[SourceFrame]:
         """Yield the images; their times are their places in the folder."""
-        for time, path in enumerate(self._paths):
-            yield _Still(time, path, self)
+        return self._from(0)
+
+    def enter(self, entry: Entry) -> Iterator[SourceFrame]:
+        """Yield some of the images again."""
+        return islice(self._from(entry.first), len(entry.frames))
+
+    def recall(self, frames: Sequence[Seen]) -> None:
+        """Do nothing: an image's place tells all."""
 
     def notes(self) -> list[str]:
         """Report ignored alpha; damaged images are errors."""
@@ -75,3 +90,7 @@ class FolderSource:
 
     def close(self) -> None:
         """Do nothing: no file stays open."""
+
+    def _from(self, first: int) -> Iterator[SourceFrame]:
+        for time in range(first, len(self._paths)):
+            yield _Still(time, self._paths[time], self)

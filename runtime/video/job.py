@@ -2,17 +2,17 @@
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
-from dataclasses import asdict, dataclass, field
+from dataclasses import replace
 from fractions import Fraction
+from functools import partial
+from itertools import count
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import numpy as np
 
 from zsm.errors import ArgumentError, Error, StoppedError, VideoError
-from zsm.runtime.video import cuts as scenes
 from zsm.runtime.video import encoders, pipeline, trial
 from zsm.runtime.video import timestamps as timing
 from zsm.runtime.video.assembly import Assembly
@@ -20,63 +20,25 @@ from zsm.runtime.video.colour import Codes
 from zsm.runtime.video.encoders import Encoding
 from zsm.runtime.video.excerpt import Excerpt, parse_time
 from zsm.runtime.video.opening import open_source
-from zsm.runtime.video.options import Options, Restorer
-from zsm.runtime.video.resume import Workspace, check_target, has_result, identify
+from zsm.runtime.video.options import Options, Restorer, Settings
+from zsm.runtime.video.pieces import Crew, outputs, pieces
+from zsm.runtime.video.reader import Reader
+from zsm.runtime.video.resume import Segment, Workspace, check_target, has_result, identify
+from zsm.runtime.video.scan import Scan
 from zsm.runtime.video.sinks import FolderSink, PipeSink, SegmentSink, Sink, Timeline, check_folder
 from zsm.runtime.video.source import DEFAULT_RATE, Source
 from zsm.runtime.video.space import check_space
+from zsm.runtime.video.summary import Listener, Progress, Summary
 from zsm.runtime.video.timestamps import FpsMode
 from zsm.runtime.video.videofile import VideoSource
-from zsm.runtime.windows import restart
+from zsm.runtime.windows import needed, restart
 
 Time = Fraction | float | str
 """Seconds, or a text like `0:01:30.5`."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Progress:
-    """How far a run has come."""
-
-    frame: int
-    """Output frames written, including those of the interrupted run that is being resumed."""
-    frames: int | None
-    """The number expected, if the source announces its length."""
-    frames_per_second: float
-    eta: float | None
-    """Seconds left."""
-    bottleneck: str
-    """`decode`, `compute` or `encode`: the part that the others wait for."""
-
-
 WAITING = 5
 """Outputs between the restorer and the encoder: in a queue, and in the hands of either."""
-
-Listener = Callable[[Progress], None]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Summary:
-    """The result of a run. Sizes are (width, height)."""
-
-    input: str
-    output: str
-    frames_in: int
-    frames_out: int
-    size_in: tuple[int, int]
-    size_out: tuple[int, int]
-    cuts: list[int]
-    resumed_at: int
-    """Output frames that an interrupted run had finished."""
-    seconds: float
-    frames_per_second: float
-    bottleneck: str
-    busy_seconds: Mapping[str, float]
-    notes: list[str] = field(default_factory=list)
-    """Damage tolerated, streams left out or converted, and the like: one sentence each."""
-
-    def to_dict(self) -> dict[str, Any]:
-        """Convert to plain values."""
-        return asdict(self)
 
 
 def restore(
@@ -140,12 +102,34 @@ def restore_source(
 
     A stream gets y4m, or with `raw` the frames alone in the source's pixel format. Otherwise as `restore`.
     """
-    job = _Job(source, restorer, options, listener or (lambda progress: None))
+    job = _Here(source, restorer, options, listener)
     stop = stop or threading.Event()
     return _to_path(job, target, stop) if isinstance(target, Path) else _to_stream(job, target, stop, raw=raw)
 
 
-def check(source: Source, target: Path, restorer: Restorer, options: Options) -> encoders.Plan | None:
+def restore_elsewhere(
+    source: Source,
+    target: Path,
+    settings: Settings,
+    options: Options,
+    crew: Crew,
+    *,
+    listener: Listener | None = None,
+    stop: threading.Event | None = None,
+) -> Summary:
+    """Restore an open source to a video file whose segments are made by a crew. Otherwise as `restore`.
+
+    An interrupted run can be resumed with another crew, or without one. Once `stop` is set, the run ends with
+    StoppedError as soon as the crew returns.
+    """
+    if source.info.path is None:
+        raise ArgumentError("a pipe can be read here only; give the name of a file that all workers can read")
+    if target.suffix == "" or target.is_dir():
+        raise ArgumentError(f"workers make segments of a video, but {target} is a folder; choose a video's name")
+    return _to_path(_Elsewhere(source, settings, options, listener, crew), target, stop or threading.Event())
+
+
+def check(source: Source, target: Path, settings: Settings, options: Options) -> encoders.Plan | None:
     """Check that a run can begin, and choose its encoder; None for a folder of images. Writes nothing.
 
     Raises ArgumentError or VideoError if it can't.
@@ -165,49 +149,50 @@ def check(source: Source, target: Path, restorer: Restorer, options: Options) ->
     plan = None
     if is_video:
         rate = timing.output_rate(source.info.rate, options.fps_mode)
-        plan = encoders.plan(options.encoding, source.info, target.suffix.lower(), rate, restorer.scale)
+        plan = encoders.plan(options.encoding, source.info, target.suffix.lower(), rate, settings.scale)
     frames = options.frames_expected(source.info)
     if options.check_space and frames is not None:
         width, height = source.info.size
-        check_space(target, frames * width * height * restorer.scale**2, plan)
+        check_space(target, frames * width * height * settings.scale**2, plan)
     return plan
 
 
-def is_finished(source: Source, target: Path, restorer: Restorer, options: Options) -> bool:
+def is_finished(source: Source, target: Path, settings: Settings, options: Options) -> bool:
     """Whether `target` is the unchanged result of this very run; never true for a pipe."""
-    return source.info.path is not None and has_result(target, _described(source, target, restorer, options))
+    return source.info.path is not None and has_result(target, _described(source, target, settings, options))
 
 
-def _described(source: Source, target: Path, restorer: Restorer, options: Options) -> dict[str, str]:
+def _described(source: Source, target: Path, settings: Settings, options: Options) -> dict[str, str]:
     """Everything that the result depends on."""
     info = source.info
     own = {"input": "a pipe"} if info.path is None else identify(info.path)
-    tile = _tile(source, target, restorer, options)
-    return options.job(restorer) | own | {"rate": str(info.rate), "stream": str(info.stream), "tile": str(tile)}
+    tile = _tile(source, target, settings, options)
+    return options.job(settings) | own | {"rate": str(info.rate), "stream": str(info.stream), "tile": str(tile)}
 
 
-def _tile(source: Source, target: Path | None, restorer: Restorer, options: Options) -> str | None:
+def _tile(source: Source, target: Path | None, settings: Settings, options: Options) -> str | None:
     """The tiles for a source's frames, which get the memory that the queues and the encoder leave."""
     info = source.info
     itemsize = np.dtype(info.colour.dtype).itemsize
-    besides = WAITING * 3 * itemsize * info.size[0] * info.size[1] * restorer.scale**2
+    besides = WAITING * 3 * itemsize * info.size[0] * info.size[1] * settings.scale**2
     if target is not None and target.suffix.lower() in encoders.CONTAINERS:
         expected = options.frames_expected(info)
         frames = options.segment if expected is None else min(expected, options.segment)
-        besides += encoders.memory(options.encoding, info, target.suffix.lower(), frames, restorer.scale)
-    return restorer.tile(*info.size, itemsize, besides=besides)
+        besides += encoders.memory(options.encoding, info, target.suffix.lower(), frames, settings.scale)
+    return settings.tile(*info.size, itemsize, besides=besides)
 
 
 def _to_path(job: "_Job", target: Path, stop: threading.Event) -> Summary:
     source, options = job.source, job.options
-    plan = check(source, target, job.restorer, options)
+    plan = check(source, target, job.settings, options)
     notes: list[str] = []
     workspace = Workspace(
         target,
-        _described(source, target, job.restorer, options),
+        _described(source, target, job.settings, options),
         resume=options.resume,
         overwrite=options.overwrite,
         pipe=source.info.path is None,
+        threads=1 if plan is None else plan.threads,
     )
     try:
         with workspace:
@@ -218,11 +203,11 @@ def _to_path(job: "_Job", target: Path, stop: threading.Event) -> Summary:
                 notes += _pictures_only(source)
             else:
                 suffix = target.suffix.lower()
-                plan = trial.adapt(plan, suffix)
+                plan = trial.adapt(replace(plan, threads=workspace.journal.threads), suffix)
                 notes += plan.notes
                 assembly = Assembly(source, options, plan, suffix, workspace.folder, notes)
                 sink = SegmentSink(workspace, plan, options.segment, stop, assembly)
-            return job.run(sink, workspace.journal.cuts, str(target), notes)
+            return job.run(sink, workspace.scan, str(target), notes)
     except Error as error:
         if isinstance(error, StoppedError) or not workspace.folder.exists():
             raise
@@ -235,11 +220,11 @@ def _to_stream(job: "_Job", file: BinaryIO, stop: threading.Event, *, raw: bool)
     job.options.check_rate(info)
     encoding.allow("pix_fmt", output="uncompressed frames in a pipe")
     rate = timing.output_rate(info.rate, job.options.fps_mode)
-    plan = encoders.uncompressed(info, encoding.pix_fmt, rate, job.restorer.scale, raw=raw)
-    _tile(job.source, None, job.restorer, job.options)
+    plan = encoders.uncompressed(info, encoding.pix_fmt, rate, job.settings.scale, raw=raw)
+    _tile(job.source, None, job.settings, job.options)
     sink = PipeSink(file, plan, "rawvideo" if raw else "yuv4mpegpipe", stop)
     notes = [*plan.notes, *_pictures_only(job.source)]
-    summary = job.run(sink, [], "-", notes)
+    summary = job.run(sink, Scan(), "-", notes)
     if timing.is_variable(job.times):
         summary.notes.append("the source's frame rate varies, but the pipe's can't: frames are moved in time")
     return summary
@@ -254,23 +239,21 @@ def _pictures_only(source: Source) -> list[str]:
 class _Job:
     """One run, or the rest of one."""
 
-    def __init__(self, source: Source, restorer: Restorer, options: Options, listener: Listener) -> None:
+    def __init__(self, source: Source, settings: Settings, options: Options, listener: Listener | None) -> None:
         self.source = source
-        self.restorer = restorer
+        self.settings = settings
         self.options = options
         self.times: list[int] = []
-        self._listener = listener
-        self._last_duration = 0
+        self._listener = listener or (lambda progress: None)
         self._meter = pipeline.Meter()
 
-    def run(self, sink: Sink, cuts: list[int], output: str, notes: list[str]) -> Summary:
-        """Restore to a sink; `cuts` holds the cuts found before, and gets those found now."""
-        self._sink = sink
+    def run(self, sink: Sink, scan: Scan, output: str, notes: list[str]) -> Summary:
+        """Restore to a sink what it lacks; `scan` holds what an interrupted run has seen, and gets what is seen now."""
         self._resumed_at = self._written = sink.done
         self._begin = time.perf_counter()
         try:
-            self._prepare(cuts)
-            pipeline.run(self._read(), self._restored, self._write, self._meter)
+            self._reader = Reader(self.source, self.options.excerpt, scan, self.options.given_cuts())
+            self._restore(sink)
             self._check_count()
             sink.finish(self._timeline())
         except BaseException as error:
@@ -278,39 +261,23 @@ class _Job:
             if isinstance(error, MemoryError) and not isinstance(error, Error):
                 raise VideoError("not enough memory for frames of this size; try smaller ones") from error
             raise
-        return self._summary(output, [cut for cut in cuts if cut < len(self.times)], notes)
+        return self._summary(output, notes)
 
-    def _prepare(self, cuts: list[int]) -> None:
-        """Find the input frame to begin with, and how cuts are found after it."""
-        given = self.options.given_cuts()
-        if given is not None:
-            cuts[:] = given
-        done = self._resumed_at * self.options.every
-        self._first = first = restart(done, cuts, self.restorer.window, self.restorer.overlap)
-        self._new_scene: Any = [cut - first for cut in cuts if cut > first]
-        if given is None:
-            # Later cuts are found again.
-            cuts[:] = [cut for cut in cuts if cut <= first]
-            self._new_scene = scenes.CutDetector(cuts, first)
+    def _restore(self, sink: Sink) -> None:
+        """Restore what the sink lacks."""
+        raise NotImplementedError
 
-    def _read(self) -> Iterator[Codes]:
-        for frame in self.options.excerpt.read(self.source):
-            self.times.append(frame.time)
-            self._last_duration = frame.duration
-            if len(self.times) > self._first:
-                yield frame.pixels()
+    def _total(self) -> int | None:
+        """The number of outputs, once it is certain."""
+        frames = self._reader.total
+        return None if frames is None else timing.frames_out(frames, self.options.fps_mode)
 
-    def _restored(self, frames: Iterator[Codes]) -> Iterator[Codes]:
-        every = self.options.every
-        first = self._resumed_at * every - 2 * self._first
-        return self.restorer.stream(frames, cuts=self._new_scene, first=first, every=every)
-
-    def _write(self, pixels: Codes) -> None:
-        self._sink.write(pixels)
-        self._written += 1
+    def _count(self, frames: int) -> None:
+        self._written += frames
         self._listener(self._progress())
 
     def _check_count(self) -> None:
+        self.times = self._reader.times
         if not self.times:
             raise VideoError(f"no frame of {self.source.info.name} lies in the chosen part")
         expected = timing.frames_out(len(self.times), self.options.fps_mode)
@@ -324,7 +291,7 @@ class _Job:
         return Timeline(
             times=[stamp - shift for stamp in timing.output_times(self.times, mode)],
             time_base=time_base,
-            last_duration=timing.last_duration(self.times, self._last_duration, mode),
+            last_duration=timing.last_duration(self.times, self._reader.last_duration, mode),
         )
 
     def _progress(self) -> Progress:
@@ -340,8 +307,8 @@ class _Job:
             bottleneck=self._meter.bottleneck(),
         )
 
-    def _summary(self, output: str, cuts: list[int], notes: list[str]) -> Summary:
-        info, scale = self.source.info, self.restorer.scale
+    def _summary(self, output: str, notes: list[str]) -> Summary:
+        info, scale = self.source.info, self.settings.scale
         seconds = time.perf_counter() - self._begin
         return Summary(
             input=info.name,
@@ -350,14 +317,76 @@ class _Job:
             frames_out=self._written,
             size_in=info.size,
             size_out=(info.size[0] * scale, info.size[1] * scale),
-            cuts=cuts,
+            cuts=self._reader.cuts,
             resumed_at=self._resumed_at,
             seconds=round(seconds, 3),
             frames_per_second=round((self._written - self._resumed_at) / seconds, 3),
             bottleneck=self._meter.bottleneck(),
             busy_seconds={part: round(busy, 3) for part, busy in self._meter.seconds.items()},
-            notes=self.source.notes() + notes,
+            notes=self._reader.notes + notes,
         )
+
+
+class _Here(_Job):
+    """A run whose frames are restored in this process, one after the other."""
+
+    def __init__(self, source: Source, restorer: Restorer, options: Options, listener: Listener | None) -> None:
+        super().__init__(source, restorer, options, listener)
+        self._restorer = restorer
+
+    def _restore(self, sink: Sink) -> None:
+        for begin, end in sink.gaps(self._total()):
+            self._fill(sink, begin, end)
+
+    def _fill(self, sink: Sink, begin: int, end: int | None) -> None:
+        """Restore the outputs from number `begin` to before `end`, or all the rest."""
+        reader, restorer, every = self._reader, self._restorer, self.options.every
+        if begin:
+            reader.see(begin * every // 2 + 1)
+        first = restart(begin * every, reader.cuts, restorer.window, restorer.overlap)
+        numbers = count(begin)
+
+        def write(pixels: Codes) -> None:
+            sink.write(next(numbers), pixels)
+            self._count(1)
+
+        pipeline.run(
+            reader.frames(first, None if end is None else needed(end * every, restorer.window)),
+            partial(
+                outputs,
+                restorer,
+                cuts=reader.scenes(first),
+                first=begin * every - 2 * first,
+                every=every,
+                most=None if end is None else end - begin,
+            ),
+            write,
+            self._meter,
+        )
+
+
+class _Elsewhere(_Job):
+    """A run whose segments are restored by a crew."""
+
+    def __init__(
+        self, source: Source, settings: Settings, options: Options, listener: Listener | None, crew: Crew
+    ) -> None:
+        super().__init__(source, settings, options, listener)
+        self._crew = crew
+
+    def _restore(self, sink: Sink) -> None:
+        assert isinstance(sink, SegmentSink)
+
+        def deliver(number: int, segment: Segment, content: bytes) -> None:
+            sink.put(number, segment, content)
+            self._count(segment.frames)
+
+        begin = time.perf_counter()
+        found = pieces(self._reader, self.options, self.settings, sink.finished)
+        self._crew(sink.plan, self._meter.time("decode", found), deliver)
+        self._meter.seconds["compute"] = time.perf_counter() - begin - self._meter.seconds["decode"]
+        if self._total() != self._written:
+            sink.check_stop()
 
 
 def _seconds(time: Time) -> Fraction:

@@ -17,9 +17,11 @@ from zsm.runtime.video.excerpt import Excerpt
 from zsm.runtime.video.source import DEFAULT_RATE, Info
 from zsm.runtime.video.timestamps import FpsMode
 
+Cuts = Collection[int] | Callable[[Codes, Codes], bool] | None
 
-class Restorer(Protocol):
-    """The part of `zsm.Runtime` that restoring a video needs."""
+
+class Settings(Protocol):
+    """What a result depends on besides the source and the options."""
 
     @property
     def scale(self) -> int:
@@ -48,14 +50,11 @@ class Restorer(Protocol):
         """
         ...
 
-    def stream(
-        self,
-        frames: Iterable[Codes],
-        *,
-        cuts: Collection[int] | Callable[[Codes, Codes], bool] | None = None,
-        first: int = 0,
-        every: int = 1,
-    ) -> Iterator[Codes]:
+
+class Restorer(Settings, Protocol):
+    """The part of `zsm.Runtime` that restoring a video needs."""
+
+    def stream(self, frames: Iterable[Codes], *, cuts: Cuts = None, first: int = 0, every: int = 1) -> Iterator[Codes]:
         """Turn N frames (h,w,3) into 2N-1 (scale*h,scale*w,3), and yield number first, first + every, ..."""
         ...
 
@@ -110,13 +109,13 @@ class Options:
         if self.rate is not None and (info.path is None or not info.path.is_dir()):
             raise ArgumentError(f"{info.name} has its own frame rate ({info.rate}); --rate is for folders of images")
 
-    def job(self, restorer: Restorer) -> dict[str, str]:
+    def job(self, settings: Settings) -> dict[str, str]:
         """Everything besides the source that the result depends on, in words."""
         names = ("fps_mode", "encoding", "excerpt", "segment")
         return {
-            "network": restorer.identity,
-            "window": str(restorer.window),
-            "overlap": str(restorer.overlap),
+            "network": settings.identity,
+            "window": str(settings.window),
+            "overlap": str(settings.overlap),
             **{name: str(getattr(self, name)) for name in names},
             "cuts": str(self.given_cuts()),
             "version of av": av.__version__,

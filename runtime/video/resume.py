@@ -1,7 +1,7 @@
 """The hidden folder beside the output, in which it grows and which an interrupted run leaves behind.
 
 Finished segments are entered into a journal, which is replaced atomically: whenever a run is killed, the journal
-describes what is there. A lock keeps a second run away while one is at work.
+describes what is there. The scan of the source grows beside it. A lock keeps a second run away while one is at work.
 """
 
 import hashlib
@@ -15,11 +15,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+import msgspec
 from filelock import FileLock, Timeout
 
 from zsm import files
 from zsm.errors import VideoError
 from zsm.runtime.video import images
+from zsm.runtime.video.scan import Scan
 
 
 @dataclass(kw_only=True)
@@ -29,6 +31,8 @@ class Segment:
     frames: int
     delay: int
     """The most frames by which a packet is out of order."""
+    made: dict[str, str] = field(default_factory=dict)
+    """Where and by what it was made, if not by the run itself."""
 
 
 @dataclass(kw_only=True)
@@ -37,9 +41,10 @@ class Journal:
 
     job: dict[str, str]
     """Everything that the result depends on; only an equal job can be resumed."""
-    segments: list[Segment] = field(default_factory=list)
-    cuts: list[int] = field(default_factory=list)
-    """The scene beginnings found so far, at least as far as the output goes."""
+    segments: dict[int, Segment] = field(default_factory=dict)
+    """The finished segments by their numbers, in any order and with gaps."""
+    threads: int = 1
+    """The encoder's threads: frames may depend on them, so that a resumed run has as many, on whatever machine."""
     replaces: dict[str, str] = field(default_factory=dict)
     """Describes what stood in the output's place when the job began."""
     result: dict[str, str] = field(default_factory=dict)
@@ -54,17 +59,25 @@ class Workspace:
     """
 
     def __init__(
-        self, target: Path, job: Mapping[str, str], *, resume: bool, overwrite: bool, pipe: bool = False
+        self,
+        target: Path,
+        job: Mapping[str, str],
+        *,
+        resume: bool,
+        overwrite: bool,
+        pipe: bool = False,
+        threads: int = 1,
     ) -> None:
         self.target = target
         self.remedy = "a pipe can't be resumed: start over with --overwrite" if pipe else "continue with --resume"
         self.folder = folder_of(target)
         self.images = self.folder / "frames"
-        self.journal = Journal(job=dict(job))
+        self.journal = Journal(job=dict(job), threads=threads)
         check_target(target, overwrite=overwrite, resume=resume)
         self._lock = self._locked()
         try:
             self._begin(resume=resume, overwrite=overwrite)
+            self.scan = Scan(None if pipe else self.folder / "scan.jsonl")
         except BaseException:
             if not self._path.exists():
                 shutil.rmtree(self.folder, ignore_errors=True)
@@ -79,7 +92,12 @@ class Workspace:
     ) -> None:
         if error is not None and not self.journal.segments and not any(self.images.glob("[0-9]*")):
             shutil.rmtree(self.folder, ignore_errors=True)
+        self.scan.close()
         self._lock.release()
+
+    def segment(self, number: int) -> Path:
+        """The file of a segment."""
+        return self.folder / f"segment-{number:06d}.mkv"
 
     def save(self) -> None:
         """Replace the journal on disk."""
@@ -143,15 +161,8 @@ class Workspace:
 
     def _load(self) -> None:
         try:
-            data = json.loads(self._path.read_text())
-            found = Journal(
-                job=data["job"],
-                segments=[Segment(**segment) for segment in data["segments"]],
-                cuts=data["cuts"],
-                replaces=data["replaces"],
-                result=data["result"],
-            )
-        except (OSError, ValueError, KeyError, TypeError) as error:
+            found = msgspec.convert(json.loads(self._path.read_text()), Journal, str_keys=True)
+        except (OSError, ValueError, msgspec.ValidationError) as error:
             raise VideoError(f"{self._path} is damaged ({error}); start over with --overwrite") from error
         changed = sorted(key for key in found.job | self.journal.job if found.job.get(key) != self.journal.job.get(key))
         if changed:

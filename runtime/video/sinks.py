@@ -3,7 +3,7 @@
 import re
 import shutil
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
@@ -13,6 +13,7 @@ from typing import Any, Protocol
 import av
 from av.error import FFmpegError
 
+from zsm import files
 from zsm.errors import Error, StoppedError, VideoError
 from zsm.runtime.video import colour, encoders, images
 from zsm.runtime.video.colour import Codes
@@ -38,14 +39,22 @@ class Timeline:
     last_duration: int
 
 
+Gap = tuple[int, int | None]
+"""The outputs from one number to before another, or to the end."""
+
+
 class Sink(Protocol):
     """A destination of frames."""
 
     done: int
-    """Frames it holds already, from the run that is being resumed."""
+    """The number of frames it holds already, from the run that is being resumed."""
 
-    def write(self, pixels: Codes) -> None:
-        """Take the next frame; raises StoppedError if a stop was asked for and the run can be resumed here."""
+    def gaps(self, total: int | None) -> list[Gap]:
+        """List the outputs that are missing, of `total` or of an unknown number."""
+        ...
+
+    def write(self, number: int, pixels: Codes) -> None:
+        """Take an output, each in its turn; raises StoppedError if a stop was asked for and the run can be resumed."""
         ...
 
     def finish(self, timeline: Timeline) -> None:
@@ -72,22 +81,49 @@ class SegmentSink:
         assemble: Callable[[list[Path], Path, int, Timeline], None],
     ) -> None:
         self._workspace = workspace
-        self._plan = plan
+        self.plan = plan
         self._length = length
         self._stop = stop
         self._assemble = assemble
         self._open: SegmentWriter | None = None
-        self.done = sum(segment.frames for segment in workspace.journal.segments)
+        self._number = 0
+        self.done = sum(segment.frames for segment in workspace.journal.segments.values())
 
-    def write(self, pixels: Codes) -> None:
+    @property
+    def finished(self) -> Collection[int]:
+        """The numbers of the segments that are there."""
+        return self._workspace.journal.segments.keys()
+
+    def gaps(self, total: int | None) -> list[Gap]:
+        """List the runs of outputs that lie in no finished segment."""
+        found: list[Gap] = []
+        begin = 0
+        for number in sorted(self._workspace.journal.segments):
+            if begin < number * self._length:
+                found.append((begin, number * self._length))
+            begin = (number + 1) * self._length
+        return found if total is not None and begin >= total else [*found, (begin, total)]
+
+    def write(self, number: int, pixels: Codes) -> None:
         with _explained(self._workspace.folder):
             if self._open is None:
-                self._open = SegmentWriter(self._workspace.folder / "segment.part", self._plan)
+                self._number = number // self._length
+                self._open = SegmentWriter(self._workspace.folder / "segment.part", self.plan)
             self._open.write(pixels)
             if self._open.frames == self._length:
                 self._close_segment()
-                if self._stop.is_set():
-                    raise StoppedError(_stopped(self._workspace))
+                self.check_stop()
+
+    def check_stop(self) -> None:
+        """Raise StoppedError if a stop was asked for."""
+        if self._stop.is_set():
+            raise StoppedError(_stopped(self._workspace))
+
+    def put(self, number: int, segment: Segment, content: bytes) -> None:
+        """Take a segment that was encoded elsewhere."""
+        with _explained(self._workspace.folder):
+            files.write(self._workspace.segment(number), content)
+        self._enter(number, segment)
 
     def finish(self, timeline: Timeline) -> None:
         with _explained(self._workspace.folder):
@@ -95,8 +131,8 @@ class SegmentSink:
                 self._close_segment()
             segments = self._workspace.journal.segments
             result = self._workspace.folder / f"result{self._workspace.target.suffix.lower()}"
-            paths = [self._path(number) for number in range(len(segments))]
-            self._assemble(paths, result, max(segment.delay for segment in segments), timeline)
+            paths = [self._workspace.segment(number) for number in sorted(segments)]
+            self._assemble(paths, result, max(segment.delay for segment in segments.values()), timeline)
             self._workspace.publish(result)
 
     def abandon(self) -> None:
@@ -107,12 +143,11 @@ class SegmentSink:
     def _close_segment(self) -> None:
         writer, self._open = self._open, None
         assert writer is not None
-        segment = writer.close(self._path(len(self._workspace.journal.segments)))
-        self._workspace.journal.segments.append(segment)
-        self._workspace.save()
+        self._enter(self._number, writer.close(self._workspace.segment(self._number)))
 
-    def _path(self, number: int) -> Path:
-        return self._workspace.folder / f"segment-{number:06d}.mkv"
+    def _enter(self, number: int, segment: Segment) -> None:
+        self._workspace.journal.segments[number] = segment
+        self._workspace.save()
 
 
 class SegmentWriter:
@@ -186,16 +221,12 @@ class FolderSink:
         self.done = 0
         while self._path(self.done).exists():
             self.done += 1
-        self._next = self.done
-        self._cuts_saved = len(workspace.journal.cuts)
 
-    def write(self, pixels: Codes) -> None:
-        """Write a frame, after entering the cuts found since the last one into the journal."""
-        if len(self._workspace.journal.cuts) != self._cuts_saved:
-            self._cuts_saved = len(self._workspace.journal.cuts)
-            self._workspace.save()
-        images.write(self._path(self._next), pixels)
-        self._next += 1
+    def gaps(self, total: int | None) -> list[Gap]:
+        return [(self.done, total)]
+
+    def write(self, number: int, pixels: Codes) -> None:
+        images.write(self._path(number), pixels)
         if self._stop.is_set():
             raise StoppedError(_stopped(self._workspace))
 
@@ -223,7 +254,10 @@ class PipeSink:
         self._stream = plan.open(self._container)
         self._frames = 0
 
-    def write(self, pixels: Codes) -> None:
+    def gaps(self, total: int | None) -> list[Gap]:
+        return [(0, total)]
+
+    def write(self, number: int, pixels: Codes) -> None:
         frame = colour.from_rgb(pixels, self._plan.colour, self._plan.pixel_format)
         frame.pts = self._frames
         frame.time_base = 1 / self._plan.rate

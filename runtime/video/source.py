@@ -1,12 +1,13 @@
 """What a source of frames is: its properties, its frames, and how files are opened."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, Protocol
 
 import av
+import msgspec
 from av.error import FFmpegError
 
 from zsm.errors import Error, VideoError
@@ -57,9 +58,49 @@ class SourceFrame(Protocol):
         """Duration in the source's time base; 0 if the source doesn't say."""
         ...
 
+    @property
+    def stamp(self) -> int | None:
+        """The source's own time stamp, before it was made to increase."""
+        ...
+
+    @property
+    def key(self) -> bool:
+        """Whether decoding may be able to begin here."""
+        ...
+
+    def digest(self) -> int:
+        """CRC-32 of the visible pixels as decoded."""
+        ...
+
     def pixels(self) -> Codes:
         """Convert to RGB (h,w,3), uint8 or uint16, upright; raises VideoError if it can't be decoded."""
         ...
+
+
+class Seen(msgspec.Struct, frozen=True, array_like=True, tag="frame"):
+    """What is remembered of a frame."""
+
+    time: int
+    stamp: int | None
+    duration: int
+    key: bool
+    digest: int
+    scene: bool
+    """Whether a new scene begins with it."""
+
+    def matches(self, frame: SourceFrame) -> bool:
+        """Whether a frame decoded later is the same."""
+        return self.stamp == frame.stamp and self.digest == frame.digest()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """How to come back to a run of frames: `first`, counted from the source's beginning, and those after it."""
+
+    first: int
+    frames: Sequence[Seen]
+    keys: Sequence[int] = ()
+    """Time stamps of key frames to seek to, each further back than the one before."""
 
 
 class Source(Protocol):
@@ -68,7 +109,15 @@ class Source(Protocol):
     info: Info
 
     def frames(self) -> Iterator[SourceFrame]:
-        """Yield all frames, their times strictly increasing. Call it once."""
+        """Yield all frames, their times strictly increasing. A pipe can be read only once."""
+        ...
+
+    def enter(self, entry: Entry) -> Iterator[SourceFrame]:
+        """Yield frames that have been seen before; raises VideoError if one is decoded differently now."""
+        ...
+
+    def recall(self, frames: Sequence[Seen]) -> None:
+        """Take over what an earlier pass over the whole source has seen, in place of reading it again."""
         ...
 
     def notes(self) -> list[str]:
@@ -106,3 +155,11 @@ def check_size(size: tuple[int, int], name: str) -> tuple[int, int]:
 def message(error: BaseException) -> str:
     """The text of an error from FFmpeg or the system, without its number."""
     return (getattr(error, "strerror", None) or str(error) or type(error).__name__).strip()
+
+
+def changed(name: str, number: int) -> VideoError:
+    """The error for a frame that was decoded differently when it was seen first."""
+    return VideoError(
+        f"frame {number} of {name} was decoded differently before; if the file hasn't changed, it is damaged and "
+        "can't be decoded the same twice: repair it, or convert it first"
+    )

@@ -1,9 +1,10 @@
 """A video file, or a pipe, as a source of frames."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,8 @@ from av.error import FFmpegError
 from av.sidedata.sidedata import Type
 
 from zsm.errors import ArgumentError, VideoError
+from zsm.runtime.video import checksum, images, sidedata, tags
 from zsm.runtime.video import colour as colours
-from zsm.runtime.video import images, sidedata, tags
 from zsm.runtime.video.clock import Clock
 from zsm.runtime.video.colour import Codes
 from zsm.runtime.video.orientation import Orientation, orientation
@@ -21,8 +22,11 @@ from zsm.runtime.video.passengers import name
 from zsm.runtime.video.source import (
     ALPHA_DROPPED,
     DEFAULT_RATE,
+    Entry,
     Info,
+    Seen,
     SourceFrame,
+    changed,
     check_size,
     message,
     open_container,
@@ -34,9 +38,22 @@ from zsm.runtime.video.spool import Spool
 class _Decoded:
     time: int
     duration: int
+    original: av.VideoFrame
     frame: av.VideoFrame
+    """The same, of the size of the first."""
     info: Info
     orientation: Orientation
+
+    @property
+    def stamp(self) -> int | None:
+        return _stamp(self.original)
+
+    @property
+    def key(self) -> bool:
+        return self.original.key_frame
+
+    def digest(self) -> int:
+        return checksum.crc32(self.original)
 
     def pixels(self) -> Codes:
         return self.orientation.apply(colours.to_rgb(self.frame, self.info.colour))
@@ -64,10 +81,15 @@ class VideoSource:
         self._opening: dict[str, Any] = {"container_format": container_format, "options": options}
         self._counts: Counter[str] = Counter()
         self._notes: list[str] = []
+        """About the file as a whole."""
+        self._troubles: list[str] = []
+        """Met while reading."""
         self._lost: set[str] = set()
         """What came with the frames and isn't carried along."""
-        self._whole = True
+        self._moved = False
+        """Whether frames have been read since the file was opened."""
         self._open()
+        self.clock = Clock(jumps_ahead=self.clock_jumps)
         try:
             if self._first is None:
                 raise VideoError(f"no frame of {self._name} could be decoded{self._reason()}")
@@ -95,29 +117,8 @@ class VideoSource:
         self._aside: list[Any] | Spool | None = None
         if not isinstance(self._file, Path) and len(self.container.streams) > 1:
             self._aside = []
-        self.clock = Clock(jumps_ahead=self.clock_jumps)
         self._frames = self._decode()
         self._first = next(self._frames, None)
-
-    def skip_to(self, seconds: Fraction) -> None:
-        """Let `frames` begin at the key frame at or before `seconds` on the stream's clock, if it can be found."""
-        if not isinstance(self._file, Path) or self._first is None or self.clock_jumps:
-            return
-        size = (self._first.width, self._first.height)
-        try:
-            self.container.seek(round(seconds / self.info.time_base), stream=self.stream)
-            self._frames = self._decode()
-            first = next(self._frames, None)
-        except FFmpegError:
-            first = None
-        stamp = None if first is None or first.pts is None else first.pts * self.info.time_base
-        self._whole = stamp is None or stamp > seconds or (first.width, first.height) != size  # type: ignore[union-attr]
-        if self._whole:
-            # The file's index is wrong or missing: begin at the beginning.
-            self.container.close()
-            self._open()
-        else:
-            self._first = first
 
     def keep_others(self, path: Path) -> Spool | None:
         """Keep the other streams of a pipe in a file, while frames are read; None if there are none.
@@ -137,25 +138,46 @@ class VideoSource:
         return [name(stream) for stream in self.container.streams if stream.index != self.stream.index]
 
     def frames(self) -> Iterator[SourceFrame]:
-        """Yield all frames, their times strictly increasing. Call it once."""
+        """Yield all frames, their times strictly increasing. A pipe can be read only once."""
         if isinstance(self._aside, list):
             self._aside = None
-        tick = self.info.time_base
-        step = max(tick, 1 / self.info.rate)
-        frame: av.VideoFrame | None = self._first
+        if self._moved:
+            self.clock = Clock(jumps_ahead=self.clock_jumps)
         number = 0
-        while frame is not None:
-            stamp = frame.pts if frame.pts is not None else frame.dts
-            time = self.clock.place(None if stamp is None else stamp * tick, step, tick)
+        for number, frame in enumerate(self._from_the_beginning(), start=1):
+            time = self._place(_stamp(frame))
             self._counts["corrupt"] += frame.is_corrupt
             self._lost |= sidedata.lost(sidedata.read(frame), (frame.width, frame.height))
-            same_size = self._same_size(frame, number)
-            yield _Decoded(round(time / tick), frame.duration or 0, same_size, self.info, self._orientation)
-            number += 1
-            frame = next(self._frames, None)
+            yield self._frame(frame, number - 1, time)
         announced = self._announced()
-        if self._whole and number < announced:
-            self._notes.append(f"the file announces {announced} frames, {number} could be read")
+        if number < announced:
+            self._troubles.append(f"the file announces {announced} frames, {number} could be read")
+
+    def enter(self, entry: Entry) -> Iterator[SourceFrame]:
+        """Yield frames that have been seen before; raises VideoError if one is decoded differently now.
+
+        Seeks to the key frame before them. If a frame turns out to be another than before, begins again further back,
+        and at worst at the beginning.
+        """
+        done = 0
+        for frames in self._attempts(entry):
+            for number, frame in enumerate(islice(frames, len(entry.frames))):
+                if number < done:
+                    continue
+                seen = entry.frames[number]
+                found = self._frame(frame, entry.first + number, seen.time)
+                if not seen.matches(found):
+                    break
+                yield found
+                done += 1
+            if done == len(entry.frames):
+                return
+        raise changed(self._name, entry.first + done)
+
+    def recall(self, frames: Sequence[Seen]) -> None:
+        """Set the clock as if these frames, all there are, had been read."""
+        for frame in frames:
+            self._place(frame.stamp)
 
     def notes(self) -> list[str]:
         """Report the damage tolerated so far, one sentence each."""
@@ -166,8 +188,9 @@ class VideoSource:
             "jumps": "the clock jumps at {} places; what follows was moved to continue there",
         }
         counts = self._counts | Counter(stamps=self.clock.corrected, jumps=len(self.clock.offsets) - 1)
-        notes = self._notes + [text.format(counts[key]) for key, text in sentences.items() if counts[key]]
-        return [*notes, f"not carried along: {', '.join(sorted(self._lost))}"] if self._lost else notes
+        counted = [text.format(counts[key]) for key, text in sentences.items() if counts[key]]
+        lost = [f"not carried along: {', '.join(sorted(self._lost))}"] if self._lost else []
+        return [*self._notes, *self._troubles, *counted, *lost]
 
     def close(self) -> None:
         self.container.close()
@@ -201,6 +224,51 @@ class VideoSource:
             raise VideoError(f"{self._name} is encoded with a codec that can't be decoded here")
         return chosen
 
+    def _place(self, stamp: int | None) -> int:
+        """When the next frame is shown, in the time base."""
+        tick = self.info.time_base
+        return round(
+            self.clock.place(None if stamp is None else stamp * tick, max(tick, 1 / self.info.rate), tick) / tick
+        )
+
+    def _from_the_beginning(self) -> Iterator[av.VideoFrame]:
+        if self._moved:
+            self.container.close()
+            self._counts.clear()
+            self._troubles.clear()
+            self._lost.clear()
+            self._open()
+        self._moved = True
+        if self._first is not None:
+            yield self._first
+            yield from self._frames
+
+    def _attempts(self, entry: Entry) -> Iterator[Iterator[av.VideoFrame]]:
+        """Decode from ever further back. What begins with the wanted frame's time stamp may still be another frame."""
+        for key in entry.keys:
+            self._moved = True
+            try:
+                self.container.seek(key, stream=self.stream)
+            except FFmpegError:
+                continue
+            yield self._decode_from(entry.frames[0].stamp)
+        yield islice(self._from_the_beginning(), entry.first, None)
+
+    def _decode_from(self, stamp: int | None) -> Iterator[av.VideoFrame]:
+        frames = self._decode()
+        for frame in frames:
+            found = _stamp(frame)
+            if found is None or stamp is None or found > stamp:
+                return
+            if found == stamp:
+                yield frame
+                yield from frames
+                return
+
+    def _frame(self, frame: av.VideoFrame, number: int, time: int) -> SourceFrame:
+        same_size = self._same_size(frame, number)
+        return _Decoded(time, frame.duration or 0, frame, same_size, self.info, self._orientation)
+
     def _decode(self) -> Iterator[av.VideoFrame]:
         wanted = [self.stream] if self._aside is None else []
         packets: Iterator[Any] = self.container.demux(*wanted)
@@ -208,7 +276,7 @@ class VideoSource:
             try:
                 packet = next(packets, None)
             except (FFmpegError, ValueError) as error:
-                self._notes.append(f"reading stopped early: {message(error)}")
+                self._troubles.append(f"reading stopped early: {message(error)}")
                 return
             if packet is None:
                 return
@@ -261,7 +329,7 @@ class VideoSource:
         if (frame.width, frame.height) == (self._first.width, self._first.height):
             return frame
         if not self._counts["sizes"]:
-            self._notes.append(
+            self._troubles.append(
                 f"the size changes from {self._first.width}x{self._first.height} to {frame.width}x{frame.height} at "
                 f"frame {number}; frames of another size than the first were scaled to it"
             )
@@ -275,6 +343,10 @@ class VideoSource:
                 if images.is_animated_webp(file.read(64)):
                     return ": animated WebP isn't supported; convert it to another format first"
         return ": " + "; ".join(self.notes()) if self.notes() else ""
+
+
+def _stamp(frame: av.VideoFrame) -> int | None:
+    return frame.pts if frame.pts is not None else frame.dts
 
 
 def _preference(stream: av.VideoStream) -> tuple[bool, int]:

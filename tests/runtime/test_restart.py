@@ -1,10 +1,10 @@
-"""The frame from which an interrupted stream has to begin again."""
+"""The frames that a part of a stream's outputs takes."""
 
 from hypothesis import given
 from hypothesis import strategies as st
 
 from zsm.runtime import plan
-from zsm.runtime.windows import restart
+from zsm.runtime.windows import needed, restart
 
 
 def origins(frames: int, window: int, overlap: int, cuts: list[int]) -> dict[int, tuple[int, int]]:
@@ -35,3 +35,18 @@ def test_a_resumed_stream_gives_the_same_windows(data: st.DataObject, frames: in
 @given(st.integers(0, 10**6), st.integers(2, 9))
 def test_little_is_done_again(done: int, window: int) -> None:
     assert done // 2 - restart(done, [], window, 1) < 2 * window
+
+
+@given(st.data(), st.integers(1, 60), st.integers(2, 7))
+def test_a_part_of_the_frames_gives_the_same_windows(data: st.DataObject, frames: int, window: int) -> None:
+    """All outputs of a segment, from the frames that `restart` and `needed` tell."""
+    overlap = data.draw(st.integers(1, window - 1))
+    cuts = sorted(data.draw(st.sets(st.integers(1, frames))) - {frames})
+    begin = data.draw(st.integers(0, 2 * frames - 2))
+    end = data.draw(st.integers(begin + 1, 2 * frames - 1))
+    first, last = restart(begin, cuts, window, overlap), min(frames, needed(end, window))
+    whole = origins(frames, window, overlap, cuts)
+    part = origins(last - first, window, overlap, [cut - first for cut in cuts if first < cut < last])
+    for output in range(begin, end):
+        start, stop = part[output - 2 * first]
+        assert (start + first, stop + first) == whole[output]

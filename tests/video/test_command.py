@@ -456,7 +456,7 @@ def test_a_folder_that_holds_anything_else_is_not_replaced(
      (["{clip}", "{long}.mp4"], "File name too long"),
      (["{clip}", "{long}.mp4", "--resume"], "File name too long"),
      (["{long}", "{file}.mp4"], "File name too long"),
-     (["{clip}", "{file}.mp4", "--start", "1e400"], "too large")],
+     (["{clip}", "{file}.mp4", "--start", "1e400"], "lies in the chosen part")],
 )  # fmt: skip
 def test_names_and_numbers_that_the_system_rejects(
     bicubic_bundle: Path,

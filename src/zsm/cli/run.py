@@ -87,6 +87,12 @@ def _configure_encoding(group: Any) -> None:
     group.add_argument("--pix-fmt", metavar="NAME", help="pixel format (default: as deep as the source)")
     group.add_argument("--hardware", action="store_true", help="use a hardware encoder")
     group.add_argument(
+        "--encoder-threads",
+        type=positive,
+        metavar="N",
+        help="threads of a software encoder, on which frames may depend (default: one per processor)",
+    )
+    group.add_argument(
         "--segment",
         type=positive,
         default=120,
@@ -155,7 +161,12 @@ def _options(args: argparse.Namespace) -> "video.Options":
     return video.Options(
         fps_mode=args.fps_mode,
         encoding=video.Encoding(
-            codec=args.codec, crf=args.crf, preset=args.preset, pix_fmt=args.pix_fmt, hardware=args.hardware
+            codec=args.codec,
+            crf=args.crf,
+            preset=args.preset,
+            pix_fmt=args.pix_fmt,
+            hardware=args.hardware,
+            threads=args.encoder_threads,
         ),
         excerpt=video.Excerpt(
             start=video.parse_time(args.start) if args.start else Fraction(0),
