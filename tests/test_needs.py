@@ -1,8 +1,13 @@
 """A missing need skips a test, and fails it where CI requires it."""
 
+import inspect
+import sys
+from collections.abc import Callable
+
 import onnxruntime
 import pytest
-from tests.needs import cuda_provider, missing, module, required
+from tests.engine import test_engines, test_frames, test_onnxruntime_cuda
+from tests.needs import missing, module, required
 
 
 @pytest.mark.parametrize("value", ["", "ffmpeg,nvcc"])
@@ -34,16 +39,23 @@ def test_a_module_that_is_not_installed_is_a_missing_need(monkeypatch: pytest.Mo
 
 
 @pytest.mark.parametrize(
-    ("value", "outcome"), [("", pytest.skip.Exception), ("onnxruntime-gpu", pytest.fail.Exception)]
+    "test",
+    [
+        test_engines.test_on_the_gpu,
+        test_onnxruntime_cuda.test_on_the_gpu,
+        test_frames.test_torch_s_frames_stay_on_the_gpu,
+    ],
 )
-def test_onnxruntime_without_cuda_is_a_missing_need(
-    value: str, outcome: type[BaseException], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("required", "outcome"), [("0", pytest.skip.Exception), ("1", pytest.fail.Exception)])
+def test_gpu_tests_skip_without_their_library_or_fail_if_required(
+    test: Callable[..., None], required: str, outcome: type[BaseException], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setitem(sys.modules, "tensorrt", None)
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CPUExecutionProvider"])
-    monkeypatch.setenv("ZSM_REQUIRE", value)
-    monkeypatch.delenv("ZSM_REQUIRE_GPU", raising=False)
-    with pytest.raises(outcome, match="no CUDA provider"):
-        cuda_provider()
+    monkeypatch.delenv("ZSM_REQUIRE", raising=False)
+    monkeypatch.setenv("ZSM_REQUIRE_GPU", required)
+    with pytest.raises(outcome, match="pip install"):
+        test(**dict.fromkeys(inspect.signature(test).parameters))
 
 
 def test_misspelt_needs_are_rejected(monkeypatch: pytest.MonkeyPatch) -> None:
