@@ -112,7 +112,7 @@ def run(backend: DeviceBackend, bundle: Bundle, frames: int = 4, dtype: str = "u
         pass
 
 
-KINDS = ["tiny_bundle", "bicubic_bundle", "compact", "int8", "half_bundle"]
+KINDS = ["bicubic_bundle", "compact", "int8", "half_bundle"]
 
 
 @pytest.mark.parametrize("bundle", KINDS, indirect=True)
