@@ -52,16 +52,15 @@ def load_cuda() -> None:
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed):
         ort.preload_dlls()
-    if said := printed.getvalue().strip():
-        raise BackendError(f"ONNX Runtime can't load CUDA: {said}; pip install 'zsm[gpu]' brings its libraries")
+    if said := printed.getvalue().splitlines():
+        raise BackendError(f"ONNX Runtime can't load CUDA: {said[0]}; pip install 'zsm[gpu]' brings its libraries")
 
 
 def provider_options(bundle: Bundle, index: int, cuda_stream: Stream) -> dict[str, str]:
     """The CUDA provider's options for a GPU and a stream of it."""
     options = {
         "user_compute_stream": str(cuda_stream.handle),
-        # The option governs every use of tensor cores by convolutions, so FP16 needs it. In FP32 they would round to
-        # 10 bits of mantissa.
+        # Convolutions use tensor cores only if this is on, in FP16 too. In FP32 they would round to 10 bits of mantissa.
         "use_tf32": "1" if bundle.manifest.precision == "fp16" else "0",
         "arena_extend_strategy": "kSameAsRequested",
     }
@@ -118,7 +117,7 @@ class OrtCompiler:
         options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
         # The provider convolves int8 layers as floats. This lets it convert their weights once, not in every run.
         options.add_session_config_entry("session.disable_quant_qdq", "1")
-        with tempfile.TemporaryDirectory() as folder:
+        with tempfile.TemporaryDirectory() as folder:  # the optimized graph shows what it would copy to the host
             options.optimized_model_filepath = str(Path(folder) / "optimized.onnx")
             content = self._bundle.read(stage)
             session = open_session(stage, content, options, self._library, self._provider, self._settings)
