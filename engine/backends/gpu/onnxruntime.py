@@ -60,7 +60,7 @@ def provider_options(bundle: Bundle, index: int, cuda_stream: Stream) -> dict[st
     """The CUDA provider's options for a GPU and a stream of it."""
     options = {
         "user_compute_stream": str(cuda_stream.handle),
-        # Convolutions use tensor cores only if this is on, in FP16 too. In FP32 they would round to 10 bits of mantissa.
+        # Convolutions use tensor cores only with this, in FP16 too. In FP32 these round to 10 bits of mantissa.
         "use_tf32": "1" if bundle.manifest.precision == "fp16" else "0",
         "arena_extend_strategy": "kSameAsRequested",
     }
