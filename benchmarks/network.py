@@ -3,7 +3,8 @@
     python benchmarks/network.py --sizes 112x64,180x144 --frames 4 --threads 2
 
 Weights are random: speed doesn't depend on them. Each contestant runs in its own process, so that peak memory can be
-measured; they take turns, so that a slower phase of the machine affects all. Those that this machine can't run (no
+measured; they take turns, so that a slower phase of the machine affects all. On a machine that others use meanwhile,
+compare `cpu_seconds` with `--threads 1`: the processor time per output frame. Those that this machine can't run (no
 native library, no bfloat16, ...) are listed with the reason. Results go to benchmarks/results/network-cpu.json.
 """
 
@@ -39,13 +40,14 @@ def main() -> None:
     parser.add_argument("--frames", type=int, default=4)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--windows", type=int, default=4, help="measured in each round, after one to warm up")
     parser.add_argument("--out", type=Path, default=RESULT)
     parser.add_argument("--contestant", choices=CONTESTANTS, help=argparse.SUPPRESS)
     parser.add_argument("--models", type=Path, help="keep the exported models in this folder, for later runs")
     args = parser.parse_args()
     sizes = [Size.parse(text) for text in args.sizes.split(",")]
     if args.contestant:
-        print(json.dumps(contest(args.contestant, args.models, sizes[0], args.frames, args.threads)))
+        print(json.dumps(contest(args.contestant, args.models, sizes[0], args)))
         return
     with tempfile.TemporaryDirectory() as temporary:
         rows = [row for size in sizes for row in compare(size, args.models or Path(temporary), args)]
@@ -109,6 +111,7 @@ def prepare(models: Path, size: Size, frames: int) -> None:
 def in_own_process(name: str, models: Path, size: Size, args: argparse.Namespace) -> dict[str, float]:
     command = [sys.executable, __file__, "--contestant", name, "--models", str(models)]
     command += ["--sizes", str(size), "--frames", str(args.frames), "--threads", str(args.threads)]
+    command += ["--windows", str(args.windows)]
     with tempfile.TemporaryDirectory() as empty:
         plugins = {} if "native" in name else {"ZSM_PLUGIN_DIR": empty}
         done = subprocess.run(command, capture_output=True, text=True, check=True, env={**os.environ, **plugins})
@@ -116,16 +119,17 @@ def in_own_process(name: str, models: Path, size: Size, args: argparse.Namespace
     return values
 
 
-def contest(name: str, models: Path, size: Size, frames: int, threads: int) -> dict[str, float]:
-    clip = np.random.default_rng(0).random((frames, size.height, size.width, 3), np.float32)
-    process = CONTESTANTS[name](models, clip, threads)
+def contest(name: str, models: Path, size: Size, args: argparse.Namespace) -> dict[str, float]:
+    clip = np.random.default_rng(0).random((args.frames, size.height, size.width, 3), np.float32)
+    process = CONTESTANTS[name](models, clip, args.threads)
     process()
-    seconds = []
-    for _ in range(4):
-        begin = time.perf_counter()
+    seconds, cpu_seconds = [], []
+    for _ in range(args.windows):
+        begin = time.perf_counter(), time.process_time()
         process()
-        seconds.append((time.perf_counter() - begin) / (2 * frames - 1))
-    return {"seconds": min(seconds), "peak_mib": host.own("VmHWM") / 2**20}
+        seconds.append((time.perf_counter() - begin[0]) / (2 * args.frames - 1))
+        cpu_seconds.append((time.process_time() - begin[1]) / (2 * args.frames - 1))
+    return {"seconds": min(seconds), "cpu_seconds": min(cpu_seconds), "peak_mib": host.own("VmHWM") / 2**20}
 
 
 def zsm(models: Path, clip: Any, threads: int, **options: Any) -> Process:
@@ -206,6 +210,7 @@ def summary(runs: list[dict[str, float]]) -> dict[str, float]:
         "min": min(seconds),
         "median": statistics.median(seconds),
         "max": max(seconds),
+        "cpu_seconds": min(run["cpu_seconds"] for run in runs),
         "peak_mib": max(run["peak_mib"] for run in runs),
     }
 

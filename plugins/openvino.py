@@ -15,6 +15,7 @@ from openvino import opset13
 from openvino.frontend import NodeContext
 from openvino.frontend.onnx import ConversionExtension
 
+from zsm.errors import PluginError
 from zsm.plugins import operator
 from zsm.plugins.native import Attributes, Core, Shape, Tensors
 
@@ -28,7 +29,10 @@ def extensions(library: Path | None, threads: int) -> list[ov.Extension]:
     """What to add to an `openvino.Core`, so that it reads the operator.
 
     `library`: the native library, which computes with that many threads; None for OpenVINO's DeformableConvolution.
+    Raises PluginError if it can't be loaded.
     """
+    if library is not None:
+        _load(str(library))
 
     def convert(context: NodeContext) -> list[ov.Output]:
         tensors = [context.get_input(number) for number in range(4)]
@@ -82,7 +86,10 @@ class DeformConv2d(ov.Op):  # type: ignore[misc]
 
 @cache
 def _load(path: str) -> Core:
-    return Core(Path(path))
+    try:
+        return Core(Path(path))
+    except OSError as error:
+        raise PluginError(f"{path} can't be loaded: {error}; build it again, or set ZSM_PLUGIN_DIR") from error
 
 
 def _from_standard_operations(

@@ -11,10 +11,10 @@ using zsm::Half;
 using zsm::Shape;
 
 template <typename T>
-std::vector<T> fast(Problem<T>& problem, zsm_parallel_for parallel_for = nullptr) {
+std::vector<T> fast(Problem<T>& problem, zsm_parallel_for parallel_for = nullptr, void* context = nullptr) {
   const zsm_deform_conv2d_tensors t = problem.tensors();
   std::fill(problem.out.begin(), problem.out.end(), zsm::from_float<T>(NAN));
-  CHECK(zsm_deform_conv2d_cpu(&problem.shape, problem.type(), &t, parallel_for, nullptr) == ZSM_OK);
+  CHECK(zsm_deform_conv2d_cpu(&problem.shape, problem.type(), &t, parallel_for, context) == ZSM_OK);
   return problem.out;
 }
 
@@ -45,6 +45,17 @@ void test_parallel_tasks_may_run_in_any_order() {
     for (size_t i = count; i-- > 0;) task(data, i);
   };
   CHECK(fast(problem, backwards) == serial);
+}
+
+void test_threads_compute_the_same() {
+  Problem<float> problem(square_shape({1, 13, 40}));
+  const std::vector<float> serial = fast(problem);
+  for (int32_t threads : {1, 2, 7}) CHECK(fast(problem, zsm_threads, &threads) == serial);
+  int32_t threads = 3;
+  std::vector<int> calls(1000);
+  const auto count = [](void* data, size_t index) { ++static_cast<int*>(data)[index]; };
+  zsm_threads(&threads, count, calls.data(), calls.size());
+  CHECK(calls == std::vector<int>(1000, 1));
 }
 
 // Positions outside the image, however far, sample zero; so does NaN.
@@ -127,6 +138,7 @@ void test_empty_output_is_no_error() {
 int main() {
   test_fast_equals_reference();
   test_parallel_tasks_may_run_in_any_order();
+  test_threads_compute_the_same();
   test_far_offsets_give_the_bias();
   test_half_converts_as_the_standard_says();
   test_positions_are_exact_far_from_the_origin();
