@@ -10,6 +10,7 @@ import pdoc
 
 MODULES = (
     "zsm",
+    "zsm.cluster",
     "zsm.engine",
     "zsm.errors",
     "zsm.evaluation",

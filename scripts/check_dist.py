@@ -8,7 +8,7 @@ import tarfile
 import zipfile
 from pathlib import Path
 
-PACKAGES = ("cli", "engine", "evaluation", "export", "hosts", "plugins", "runtime", "training")
+PACKAGES = ("cli", "cluster", "engine", "evaluation", "export", "hosts", "plugins", "runtime", "training")
 IN_WHEEL = {
     "zsm/__init__.py",
     "zsm/errors.py",

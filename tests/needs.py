@@ -25,6 +25,7 @@ Need = Literal[
     "openvino",
     "polygraphy",
     "pycuda",
+    "ray",
     "reference-data",
     "tensorrt",
     "tensorrt-builder",

@@ -14,6 +14,7 @@ Each derives from `Error` and from the built-in exception that Python code would
     │   ├── OutOfMemoryError (MemoryError)
     │   └── PluginError
     ├── CacheError (OSError)
+    ├── ClusterError (RuntimeError)
     ├── VideoError (ValueError)
     │   └── StoppedError
     ├── DataError (ValueError)
@@ -71,6 +72,10 @@ class PluginError(BackendError):
 
 class CacheError(Error, OSError):
     """The cache folder can't be read or written."""
+
+
+class ClusterError(Error, RuntimeError):
+    """A cluster can't be reached, has no room for a task, or lost one for good."""
 
 
 class VideoError(Error, ValueError):

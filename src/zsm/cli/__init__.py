@@ -42,6 +42,7 @@ EXTRAS = {
     "av": "video",
     "cv2": "video",
     "scenedetect": "video",
+    "ray": "cluster",
     "torch": "export",
     "onnxscript": "export",
     "safetensors": "export",

@@ -17,11 +17,19 @@ from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from zsm.cli.options import add_bundle, add_frame_limit, add_json, add_runtime_options, positive, runtime_options
+from zsm.cli.options import (
+    add_bundle,
+    add_frame_limit,
+    add_json,
+    add_runtime_options,
+    positive,
+    refuse,
+    runtime_options,
+)
 from zsm.errors import ArgumentError, Error, StoppedError, VideoError
 
 if TYPE_CHECKING:
-    from zsm import engine
+    from zsm import cluster, engine
     from zsm.runtime import video
 
 SUMMARY = "restore a video or a folder of images"
@@ -46,6 +54,26 @@ def configure(parser: argparse.ArgumentParser) -> None:
     _configure_time(parser.add_argument_group("time"))
     _configure_encoding(parser.add_argument_group("encoding"))
     add_runtime_options(parser)
+    _configure_cluster(parser.add_argument_group("on many machines"))
+
+
+def _configure_cluster(group: Any) -> None:
+    group.add_argument(
+        "--ray",
+        metavar="ADDRESS",
+        help="let a Ray cluster make the segments: HOST:PORT, auto for the one that this machine belongs to, local for "
+        "one of its own",
+    )
+    group.add_argument(
+        "--ray-cpus", type=positive, default=1, metavar="N", help="CPUs that a segment takes (default: %(default)s)"
+    )
+    group.add_argument(
+        "--ray-gpus",
+        type=float,
+        default=0.0,
+        metavar="F",
+        help="GPUs that a segment takes; 0.5 lets two share one (default: %(default)g, on the CPU)",
+    )
 
 
 def _configure_time(group: Any) -> None:
@@ -104,19 +132,20 @@ def _configure_encoding(group: Any) -> None:
 
 def execute(args: argparse.Namespace) -> int:
     """Restore everything; returns 130 after Ctrl-C."""
+    if args.ray is None:
+        refuse(args, "only with --ray", "ray_cpus", "ray_gpus")
+    else:
+        refuse(args, "not with --ray", "device", "threads", "preview")
     with _explained("the run failed"):
         return _restore_all(args)
 
 
 def _restore_all(args: argparse.Namespace) -> int:
-    # Imported before anything is opened or written, because packages may be missing.
-    from zsm import engine
-
     options = _options(args)
     jobs = _jobs(args)
     report = _Report(args)
     failed = 0
-    with _stopping(report) as stop, engine.Runtime(args.bundle, **runtime_options(args)) as runtime:
+    with _stopping(report) as stop, _open_runtime(args) as runtime:
         for source, target in jobs:
             try:
                 with _explained(f"{source} to {target}"):
@@ -135,6 +164,18 @@ def _restore_all(args: argparse.Namespace) -> int:
     return 0
 
 
+def _open_runtime(args: argparse.Namespace) -> "engine.Runtime | cluster.Cluster":
+    if args.ray is None:
+        from zsm import engine
+
+        return engine.Runtime(args.bundle, **runtime_options(args))
+    from zsm import cluster
+
+    names = ("backend", "window", "overlap", "tile", "memory")
+    options = {name: value for name, value in runtime_options(args).items() if name in names}
+    return cluster.Cluster(args.bundle, address=args.ray, cpus=args.ray_cpus, gpus=args.ray_gpus, **options)
+
+
 def _jobs(args: argparse.Namespace) -> list[tuple[Any, Any]]:
     """Pair inputs with outputs; either may be `-`."""
     from zsm.runtime import video
@@ -144,8 +185,8 @@ def _jobs(args: argparse.Namespace) -> list[tuple[Any, Any]]:
     if (args.inputs == ["-"] and sys.stdin is None) or (args.output == "-" and sys.stdout is None):
         raise VideoError("- stands for a pipe, but none is connected")
     if args.output == "-":
-        if len(args.inputs) > 1 or args.preview is not None or args.resume:
-            raise ArgumentError("a pipe takes one restored video: give one INPUT, without --preview and --resume")
+        if len(args.inputs) > 1 or args.preview is not None or args.resume or args.ray is not None:
+            raise ArgumentError("a pipe takes one restored video: give one INPUT, no --preview, --resume or --ray")
         if sys.stdout.isatty():
             raise VideoError("video can't be written to a terminal; pipe it into a program")
         return [(args.inputs[0] if args.inputs == ["-"] else Path(args.inputs[0]), "-")]
@@ -187,7 +228,7 @@ def _restore(
     options: "video.Options",
     path: Any,
     target: Any,
-    runtime: "engine.Runtime",
+    runtime: Any,
     report: "_Report",
     stop: threading.Event,
 ) -> None:
@@ -205,16 +246,13 @@ def _restore(
         if args.preview is not None:
             report.previewed(video.preview(source, Path(target), runtime, options, args.preview))
             return
+        progress: dict[str, Any] = {"listener": report.progress, "stop": stop}
         with report.showing(source, options):
-            summary = video.restore_source(
-                source,
-                sys.stdout.buffer if target == "-" else Path(target),
-                runtime,
-                options,
-                raw=bool(args.raw),
-                listener=report.progress,
-                stop=stop,
-            )
+            if args.ray is not None:
+                summary = runtime.restore_source(source, Path(target), options, **progress)
+            else:
+                output = sys.stdout.buffer if target == "-" else Path(target)
+                summary = video.restore_source(source, output, runtime, options, raw=bool(args.raw), **progress)
         report.done(summary)
 
 
@@ -329,7 +367,7 @@ def _stopping(report: _Report) -> Iterator[threading.Event]:
         if stop.is_set():
             raise KeyboardInterrupt
         stop.set()
-        report.say("finishing the current segment; press Ctrl-C again to stop at once and lose it")
+        report.say("finishing what is begun; press Ctrl-C again to stop at once and lose it")
 
     before = signal.signal(signal.SIGINT, interrupt)
     try:

@@ -1,0 +1,13 @@
+"""One film on many machines, with Ray (`pip install 'zsm[cpu,cluster]'`).
+
+| module | contains |
+|---|---|
+| `cluster` | `Cluster`: gives segments to workers, collects them, writes the film |
+| `task` | what runs on a worker: one segment, or the check that a node is fit for it |
+
+Ray is imported when a `Cluster` is made, and not before.
+"""
+
+from zsm.cluster.cluster import Cluster
+
+__all__ = ["Cluster"]

@@ -1,0 +1,397 @@
+"""The driver. It alone writes files; workers get segments to make, and return them as bytes."""
+
+import logging
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+
+from zsm.cluster import task
+from zsm.engine import Bundle
+from zsm.engine.bundle.shapes import Size
+from zsm.engine.devices import Device
+from zsm.engine.tiling import Tiling
+from zsm.errors import ArgumentError, ClusterError, Error
+from zsm.runtime import SCALE, windows
+from zsm.runtime.video import Info, Listener, Options, Source, Summary, open_source, restore_elsewhere
+from zsm.runtime.video.encoders import Plan
+from zsm.runtime.video.pieces import Piece
+from zsm.runtime.video.resume import Segment
+from zsm.runtime.video.source import DEFAULT_RATE
+
+log = logging.getLogger("zsm")
+
+Deliver = Callable[[int, Segment, bytes], None]
+
+RETRIES = 3
+"""How often a segment is begun again after its worker or node was lost."""
+POLL = 0.2
+"""Seconds between looks at what is finished, while the scan goes on."""
+PATIENCE = 5.0
+"""Seconds between looks at what the cluster still has, while nothing is finished."""
+CONNECTING = 10.0
+"""Seconds to wait for a cluster's answer."""
+BASE = 512 * 2**20
+"""Bytes of a worker's memory for Python, its libraries and the decoder."""
+ENCODED = 64
+"""Frames that an encoder holds back at most."""
+
+
+class Cluster:
+    """The workers of a Ray cluster, each of which has the bundle and makes one segment of a film at a time.
+
+        with Cluster("compact", address="auto", cpus=4) as cluster:
+            cluster.restore("film.mkv", "out.mkv")
+
+    All nodes need the same versions of zsm and PyAV, and the bundle and the source under the same paths. The frames
+    are those that `zsm.Runtime` with as many threads and `video.restore` give in one process, whatever workers there
+    are, and whichever are lost. Close it, or use `with`.
+    """
+
+    def __init__(
+        self,
+        bundle: str | Path,
+        *,
+        address: str,
+        cpus: int = 1,
+        gpus: float = 0,
+        backend: str = "auto",
+        window: int = 4,
+        overlap: int = 1,
+        tile: str | None = "auto",
+        memory: str | int | None = None,
+    ) -> None:
+        """Connect to a cluster.
+
+        `address`: `auto` for the cluster that this machine belongs to, `local` for one of this machine's own, or
+        HOST:PORT. `cpus`, `gpus`: what a segment takes; with a part of a GPU, such as 0.5, several share it. `backend`,
+        `window`, `overlap`: as for `zsm.Runtime`; TensorRT engines must have been built. `tile`: as there, but `auto`
+        makes tiles only if `memory` is given and too small, because free memory differs between nodes.
+
+        Raises BundleError, ArgumentError, WindowError or TileError for invalid arguments, and ClusterError if there is
+        no cluster.
+        """
+        if cpus < 1 or gpus < 0:
+            raise ArgumentError(f"a segment takes at least 1 CPU, and no less than 0 GPUs; got {cpus} and {gpus:g}")
+        self._window, self._overlap = windows.check(window, overlap)
+        self._bundle = Bundle(bundle)
+        self._name = str(bundle) if self._bundle.path != Path(bundle) else str(Path(bundle).absolute())
+        self._cpus, self._gpus = cpus, gpus
+        self._device = "cuda:0" if gpus else "cpu"
+        self._backend = backend
+        self._tiling = Tiling(
+            self._bundle,
+            Device.parse(self._device),
+            lambda: 0,
+            window=window,
+            overlap=overlap,
+            tile=None if tile == "auto" and memory is None else tile,
+            memory=memory,
+        )
+        self._ray = _connect(address)
+
+    @property
+    def scale(self) -> int:
+        """Enlargement of height and width."""
+        return SCALE
+
+    @property
+    def window(self) -> int:
+        """Input frames processed together."""
+        return self._window
+
+    @property
+    def overlap(self) -> int:
+        """Input frames that neighbouring windows share."""
+        return self._overlap
+
+    @property
+    def identity(self) -> str:
+        """Identifies the network and its precision."""
+        return self._bundle.manifest.to_json()
+
+    def tile(self, width: int, height: int, itemsize: int) -> str | None:
+        """The tiles, `WxH`, in which frames of a size are processed; None if they are processed whole."""
+        found = self._tiling(width, height, itemsize)
+        return None if found is None or (found[0] >= width and found[1] >= height) else f"{found[0]}x{found[1]}"
+
+    def restore(
+        self,
+        source: str | Path,
+        target: str | Path,
+        options: Options | None = None,
+        *,
+        stream: int | None = None,
+        listener: Listener | None = None,
+        stop: threading.Event | None = None,
+    ) -> Summary:
+        """Restore a video or a folder of images to a video file; arguments and errors as for `video.restore`.
+
+        Once `stop` is set, no more segments are begun, and the run ends with StoppedError when those at work are
+        finished. Raises ClusterError if no node has what a segment takes, if a node differs from this one, or if a
+        segment's worker was lost again and again.
+        """
+        options = options or Options()
+        rate = options.rate or DEFAULT_RATE
+        with closing(open_source(Path(source), rate=rate, stream=stream)) as opened:
+            return self.restore_source(opened, Path(target), options, listener=listener, stop=stop)
+
+    def restore_source(
+        self,
+        source: Source,
+        target: Path,
+        options: Options,
+        *,
+        listener: Listener | None = None,
+        stop: threading.Event | None = None,
+    ) -> Summary:
+        """Restore an open source. Otherwise as `restore`."""
+        stop = stop or threading.Event()
+
+        def crew(plan: Plan, pieces: Iterator[Piece | None], deliver: Deliver) -> None:
+            _Run(self._ray, self._film(source.info, plan), self._request(source.info), stop).make(pieces, deliver)
+
+        return restore_elsewhere(source, target, self, options, crew, listener=listener, stop=stop)
+
+    def close(self) -> None:
+        """Disconnect from the cluster; one of this machine's own ends."""
+        self._ray.shutdown()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _film(self, info: Info, plan: Plan) -> task.Film:
+        assert info.path is not None
+        source = info.path.absolute()
+        runtime = {
+            "device": self._device,
+            "backend": self._backend,
+            "window": self._window,
+            "overlap": self._overlap,
+            "threads": self._cpus,
+            "tile": self.tile(*info.size, np.dtype(info.colour.dtype).itemsize),
+        }
+        return task.Film(
+            source=source,
+            rate=info.rate,
+            stream=info.stream,
+            bundle=self._name,
+            runtime=tuple(runtime.items()),
+            plan=plan,
+            same=task.conditions(source, self._name),
+        )
+
+    def _request(self, info: Info) -> dict[str, float]:
+        """What a segment takes, as Ray calls it."""
+        itemsize = np.dtype(info.colour.dtype).itemsize
+        size = Size(*info.size)
+        tile = self._tiling(*info.size, itemsize)
+        network = self._tiling.needs(size, size if tile is None else Size(*tile), itemsize)
+        encoder = ENCODED * size.pixels * SCALE**2 * 3 * itemsize // 2
+        return {"CPU": self._cpus, "GPU": self._gpus, "memory": BASE + encoder + (0 if self._gpus else network)}
+
+
+class _Run:
+    """One film on the cluster."""
+
+    def __init__(self, ray: Any, film: task.Film, request: dict[str, float], stop: threading.Event) -> None:
+        self._ray = ray
+        self._request = request
+        self._stop = stop
+        self._film = film
+        self._pending: dict[Any, int] = {}
+        """The number of the segment that each task makes."""
+
+    def make(self, pieces: Iterator[Piece | None], deliver: Deliver) -> None:
+        """Make all pieces, unless a stop is asked for; see `Crew`."""
+        self._check_room()
+        film = self._ray.put(self._film)
+        self._check_nodes(film)
+        switch = self._switch()
+        make = self._ray.remote(
+            num_cpus=self._request["CPU"],
+            num_gpus=self._request["GPU"],
+            memory=self._request["memory"],
+            max_calls=0,
+            max_retries=RETRIES,
+            scheduling_strategy="SPREAD",
+        )(_make)
+        try:
+            looked = time.monotonic()
+            for piece in pieces:
+                if self._stop.is_set():
+                    break
+                if piece is not None:
+                    self._pending[make.remote(film, piece, switch)] = piece.number
+                if time.monotonic() - looked > POLL:
+                    self._collect(deliver, timeout=0)
+                    looked = time.monotonic()
+            self._wait(deliver, switch)
+        finally:
+            for reference in self._pending:  # after an error
+                self._ray.cancel(reference, force=True)
+
+    def _switch(self) -> Any:
+        """Start the switch on this machine, so that it is lost only with the driver."""
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+        here = NodeAffinitySchedulingStrategy(self._ray.get_runtime_context().get_node_id(), soft=False)
+        return self._ray.remote(num_cpus=0, scheduling_strategy=here)(_Switch).remote()
+
+    def _wait(self, deliver: Deliver, switch: Any) -> None:
+        """Wait for what was begun; after a stop, tasks that weren't yet begin no more."""
+        switched = False
+        looked = time.monotonic()
+        while self._pending:
+            if self._stop.is_set() and not switched:
+                self._ray.get(switch.stop.remote())
+                switched = True
+            if self._collect(deliver, timeout=POLL):
+                looked = time.monotonic()
+            elif time.monotonic() - looked > PATIENCE:
+                self._warn_without_room()
+                looked = time.monotonic()
+
+    def _collect(self, deliver: Deliver, timeout: float) -> int:
+        """Deliver what is finished; returns how many tasks were."""
+        if not self._pending:
+            return 0
+        waiting = list(self._pending)
+        done, _ = self._ray.wait(waiting, num_returns=1 if timeout else len(waiting), timeout=timeout)
+        for reference in done:
+            made = self._result(reference)
+            number = self._pending.pop(reference)
+            if made is not None:
+                deliver(number, *made)
+        return len(done)
+
+    def _result(self, reference: Any) -> tuple[Segment, bytes] | None:
+        """A task's result, or its own error."""
+        exceptions = self._ray.exceptions
+        what = f"segment {self._pending[reference]}" if reference in self._pending else "the check of a node"
+        try:
+            made: tuple[Segment, bytes] | None = self._ray.get(reference)
+            return made
+        except exceptions.RayTaskError as error:
+            if isinstance(error.cause, Error):
+                raise error.cause from error
+            raise ClusterError(f"{what} failed on a worker: {error.cause!r}") from error
+        except exceptions.RayError as error:
+            reason = str(error).strip().partition("\n")[0]
+            raise ClusterError(f"{what} was lost with its worker {RETRIES + 1} times: {reason}") from error
+
+    def _nodes(self) -> list[Any]:
+        """The nodes that have what a segment takes."""
+        alive = [node for node in self._ray.nodes() if node["Alive"]]
+        return [
+            node
+            for node in alive
+            if all(node["Resources"].get(name, 0) >= amount for name, amount in self._request.items())
+        ]
+
+    def _check_room(self) -> None:
+        """Raise ClusterError if nothing fits: Ray would wait silently."""
+        if not self._nodes():
+            largest = {
+                name: max((node["Resources"].get(name, 0) for node in self._ray.nodes() if node["Alive"]), default=0)
+                for name in self._request
+            }
+            raise ClusterError(
+                f"no node of the cluster has {_amounts(self._request)}, which a segment takes; the most that one has "
+                f"is {_amounts(largest)}"
+            )
+
+    def _warn_without_room(self) -> None:
+        if not self._nodes():
+            log.warning("no node of the cluster has %s at the moment: waiting for one", _amounts(self._request))
+
+    def _check_nodes(self, film: Any) -> None:
+        """Let every node check itself, before the first frame; nodes that join later do so before their first."""
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+        check = self._ray.remote(num_cpus=0, max_retries=RETRIES)(_check)
+        for reference in [
+            check.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)).remote(film)
+            for node in self._nodes()
+        ]:
+            self._result(reference)
+
+
+class _Switch:
+    """Tells tasks that wait in Ray's queue that they are no longer wanted: the driver can't tell them from others."""
+
+    def __init__(self) -> None:
+        self._stopped = False
+
+    def stop(self) -> None:
+        self._stopped = True
+
+    def stopped(self) -> bool:
+        return self._stopped
+
+
+def _make(film: task.Film, piece: Piece, switch: Any) -> tuple[Segment, bytes] | None:
+    import ray
+
+    if ray.get(switch.stopped.remote()):
+        return None
+    return task.make(film, piece, ray.util.get_node_ip_address())
+
+
+def _check(film: task.Film) -> None:
+    import ray
+
+    task.check(film, ray.util.get_node_ip_address())
+
+
+def _connect(address: str) -> Any:
+    """Connect to a cluster and return Ray; raises ClusterError."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    import ray
+
+    options = {"include_dashboard": False} if address == "local" else {}
+    try:
+        _reach(address)
+        ray.init(address=address, log_to_driver=False, logging_level="ERROR", **options)
+    except (OSError, ValueError, RuntimeError) as error:
+        reason = (getattr(error, "strerror", None) or str(error)).strip().partition("\n")[0]
+        raise ClusterError(
+            f"can't connect to the Ray cluster {address!r}: {reason}; start one with `ray start --head`, or give "
+            "local to use this machine alone"
+        ) from error
+    return ray
+
+
+def _reach(address: str) -> None:
+    """Raise OSError if nothing listens at a cluster's address: Ray itself would go on trying for many minutes."""
+    if address == "auto":
+        address = os.environ.get("RAY_ADDRESS", "") or _current().read_text()
+    if address != "local":
+        host, colon, port = address.strip().rpartition(":")
+        if not (host and colon and port.isdecimal()):
+            raise ValueError("give auto, local or HOST:PORT")
+        socket.create_connection((host, int(port)), timeout=CONNECTING).close()
+
+
+def _current() -> Path:
+    """Where `ray start` leaves the address of the cluster that it has started or joined."""
+    return Path(os.environ.get("RAY_TMPDIR", "/tmp")) / "ray" / "ray_current_cluster"
+
+
+def _amounts(resources: dict[str, float]) -> str:
+    parts = [f"{resources['CPU']:g} CPU", f"{resources['memory'] / 2**30:.1f} GiB of memory"]
+    if resources["GPU"]:
+        parts.insert(1, f"{resources['GPU']:g} GPU")
+    return ", ".join(parts[:-1]) + " and " + parts[-1]

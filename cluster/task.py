@@ -1,0 +1,89 @@
+"""What runs on a worker. It writes nothing there but temporary files."""
+
+import hashlib
+import tempfile
+from contextlib import closing
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import av
+
+import zsm
+from zsm.engine import Bundle, Runtime
+from zsm.errors import ClusterError, Error
+from zsm.runtime.video import Source, open_source
+from zsm.runtime.video.encoders import Plan
+from zsm.runtime.video.pieces import Piece, render
+from zsm.runtime.video.resume import Segment, identify
+
+Pairs = tuple[tuple[str, Any], ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Film:
+    """What all segments of a film have in common."""
+
+    source: Path
+    rate: Fraction
+    """Frames per second of a folder of images."""
+    stream: int
+    bundle: str
+    runtime: Pairs
+    """The arguments of `zsm.Runtime`."""
+    plan: Plan
+    same: Pairs
+    """What `conditions` must find on every node."""
+
+    def open(self) -> Source:
+        """Open the source; raises VideoError."""
+        if self.source.is_dir():
+            return open_source(self.source, rate=self.rate)
+        return open_source(self.source, stream=self.stream)
+
+
+def conditions(source: Path, bundle: str) -> Pairs:
+    """Find what the frames depend on, on this machine. Raises BundleError, or OSError for a missing source."""
+    manifest = Bundle(bundle).manifest.to_json()
+    found = {
+        "zsm": zsm.__version__,
+        "PyAV": av.__version__,
+        "bundle": hashlib.sha256(manifest.encode()).hexdigest()[:12],
+    }
+    return tuple((found | identify(source)).items())
+
+
+@lru_cache
+def check(film: Film, node: str) -> None:
+    """Raise ClusterError if this node can't read the source or the bundle, or would make other frames."""
+    try:
+        found = dict(conditions(film.source, film.bundle))
+        with closing(film.open()):
+            pass
+    except (Error, OSError) as error:
+        raise ClusterError(f"node {node} can't take part: {error}") from error
+    other = [f"{key} {found.get(key)} instead of {value}" for key, value in film.same if found.get(key) != value]
+    if other:
+        raise ClusterError(f"node {node} can't take part, because it has {', '.join(other)}")
+
+
+def make(film: Film, piece: Piece, node: str) -> tuple[Segment, bytes]:
+    """Restore a segment, and return its description and file. Errors say on which node they happened."""
+    check(film, node)
+    try:
+        runtime = _runtime(film.bundle, film.runtime)
+        with closing(film.open()) as source, tempfile.TemporaryDirectory(prefix="zsm-") as folder:
+            path = Path(folder) / "segment.mkv"
+            segment = render(source, piece, runtime, film.plan, path)
+            segment.made = {"node": node} | {key: str(value) for key, value in runtime.describe().items()}
+            return segment, path.read_bytes()
+    except Error as error:
+        raise type(error)(f"{error} (segment {piece.number}, on node {node})") from error
+
+
+@lru_cache(maxsize=1)
+def _runtime(bundle: str, options: Pairs) -> Runtime:
+    """The Runtime of this process, kept for its next segment."""
+    return Runtime(bundle, **dict(options))

@@ -1,0 +1,222 @@
+"""Films made on a Ray cluster equal those made in one process, whatever is lost on the way."""
+
+import json
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from tests.cluster.conftest import Nodes
+
+from zsm.cluster.task import Film, check, conditions
+from zsm.errors import ClusterError
+from zsm.runtime.video import encoders, open_source
+
+Ffmpeg = Callable[..., bytes]
+Command = Callable[..., list[str]]
+Same = Callable[[Path], bool]
+
+BUNDLE = "compact"
+OPTIONS = ("--segment", "14", "--preset", "ultrafast", "--encoder-threads", "2")
+
+
+@pytest.fixture(scope="session")
+def clip(ffmpeg: Ffmpeg, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three scenes of 30 frames, with sound, in groups of pictures that refer to each other."""
+    path = tmp_path_factory.mktemp("clip") / "clip.mkv"
+    names = ("testsrc2", "smptebars", "mandelbrot")
+    scenes = [f"{name}=s=24x16:r=25,trim=end_frame=30,setsar=1,format=yuv420p[{name}]" for name in names]
+    graph = ";".join(scenes) + ";[testsrc2][smptebars][mandelbrot]concat=n=3"
+    ffmpeg("-filter_complex", graph, "-f", "lavfi", "-i", "sine=d=3.6", "-c:v", "libx264", "-c:a", "aac",
+           "-x264-params", "open-gop=1:keyint=15:bframes=3", path)  # fmt: skip
+    return path
+
+
+@pytest.fixture(scope="session")
+def is_whole(
+    ffmpeg: Ffmpeg, clip: Path, command: Command, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[Path], bool]:
+    """Whether a file has the times, pictures and sound of the film that one process makes."""
+    path = tmp_path_factory.mktemp("whole") / "whole.mkv"
+    subprocess.run(command(BUNDLE, clip, path, *OPTIONS, ray=False), check=True, capture_output=True)
+
+    def framemd5(path: Path) -> bytes:
+        return ffmpeg("-i", path, "-fps_mode", "passthrough", "-f", "framemd5", "-")
+
+    expected = framemd5(path)
+    return lambda found: framemd5(found) == expected
+
+
+def journal(target: Path) -> Any:
+    return json.loads((target.parent / f".{target.name}.zsm" / "journal.json").read_text())
+
+
+def interrupted(arguments: list[str], number: signal.Signals, after: int = 1) -> int:
+    """Start a run, and send it a signal once some frames are written; the exit status."""
+    with subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if json.loads(line).get("frame", 0) >= after:
+                process.send_signal(number)
+                break
+        for _ in process.stdout:
+            pass
+        return process.wait()
+
+
+def test_begun_on_a_cluster_and_finished_by_one_process(
+    is_whole: Same, clip: Path, command: Command, tmp_path: Path
+) -> None:
+    """The first Ctrl-C waits for what is being made, and begins no more."""
+    target = tmp_path / "out.mkv"
+    assert interrupted(command(BUNDLE, clip, target, *OPTIONS), signal.SIGINT) == 130
+    made = journal(target)["segments"]
+    assert 1 <= len(made) < 13
+    assert {segment["made"]["node"] for segment in made.values()} <= {"127.0.0.2", "127.0.0.3"}
+    assert {segment["made"]["backend"] for segment in made.values()} == {"onnxruntime"}
+    subprocess.run(command(BUNDLE, clip, target, *OPTIONS, "--resume", ray=False), check=True, capture_output=True)
+    assert is_whole(target)
+
+
+def test_begun_by_one_process_and_finished_on_a_cluster(
+    is_whole: Same, clip: Path, command: Command, tmp_path: Path
+) -> None:
+    target = tmp_path / "out.mkv"
+    assert interrupted(command(BUNDLE, clip, target, *OPTIONS, ray=False), signal.SIGKILL, 50) == -9
+    done = subprocess.run(command(BUNDLE, clip, target, *OPTIONS, "--resume"), check=True, capture_output=True)
+    assert json.loads(done.stdout.splitlines()[-1])["frames_out"] == 179
+    assert is_whole(target)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--ray-cpus", "99"], "no node of the cluster has 99 CPU"),
+        (["--ray-gpus", "1"], "no node of the cluster has 1 CPU, 1 GPU"),
+        (["--ray", "127.0.0.1:1"], "can't connect to the Ray cluster '127.0.0.1:1': Connection refused"),
+        (["--ray", "nonsense"], "give auto, local or HOST:PORT"),
+    ],
+)
+def test_what_no_cluster_can_do_is_said_at_once(
+    clip: Path, command: Command, tmp_path: Path, arguments: list[str], message: str
+) -> None:
+    done = subprocess.run(
+        command(BUNDLE, clip, tmp_path / "out.mkv") + arguments, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_frame_that_a_worker_decodes_differently_is_an_error(clip: Path, command: Command, tmp_path: Path) -> None:
+    target = tmp_path / "out.mkv"
+    assert interrupted(command(BUNDLE, clip, target, *OPTIONS, ray=False), signal.SIGKILL, 50) == -9
+    scan = tmp_path / ".out.mkv.zsm" / "scan.jsonl"
+    lines = scan.read_text().splitlines()
+    kind, *values = json.loads(lines[-2])
+    values[4] ^= 1
+    lines[-2] = json.dumps([kind, *values])
+    scan.write_text("\n".join(lines) + "\n")
+    done = subprocess.run(
+        command(BUNDLE, clip, target, *OPTIONS, "--resume"), capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert f"frame {len(lines) - 2} of {clip} was decoded differently before" in done.stderr
+    assert "on node 127.0.0." in done.stderr
+
+
+def start(arguments: list[str]) -> subprocess.Popen[str]:
+    return subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(4))
+def test_workers_that_are_killed(
+    is_whole: Same, clip: Path, command: Command, nodes: Nodes, tmp_path: Path, seed: int
+) -> None:
+    """With SIGKILL, at random moments; their segments are made again."""
+    random, killed = np.random.default_rng(seed), 0
+    with start(command(BUNDLE, clip, tmp_path / "out.mkv", *OPTIONS)) as run:
+        while run.poll() is None and killed < 3:
+            time.sleep(random.uniform(0.1, 1))
+            for process in nodes.workers()[:1]:
+                os.kill(process, signal.SIGKILL)
+                killed += 1
+        _, errors = run.communicate()
+    assert run.returncode == 0, errors
+    assert killed
+    assert is_whole(tmp_path / "out.mkv")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(4))
+def test_drivers_that_are_killed(is_whole: Same, clip: Path, command: Command, tmp_path: Path, seed: int) -> None:
+    """With SIGKILL, again and again; finished segments stay."""
+    random = np.random.default_rng(seed)
+    target, finished = tmp_path / "out.mkv", [0]
+    while not target.exists():
+        with start(command(BUNDLE, clip, target, *OPTIONS, "--resume")) as run:
+            wanted = finished[-1] + int(random.integers(1, 80))
+            assert run.stdout is not None
+            for line in run.stdout:
+                if json.loads(line).get("frame", 0) >= wanted:
+                    run.kill()
+                    break
+        if not target.exists():
+            finished.append(sum(segment["frames"] for segment in journal(target)["segments"].values()))
+    assert len(finished) > 2
+    assert finished == sorted(finished)
+    assert is_whole(target)
+
+
+@pytest.mark.slow
+def test_a_node_that_is_killed_while_another_joins(
+    is_whole: Same, clip: Path, command: Command, nodes: Nodes, tmp_path: Path
+) -> None:
+    with start(command(BUNDLE, clip, tmp_path / "out.mkv", *OPTIONS)) as run:
+        assert run.stdout is not None
+        for line in run.stdout:
+            if json.loads(line).get("frame", 0) > 0:
+                nodes.kill(3)
+                nodes.add(4)
+                break
+        _, errors = run.communicate()
+    nodes.kill(4)
+    nodes.add(3)
+    assert run.returncode == 0, errors
+    assert is_whole(tmp_path / "out.mkv")
+
+
+@pytest.mark.slow
+def test_one_machine_s_own_cluster(is_whole: Same, clip: Path, command: Command, tmp_path: Path) -> None:
+    local = [*command(BUNDLE, clip, tmp_path / "out.mkv", *OPTIONS), "--ray", "local"]
+    subprocess.run(local, check=True, capture_output=True)
+    assert is_whole(tmp_path / "out.mkv")
+
+
+def test_a_node_that_differs_is_refused(clip: Path) -> None:
+    found = dict(conditions(clip, BUNDLE))
+    with closing(open_source(clip)) as source:
+        plan = encoders.uncompressed(source.info, None, Fraction(25), 4, raw=True)
+    film = Film(
+        source=clip,
+        rate=Fraction(25),
+        stream=0,
+        bundle=BUNDLE,
+        runtime=(),
+        plan=plan,
+        same=tuple((found | {"zsm": "9.9"}).items()),
+    )
+    with pytest.raises(ClusterError, match=r"node 10\.0\.0\.7 can't take part, because it has zsm .* instead of 9\.9"):
+        check(film, "10.0.0.7")
+    with pytest.raises(ClusterError, match=r"node 10\.0\.0\.7 can't take part: can't open .*absent\.mkv"):
+        check(replace(film, source=clip.with_name("absent.mkv")), "10.0.0.7")
