@@ -20,7 +20,7 @@ from zsm.engine.devices import Device
 from zsm.engine.tiling import Tiling
 from zsm.errors import ArgumentError, ClusterError, Error
 from zsm.runtime import SCALE, windows
-from zsm.runtime.video import Info, Listener, Options, Source, Summary, open_source, restore_elsewhere
+from zsm.runtime.video import Info, Listener, Options, Source, Summary, open_source, restore_elsewhere, space
 from zsm.runtime.video.encoders import Plan
 from zsm.runtime.video.pieces import Piece
 from zsm.runtime.video.resume import Segment
@@ -40,8 +40,6 @@ CONNECTING = 10.0
 """Seconds to wait for a cluster's answer."""
 BASE = 512 * 2**20
 """Bytes of a worker's memory for Python, its libraries and the decoder."""
-ENCODED = 64
-"""Frames that an encoder holds back at most."""
 
 
 class Cluster:
@@ -117,9 +115,12 @@ class Cluster:
         """Identifies the network and its precision."""
         return self._bundle.manifest.to_json()
 
-    def tile(self, width: int, height: int, itemsize: int) -> str | None:
-        """The tiles, `WxH`, in which frames of a size are processed; None if they are processed whole."""
-        found = self._tiling(width, height, itemsize)
+    def tile(self, width: int, height: int, itemsize: int, *, besides: int = 0) -> str | None:
+        """The tiles, `WxH`, in which frames of a size are processed; None if they are processed whole.
+
+        `besides`: the bytes of a worker's memory that everything else takes.
+        """
+        found = self._tiling(width, height, itemsize, besides)
         return None if found is None or (found[0] >= width and found[1] >= height) else f"{found[0]}x{found[1]}"
 
     def restore(
@@ -156,7 +157,8 @@ class Cluster:
         stop = stop or threading.Event()
 
         def crew(plan: Plan, pieces: Iterator[Piece | None], deliver: Deliver) -> None:
-            _Run(self._ray, self._film(source.info, plan), self._request(source.info), stop).make(pieces, deliver)
+            request = self._request(source.info, space.memory(source.info, target, options, SCALE))
+            _Run(self._ray, self._film(source.info, plan), request, stop).make(pieces, deliver)
 
         return restore_elsewhere(source, target, self, options, crew, listener=listener, stop=stop)
 
@@ -193,14 +195,13 @@ class Cluster:
             same=task.conditions(source, self._name),
         )
 
-    def _request(self, info: Info) -> dict[str, float]:
-        """What a segment takes, as Ray calls it."""
+    def _request(self, info: Info, besides: int) -> dict[str, float]:
+        """What a segment takes, as Ray calls it; `besides`: the bytes for everything but the network."""
         itemsize = np.dtype(info.colour.dtype).itemsize
         size = Size(*info.size)
-        tile = self._tiling(*info.size, itemsize)
+        tile = self._tiling(*info.size, itemsize, besides)
         network = self._tiling.needs(size, size if tile is None else Size(*tile), itemsize)
-        encoder = ENCODED * size.pixels * SCALE**2 * 3 * itemsize // 2
-        return {"CPU": self._cpus, "GPU": self._gpus, "memory": BASE + encoder + (0 if self._gpus else network)}
+        return {"CPU": self._cpus, "GPU": self._gpus, "memory": BASE + besides + (0 if self._gpus else network)}
 
 
 class _Run:

@@ -27,7 +27,7 @@ from zsm.runtime.video.resume import Segment, Workspace, check_target, has_resul
 from zsm.runtime.video.scan import Scan
 from zsm.runtime.video.sinks import FolderSink, PipeSink, SegmentSink, Sink, Timeline, check_folder
 from zsm.runtime.video.source import DEFAULT_RATE, Source
-from zsm.runtime.video.space import check_space
+from zsm.runtime.video.space import check_space, memory
 from zsm.runtime.video.summary import Listener, Progress, Summary
 from zsm.runtime.video.timestamps import FpsMode
 from zsm.runtime.video.videofile import VideoSource
@@ -35,10 +35,6 @@ from zsm.runtime.windows import needed, restart
 
 Time = Fraction | float | str
 """Seconds, or a text like `0:01:30.5`."""
-
-
-WAITING = 5
-"""Outputs between the restorer and the encoder: in a queue, and in the hands of either."""
 
 
 def restore(
@@ -171,15 +167,10 @@ def _described(source: Source, target: Path, settings: Settings, options: Option
 
 
 def _tile(source: Source, target: Path | None, settings: Settings, options: Options) -> str | None:
-    """The tiles for a source's frames, which get the memory that the queues and the encoder leave."""
+    """The tiles for a source's frames, which get the memory that writing them leaves."""
     info = source.info
-    itemsize = np.dtype(info.colour.dtype).itemsize
-    besides = WAITING * 3 * itemsize * info.size[0] * info.size[1] * settings.scale**2
-    if target is not None and target.suffix.lower() in encoders.CONTAINERS:
-        expected = options.frames_expected(info)
-        frames = options.segment if expected is None else min(expected, options.segment)
-        besides += encoders.memory(options.encoding, info, target.suffix.lower(), frames, settings.scale)
-    return settings.tile(*info.size, itemsize, besides=besides)
+    besides = memory(info, target, options, settings.scale)
+    return settings.tile(*info.size, np.dtype(info.colour.dtype).itemsize, besides=besides)
 
 
 def _to_path(job: "_Job", target: Path, stop: threading.Event) -> Summary:

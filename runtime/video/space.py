@@ -1,15 +1,23 @@
-"""Whether the output will fit on the disk."""
+"""What writing the output takes, on the disk and in memory."""
 
 import shutil
 from pathlib import Path
 
+import numpy as np
+
 from zsm.errors import VideoError
+from zsm.runtime.video import encoders
 from zsm.runtime.video.encoders import Plan
+from zsm.runtime.video.options import Options
+from zsm.runtime.video.source import Info
 
 BITS_PER_PIXEL = {"ffv1": 4.0, "prores_ks": 1.5}
 """A lower bound for lossless and intermediate codecs, by encoder."""
 LOSSY_BITS_PER_PIXEL = 0.01
 PNG_BITS_PER_PIXEL = 4.0
+
+WAITING = 5
+"""Outputs between the restorer and the encoder: in a queue, and in the hands of either."""
 
 
 def check_space(target: Path, pixels: int, plan: Plan | None) -> None:
@@ -23,3 +31,15 @@ def check_space(target: Path, pixels: int, plan: Plan | None) -> None:
             f"{target} will take about {needed >> 20} MiB, but only {free >> 20} MiB are free in {folder}; make room, "
             "choose another place, or skip this check with --no-space-check"
         )
+
+
+def memory(info: Info, target: Path | None, options: Options, scale: int) -> int:
+    """The bytes that restored frames take on their way to a target (None for a pipe), and in its encoder."""
+    width, height = info.size
+    waiting = WAITING * 3 * np.dtype(info.colour.dtype).itemsize * width * height * scale**2
+    suffix = "" if target is None else target.suffix.lower()
+    if suffix not in encoders.CONTAINERS:
+        return waiting
+    expected = options.frames_expected(info)
+    frames = options.segment if expected is None else min(expected, options.segment)
+    return waiting + encoders.memory(options.encoding, info, suffix, frames, scale)
