@@ -16,6 +16,7 @@ import numpy as np
 import vapoursynth as vs
 
 from zsm.engine import Runtime
+from zsm.engine.devices import ChosenPrecision
 from zsm.errors import Error
 from zsm.runtime import Pixels
 from zsm.runtime.stream import FrameStream
@@ -34,6 +35,7 @@ def restore(
     *,
     device: str = "cpu",
     backend: str = "auto",
+    precision: ChosenPrecision = "bundle",
     window: int = 4,
     overlap: int = 1,
     sc: bool = True,
@@ -66,6 +68,7 @@ def restore(
             bundle,
             device=device,
             backend=backend,
+            precision=precision,
             window=window,
             overlap=overlap,
             tile=tile,

@@ -24,12 +24,10 @@ class TritonPythonModel:
     def initialize(self, args: dict[str, str]) -> None:
         """Open the bundle; called once for each instance, in a process of its own."""
         config = json.loads(args["model_config"])
-        on_gpu = args["model_instance_kind"] == "GPU"
-        self._runtime = Runtime(
-            Path(args["model_repository"]) / args["model_version"] / BUNDLE,
-            device=f"cuda:{args['model_instance_device_id']}" if on_gpu else "cpu",
-            **runtime_options({name: value["string_value"] for name, value in config["parameters"].items()}),
-        )
+        options = runtime_options({name: value["string_value"] for name, value in config["parameters"].items()})
+        if args["model_instance_kind"] == "GPU":
+            options["device"] = f"cuda:{args['model_instance_device_id']}"
+        self._runtime = Runtime(Path(args["model_repository"]) / args["model_version"] / BUNDLE, **options)
         self._streams = Streams(self._runtime, config["sequence_batching"]["oldest"]["max_candidate_sequences"])
 
     def execute(self, requests: list[Any]) -> list[Any]:

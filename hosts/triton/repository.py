@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from zsm import __version__, files
 from zsm.engine import Bundle
-from zsm.engine.devices import Device
+from zsm.engine.devices import ChosenPrecision, Device
 from zsm.errors import ArgumentError, OutputError
 from zsm.runtime import windows
 from zsm.runtime.arguments import at_least
@@ -62,6 +62,7 @@ def write_model(
     streams: int = 16,
     device: str = "cpu",
     backend: str = "auto",
+    precision: ChosenPrecision = "bundle",
     window: int = 4,
     overlap: int = 1,
     tile: str | None = "auto",
@@ -93,10 +94,10 @@ def write_model(
         dtype=DTYPES[dtype],
         streams=at_least(1, "streams", streams),
         instances=at_least(1, "instances", instances),
-        kind="kind: KIND_CPU" if where.kind == "cpu" else f"kind: KIND_GPU gpus: [ {where.index} ]",
+        kind=f"kind: KIND_GPU gpus: [ {where.index} ]" if where.kind == "cuda" else "kind: KIND_CPU",
     )
-    options = {"backend": backend, "window": window, "overlap": overlap, "tile": tile or "off"}
-    options |= {"memory": memory, "threads": threads}
+    options = {"backend": backend, "precision": precision, "window": window, "overlap": overlap, "tile": tile or "off"}
+    options |= {"memory": memory, "threads": threads, "device": device if where.on_host else None}
     given = {key: json.dumps(str(value)) for key, value in options.items() if value is not None}
     parameters = [PARAMETER.format(name=key, value=value) for key, value in given.items()]
     with files.staging(target) as folder:
@@ -111,6 +112,7 @@ def write_model(
 
 def runtime_options(parameters: Mapping[str, str]) -> dict[str, Any]:
     """The arguments of `zsm.Runtime` among a model's parameters; others are Triton's own."""
-    options: dict[str, Any] = {name: parameters[name] for name in ("backend", "tile", "memory") if name in parameters}
+    texts = ("device", "backend", "precision", "tile", "memory")
+    options: dict[str, Any] = {name: parameters[name] for name in texts if name in parameters}
     options |= {name: int(parameters[name]) for name in ("window", "overlap", "threads") if name in parameters}
     return options | ({"tile": None} if options.get("tile") == "off" else {})

@@ -15,7 +15,7 @@ import pytest
 from tests.needs import module
 from tests.video.conftest import ffmpeg as ffmpeg
 
-# One cluster is enough for all tests, and nobody else may join it by accident.
+# Ray would make a token in the home folder, which tests leave alone.
 os.environ["RAY_AUTH_MODE"] = "disabled"
 
 RAY = "import sys; from ray.scripts.scripts import main; sys.exit(main())"

@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from contextlib import closing
@@ -196,10 +197,21 @@ def test_a_node_that_is_killed_while_another_joins(
     assert is_whole(tmp_path / "out.mkv")
 
 
+SCRIPT = """
+import sys
+from zsm.cluster import Cluster
+from zsm.runtime.video import Encoding, Options
+
+options = Options(segment=14, encoding=Encoding(preset="ultrafast", threads=2))
+with Cluster("compact", address="local") as cluster:
+    print(cluster.restore(sys.argv[1], sys.argv[2], options).frames_out)
+"""
+
+
 @pytest.mark.slow
-def test_one_machine_s_own_cluster(is_whole: Same, clip: Path, command: Command, tmp_path: Path) -> None:
-    local = [*command(BUNDLE, clip, tmp_path / "out.mkv", *OPTIONS), "--ray", "local"]
-    subprocess.run(local, check=True, capture_output=True)
+def test_one_machine_s_own_cluster_from_python(is_whole: Same, clip: Path, tmp_path: Path) -> None:
+    arguments = [sys.executable, "-c", SCRIPT, str(clip), str(tmp_path / "out.mkv")]
+    assert subprocess.run(arguments, check=True, capture_output=True).stdout.splitlines()[-1] == b"179"
     assert is_whole(tmp_path / "out.mkv")
 
 
