@@ -1,11 +1,11 @@
 """NVIDIA's ONNX parser and builder without a GPU, as the module `tensorrt`.
 
-TensorRT builds engines on GPUs only. TensorRT for RTX, in the package `onnxruntime-ep-nv-tensorrt-rtx-cu13`,
-has the same parser, builder and plugin registry, and also builds on a CPU. It is on PyPI without Python bindings, but
-TensorRT 11's work on it once tests/plugins/native/rtx.cc has given it the names of TensorRT 11's libraries.
+TensorRT builds engines on GPUs only. TensorRT for RTX, in the package `onnxruntime-ep-nv-tensorrt-rtx-cu13`, has the
+same parser, builder and plugin registry, and also builds on a CPU. It is on PyPI without Python bindings, but those of
+TensorRT 11 work on it once tests/plugins/native/rtx.cc has given it the names of TensorRT 11's libraries.
 
-It can't load or run an engine without a GPU. One function differs: `ITensor.allowed_formats` would reach another one,
-since `ITensor` has fewer functions in TensorRT for RTX; it becomes a Python property here, which only keeps a record.
+It can't load or run an engine without a GPU. Its `ITensor` lacks some functions of TensorRT 11's, so calls of the later
+ones go astray. `allowed_formats`, the only one that we use, is therefore a Python property here, which keeps a record.
 """
 
 import ctypes

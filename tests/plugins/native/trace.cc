@@ -1,6 +1,5 @@
-// A plugin library that records how TensorRT builds with our plugin. Its plugins are those of the namespace "traced";
-// each passes everything on to one of ours, and checks that a question about a tensor isn't answered from later
-// tensors.
+// A plugin library that records how TensorRT builds with our plugin. Its plugins, in the namespace "traced", pass
+// everything on to ours, and check that no answer about a tensor depends on later ones.
 #include <NvInferRuntime.h>
 
 #include <memory>
