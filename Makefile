@@ -52,12 +52,12 @@ check: .venv/dev.done
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	PYTHONPATH=src $(BIN)/lint-imports --no-logo
-	git ls-files '*.cc' '*.cu' '*.cuh' '*.h' | xargs -r $(BIN)/clang-format --dry-run --Werror
+	git ls-files '*.c' '*.cc' '*.cu' '*.cuh' '*.h' | xargs -r $(BIN)/clang-format --dry-run --Werror
 
 format: .venv/dev.done
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
-	git ls-files '*.cc' '*.cu' '*.cuh' '*.h' | xargs -r $(BIN)/clang-format -i
+	git ls-files '*.c' '*.cc' '*.cu' '*.cuh' '*.h' | xargs -r $(BIN)/clang-format -i
 
 test: check
 	scripts/system_packages.sh ffmpeg g++

@@ -1,4 +1,5 @@
-// CUDA's runtime without a GPU: memory is the host's, copies are made at once, and kernels are only written to a journal.
+// CUDA's runtime without a GPU: memory is the host's, copies are made at once, and kernels are only written to a
+// journal.
 //
 // The journal has one line per call: what was called, the stream, and whatever else tests look at. Functions that are
 // not here succeed without doing anything (stubs.py).
@@ -91,13 +92,26 @@ cudaError_t cudaGetDeviceProperties(struct cudaDeviceProp* properties, int devic
 cudaError_t cudaDeviceGetAttribute(int* value, enum cudaDeviceAttr attribute, int device) {
   (void)device;
   switch (attribute) {
-    case cudaDevAttrComputeCapabilityMajor: *value = 9; break;
-    case cudaDevAttrComputeCapabilityMinor: *value = 0; break;
-    case cudaDevAttrMultiProcessorCount: *value = 132; break;
-    case cudaDevAttrMaxThreadsPerBlock: *value = 1024; break;
-    case cudaDevAttrMaxSharedMemoryPerBlockOptin: *value = 227 << 10; break;
-    case cudaDevAttrMaxSharedMemoryPerMultiprocessor: *value = 228 << 10; break;
-    default: *value = 1;
+    case cudaDevAttrComputeCapabilityMajor:
+      *value = 9;
+      break;
+    case cudaDevAttrComputeCapabilityMinor:
+      *value = 0;
+      break;
+    case cudaDevAttrMultiProcessorCount:
+      *value = 132;
+      break;
+    case cudaDevAttrMaxThreadsPerBlock:
+      *value = 1024;
+      break;
+    case cudaDevAttrMaxSharedMemoryPerBlockOptin:
+      *value = 227 << 10;
+      break;
+    case cudaDevAttrMaxSharedMemoryPerMultiprocessor:
+      *value = 228 << 10;
+      break;
+    default:
+      *value = 1;
   }
   return cudaSuccess;
 }

@@ -278,4 +278,4 @@ def test_memory_is_what_was_estimated(
             kept.pop(call.rest[0], None)
     taken = sum(kept.values()) + host_gpu.bytes
     estimated = Estimator(bundle, "cuda", 4)(SIZE, arenas=True).total
-    assert 0.7 < taken / estimated < RESERVE["cuda"]
+    assert 0.9 < taken / estimated < RESERVE["cuda"]
