@@ -41,6 +41,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--windows", type=int, default=4, help="measured in each round, after one to warm up")
+    parser.add_argument("--contestants", nargs="*", choices=CONTESTANTS, default=list(CONTESTANTS))
     parser.add_argument("--out", type=Path, default=RESULT)
     parser.add_argument("--contestant", choices=CONTESTANTS, help=argparse.SUPPRESS)
     parser.add_argument("--models", type=Path, help="keep the exported models in this folder, for later runs")
@@ -71,17 +72,18 @@ def compare(size: Size, folder: Path, args: argparse.Namespace) -> list[dict[str
     runs: dict[str, list[dict[str, float]]] = defaultdict(list)
     faults: dict[str, str] = {}
     for _ in range(args.rounds):
-        for name in CONTESTANTS:
+        for name in args.contestants:
             if name in faults:
                 continue
             try:
-                runs[name].append(in_own_process(name, models, size, args))
+                run = in_own_process(name, models, size, args)
+                runs[name].append(run)
+                print(size, name, run, flush=True)
             except subprocess.CalledProcessError as error:
-                faults[name] = str(error.stderr).strip().splitlines()[-1]
+                faults[name] = str(error.stderr).strip().rpartition("\n")[2]
+                print(size, name, faults[name], flush=True)
     rows: list[dict[str, Any]] = [{"size": str(size), "name": name, **summary(each)} for name, each in runs.items()]
     rows += [{"size": str(size), "name": name, "fault": fault} for name, fault in faults.items()]
-    for row in rows:
-        print(row, flush=True)
     return rows
 
 

@@ -84,10 +84,11 @@ def _compare(args: argparse.Namespace) -> int:
         print(json.dumps([asdict(result) for result in results], indent=1))
         return 0
     working = sorted((result for result in results if not result.fault), key=lambda result: result.seconds)
-    table = Table(title=f"{args.size}, {args.length} frames in, median of {args.repeats}", title_justify="left")
+    about = f"{args.size}, {args.length} frames in, median of {args.repeats}; dB against {args.bundle} on ONNX Runtime"
+    table = Table(title=about, title_justify="left", box=None)
     for column in ("bundle", "backend", "device", "precision"):
-        table.add_column(column)
-    for column in ("s per frame", "peak MiB", "dB against the first bundle on ONNX Runtime"):
+        table.add_column(column, overflow="fold")
+    for column in ("s per frame", "peak MiB", "dB"):
         table.add_column(column, justify="right")
     for result in working:
         way = result.way
@@ -95,12 +96,9 @@ def _compare(args: argparse.Namespace) -> int:
         table.add_row(way.bundle, way.backend, way.device, way.precision, *figures)
     console = Console(highlight=False)
     console.print(table)
-    for result in results:
-        if result.fault:
-            way = result.way
-            console.print(
-                f"{way.backend} on {way.device}, {way.precision}: {result.fault}", markup=False, soft_wrap=True
-            )
+    faults = {f"{r.way.backend} on {r.way.device}, {r.way.precision} precision: {r.fault}" for r in results if r.fault}
+    for fault in sorted(faults):
+        console.print(f"not measured: {fault}", markup=False, soft_wrap=True)
     return 0
 
 
