@@ -7,7 +7,7 @@
 | `devices` | device names and options |
 | `backends/` | one module or package per inference library |
 | `memory`, `tiling` | the memory a frame size needs, and the tiles that fit |
-| `host` | the host's free memory |
+| `host` | the host's processor and memory |
 | `diagnose/` | benchmark, profile, verify, locate |
 
 Imports run one way: `bundle` <- `devices` <- `host` <- `backends` <- `memory` <- `tiling` <- `runtime` <- `diagnose`.

@@ -36,10 +36,8 @@ def execute(args: argparse.Namespace) -> int:
     results = []
     console = Console(highlight=False, soft_wrap=True)
     if not args.json:
-        console.print(
-            f"{args.bundle} ({bundle.manifest.precision}) on {args.device} at {args.size}, against the CPU",
-            markup=False,
-        )
+        precision = bundle.manifest.precision if args.precision == "bundle" else args.precision
+        console.print(f"{args.bundle} ({precision}) on {args.device} at {args.size}, against the CPU", markup=False)
 
     def look(stage: str, inputs: Any, backend: str) -> None:
         if not args.locate:
@@ -48,8 +46,7 @@ def execute(args: argparse.Namespace) -> int:
         where = f"{layer.name} ({layer.operation}), {layer.comparison.relative:.1e}" if layer else "none"
         Console(stderr=True).print(f"the first layer of {stage} that differs: {where}", markup=False)
 
-    compared = verify(bundle, args.device, args.backend, args.size, look, precision=args.precision)
-    for result in compared:
+    for result in verify(bundle, args.device, args.backend, args.size, look, precision=args.precision):
         results.append(result)
         if not args.json:
             mark = "[green]same   [/]" if result.works else "[red]DIFFERS[/]"
