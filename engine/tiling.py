@@ -2,6 +2,7 @@
 
 import logging
 import re
+from bisect import bisect_right
 from collections.abc import Callable
 from itertools import product
 
@@ -99,14 +100,15 @@ class Tiling:
         """The tiles that fit in `memory` bytes and share the least, None for whole frames; raises OutOfMemoryError."""
         if self.needs(size, size, itemsize) <= memory:
             return None
-        grids = []
+        computed = {}
         for columns, rows in product(range(1, MOST + 1), repeat=2):
             tile = Size(_part(size.width, columns), _part(size.height, rows))
             if tile != size and _possible(size.width, tile.width) and _possible(size.height, tile.height):
-                grids.append((columns * rows * tile.pixels, tile))
-        for _, tile in sorted(grids, key=lambda grid: grid[0]):
-            if self.needs(size, tile, itemsize) <= memory:
-                return tile
+                computed[tile] = columns * rows * tile.pixels
+        ascending = sorted(computed, key=lambda tile: tile.pixels)
+        fitting = bisect_right(ascending, memory, key=lambda tile: self.needs(size, tile, itemsize))
+        if fitting:
+            return min(ascending[:fitting], key=lambda tile: computed[tile])
         smallest = Size(*(min(extent, tiles.OVERLAP + GRID) for extent in (size.width, size.height)))
         least = self.needs(size, smallest, itemsize)
         raise OutOfMemoryError(
