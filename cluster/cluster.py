@@ -120,8 +120,7 @@ class Cluster:
 
         `besides`: the bytes of a worker's memory that everything else takes.
         """
-        found = self._tiling(width, height, itemsize, besides)
-        return None if found is None or (found[0] >= width and found[1] >= height) else f"{found[0]}x{found[1]}"
+        return self._tiling.text(width, height, itemsize, besides)
 
     def restore(
         self,

@@ -130,8 +130,7 @@ class Runtime:
         for an encoder; they count when a size comes for the first time. Raises OutOfMemoryError if frames of this size
         fit in no tiles.
         """
-        found = self._tiling(width, height, itemsize, besides)
-        return None if found is None or (found[0] >= width and found[1] >= height) else f"{found[0]}x{found[1]}"
+        return self._tiling.text(width, height, itemsize, besides)
 
     @property
     def latency(self) -> int:

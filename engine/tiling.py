@@ -84,6 +84,11 @@ class Tiling:
         self.chosen = None if found is None else str(found)
         return None if found is None else (found.width, found.height)
 
+    def text(self, width: int, height: int, itemsize: int, besides: int = 0) -> str | None:
+        """The same as `WxH`; None also for frames that are no larger than a tile."""
+        found = self(width, height, itemsize, besides)
+        return None if found is None or (found[0] >= width and found[1] >= height) else f"{found[0]}x{found[1]}"
+
     def _choose(self, size: Size, itemsize: int, besides: int) -> Size | None:
         free = self._free() if self._memory is None else self._memory - _used(self._device)
         if self._device.on_host:
