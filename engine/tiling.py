@@ -91,9 +91,7 @@ class Tiling:
 
     def _choose(self, size: Size, itemsize: int, besides: int) -> Size | None:
         free = self._free() if self._memory is None else self._memory - _used(self._device)
-        if self._device.on_host:
-            free -= besides
-        found = self.largest(size, itemsize, free)
+        found = self.largest(size, itemsize, free, besides if self._device.on_host else 0)
         if found is not None:
             log.warning(
                 "frames of %s don't fit in %s of memory as a whole: they are processed in tiles of %s",
@@ -101,9 +99,13 @@ class Tiling:
             )  # fmt: skip
         return found
 
-    def largest(self, size: Size, itemsize: int, memory: int) -> Size | None:
-        """The tiles that fit in `memory` bytes and share the least, None for whole frames; raises OutOfMemoryError."""
-        if self.needs(size, size, itemsize) <= memory:
+    def largest(self, size: Size, itemsize: int, memory: int, besides: int = 0) -> Size | None:
+        """The tiles that fit in `memory` bytes and share the least, None for whole frames; raises OutOfMemoryError.
+
+        `besides`: bytes of the memory that the caller needs.
+        """
+        left = memory - besides
+        if self.needs(size, size, itemsize) <= left:
             return None
         computed = {}
         for columns, rows in product(range(1, MOST + 1), repeat=2):
@@ -111,14 +113,16 @@ class Tiling:
             if tile != size and _possible(size.width, tile.width) and _possible(size.height, tile.height):
                 computed[tile] = columns * rows * tile.pixels
         ascending = sorted(computed, key=lambda tile: tile.pixels)
-        fitting = bisect_right(ascending, memory, key=lambda tile: self.needs(size, tile, itemsize))
+        fitting = bisect_right(ascending, left, key=lambda tile: self.needs(size, tile, itemsize))
         if fitting:
             return min(ascending[:fitting], key=lambda tile: computed[tile])
         smallest = Size(*(min(extent, tiles.OVERLAP + GRID) for extent in (size.width, size.height)))
-        least = self.needs(size, smallest, itemsize)
+        least = _readable(self.needs(size, smallest, itemsize))
+        writing = f", and writing them {_readable(besides)}" if besides else ""
+        fewer = ", write images or another --codec" if besides else ""
         raise OutOfMemoryError(
-            f"frames of {size} don't fit in {_readable(memory)} of memory, even in tiles: {_readable(least)} would do; "
-            "use a smaller window, an fp16 bundle or smaller frames, or close other programs that use the memory"
+            f"frames of {size} don't fit in {_readable(memory)} of memory, even in tiles, which need {least}{writing}; "
+            f"use a smaller window, an fp16 bundle or smaller frames{fewer}, or close other programs that take memory"
         )
 
     def needs(self, size: Size, tile: Size, itemsize: int) -> int:

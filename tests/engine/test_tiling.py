@@ -46,8 +46,10 @@ def test_tiles_fit_and_cover_the_frame(part: float, tiny_bundle: Path) -> None:
 
 def test_too_little_memory_for_any_tile_says_what_would_do(tiny_bundle: Path) -> None:
     chosen = tiling(tiny_bundle)
-    with pytest.raises(OutOfMemoryError, match=r"1000x540 don.t fit in 10 MiB .* even in tiles: (\d+) MiB would do"):
+    with pytest.raises(OutOfMemoryError, match=r"1000x540 don.t fit in 10 MiB .* even in tiles, which need \d+ MiB;"):
         chosen.largest(FRAME, 1, 10 * 2**20)
+    with pytest.raises(OutOfMemoryError, match=r"which need \d+ MiB, and writing them 30 MiB; .* another --codec"):
+        chosen.largest(FRAME, 1, 10 * 2**20, besides=30 * 2**20)
 
 
 def test_what_the_caller_needs_itself_is_left_to_it(tiny_bundle: Path) -> None:
