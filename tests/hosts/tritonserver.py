@@ -41,6 +41,7 @@ def running(repository: Path, folder: Path) -> Iterator[Server]:
         *(f"--{kind}-port={port}" for kind, port in zip(("http", "grpc"), ports, strict=True)),
         "--allow-metrics=false",
         "--exit-timeout-secs=5",
+        "--backend-config=python,stub-timeout-seconds=300",  # for a busy machine
     ]
     environment = os.environ | {
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",  # whose Python runs the model
