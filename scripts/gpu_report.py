@@ -216,7 +216,7 @@ def main() -> int:
     args = parser.parse_args()
     programs = str(Path(sys.executable).parent)  # where pip installs cmake and ninja
     os.environ["PATH"] = os.pathsep.join([programs, os.environ.get("PATH", os.defpath)])
-    for number in (signal.SIGTERM, signal.SIGHUP):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # a shell's background jobs begin without SIGINT
         signal.signal(number, signal.default_int_handler)
     with tempfile.TemporaryDirectory() as folder:
         report = Report(args.out.resolve(), args.limit or (LONG_LIMIT if args.long else LIMIT), NEEDS)
