@@ -13,6 +13,7 @@ from zsm.engine import host
 from zsm.engine.backends import uint8
 from zsm.engine.backends.arrays import Array, ArraySession, open_stages
 from zsm.engine.bundle.manifest import Bundle
+from zsm.engine.bundle.shapes import Size, symbols
 from zsm.engine.devices import OpenOptions
 from zsm.errors import BackendError
 from zsm.plugins import onnxruntime_library
@@ -92,13 +93,16 @@ class OnnxRuntimeBackend:
         self._threads = threads
         self._library = onnxruntime_library()
         self._stages = open_stages(bundle, lambda name, content: open_stage(name, content, threads))
-        self._size: tuple[int, int] | None = None
+        self._planes: tuple[int, int] | None = None
+        """The height and width of the planes that the last session was for."""
 
     def open(self, height: int, width: int) -> Session:
         """Prepare for frames of one size."""
-        if self._size not in (None, (height, width)):
+        known = symbols(Size(width, height), 1)
+        planes = known["H"], known["W"]
+        if self._planes not in (None, planes):  # the tiles of a frame have the same, though the last may be smaller
             self._give_back()
-        self._size = height, width
+        self._planes = planes
         return ArraySession(self._stages, height, width)
 
     def _give_back(self) -> None:
