@@ -223,10 +223,15 @@ def memory(encoding: Encoding, info: Info, suffix: str, frames: int, scale: int)
     """The bytes of memory that a software encoder takes for `frames` restored frames; few for a hardware encoder."""
     codec = _codec(encoding.codec or _default_codec(info.colour, suffix))
     each, most = codec.memory if not encoding.hardware else Codec.memory
-    pixels = info.size[0] * info.size[1] * scale**2
+    pixels = _pixels(info, scale)
     if codec.software == "libx264" and pixels > LARGE:
         most //= 2
     return pixels * min(each * frames or most, most)
+
+
+def _pixels(info: Info, scale: int) -> int:
+    """The pixels of a restored frame."""
+    return info.size[0] * info.size[1] * scale**2
 
 
 def default_threads() -> int:
@@ -375,8 +380,7 @@ def _options(encoding: Encoding, codec: Codec, encoder: str, info: Info, scale: 
     if preset is not None:
         options[codec.preset_option if software else "preset"] = preset
     if encoder == "libx264":
-        large = info.size[0] * info.size[1] * scale**2 > LARGE
-        parameters = [f"rc-lookahead={LOOKAHEAD}"] if large else []
+        parameters = [f"rc-lookahead={LOOKAHEAD}"] if _pixels(info, scale) > LARGE else []
         parameters += [f"frame-packing={FRAME_PACKING[info.stereo]}"] if info.stereo in FRAME_PACKING else []
         options["x264-params"] = ":".join(parameters)
     if encoder == "libx265":
