@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 from tests.cluster.conftest import Nodes
+from tests.video.conftest import three_scenes
 
 from zsm.cluster.task import Film, check, conditions
 from zsm.errors import ClusterError
@@ -33,12 +34,7 @@ OPTIONS = ("--segment", "14", "--preset", "ultrafast", "--encoder-threads", "2")
 def clip(ffmpeg: Ffmpeg, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Three scenes of 30 frames, with sound, in groups of pictures that refer to each other."""
     path = tmp_path_factory.mktemp("clip") / "clip.mkv"
-    names = ("testsrc2", "smptebars", "mandelbrot")
-    scenes = [f"{name}=s=24x16:r=25,trim=end_frame=30,setsar=1,format=yuv420p[{name}]" for name in names]
-    graph = ";".join(scenes) + ";[testsrc2][smptebars][mandelbrot]concat=n=3"
-    ffmpeg("-filter_complex", graph, "-f", "lavfi", "-i", "sine=d=3.6", "-c:v", "libx264", "-c:a", "aac",
-           "-x264-params", "open-gop=1:keyint=15:bframes=3", path)  # fmt: skip
-    return path
+    return three_scenes(ffmpeg, path, "24x16", 30, "-x264-params", "open-gop=1:keyint=15:bframes=3")
 
 
 @pytest.fixture(scope="session")

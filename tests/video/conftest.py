@@ -72,6 +72,16 @@ def decode(ffmpeg: Callable[..., bytes], probe: Callable[..., Any]) -> Callable[
     return run
 
 
+def three_scenes(ffmpeg: Callable[..., bytes], path: Path, size: str, frames: int, *encoding: str) -> Path:
+    """Write three scenes of `frames` frames each, with sound, as H.264; returns the path."""
+    names = ("testsrc2", "smptebars", "mandelbrot")
+    scenes = [f"{name}=s={size}:r=25,trim=end_frame={frames},setsar=1,format=yuv420p[{name}]" for name in names]
+    graph = ";".join(scenes) + ";[testsrc2][smptebars][mandelbrot]concat=n=3"
+    ffmpeg("-filter_complex", graph, "-f", "lavfi", "-i", f"sine=d={3 * frames / 25}", "-c:v", "libx264",
+           "-c:a", "aac", *encoding, path)  # fmt: skip
+    return path
+
+
 def enlarge(frame: Pixels) -> Pixels:
     """4x, by repetition."""
     return np.repeat(np.repeat(frame, 4, axis=0), 4, axis=1)

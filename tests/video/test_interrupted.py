@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.video.conftest import REPEATER, Pixels, Repeater
+from tests.video.conftest import REPEATER, Pixels, Repeater, three_scenes
 
 from zsm.cli import main
 from zsm.errors import Error, FrameError, OutOfMemoryError, StoppedError, VideoError
@@ -31,11 +31,7 @@ FAST = Encoding(preset="ultrafast")
 def clip(ffmpeg: Ffmpeg, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Three scenes of 20 frames, with sound."""
     path = tmp_path_factory.mktemp("clip") / "clip.mp4"
-    names = ("testsrc2", "smptebars", "mandelbrot")
-    scenes = [f"{name}=s=32x24:r=25,trim=duration=0.8,setsar=1,format=yuv420p[{name}]" for name in names]
-    graph = ";".join(scenes) + ";[testsrc2][smptebars][mandelbrot]concat=n=3"
-    ffmpeg("-filter_complex", graph, "-f", "lavfi", "-i", "sine=d=2.4", "-c:v", "libx264", "-c:a", "aac", path)
-    return path
+    return three_scenes(ffmpeg, path, "32x24", 20)
 
 
 @dataclass

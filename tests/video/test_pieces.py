@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.video.conftest import REPEATER
+from tests.video.conftest import REPEATER, three_scenes
 
 from zsm import Runtime
 from zsm.errors import ArgumentError, StoppedError
@@ -33,12 +33,7 @@ Ffmpeg = Callable[..., bytes]
 def clip(ffmpeg: Ffmpeg, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Three scenes of 17 frames each, with sound, in groups of pictures that refer to each other."""
     path = tmp_path_factory.mktemp("clip") / "clip.mkv"
-    names = ("testsrc2", "smptebars", "mandelbrot")
-    scenes = [f"{name}=s=32x24:r=25,trim=end_frame=17,setsar=1,format=yuv420p[{name}]" for name in names]
-    graph = ";".join(scenes) + ";[testsrc2][smptebars][mandelbrot]concat=n=3"
-    ffmpeg("-filter_complex", graph, "-f", "lavfi", "-i", "sine=d=2", "-c:v", "libx264", "-c:a", "aac",
-           "-x264-params", "open-gop=1:keyint=10:bframes=3", path)  # fmt: skip
-    return path
+    return three_scenes(ffmpeg, path, "32x24", 17, "-x264-params", "open-gop=1:keyint=10:bframes=3")
 
 
 def framemd5(ffmpeg: Ffmpeg, path: Path) -> list[bytes]:
