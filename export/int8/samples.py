@@ -3,13 +3,17 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from zsm.errors import DataError
-from zsm.evaluation import bicubic, layouts, metrics
+from zsm.evaluation import bicubic, metrics
 from zsm.runtime import SCALE
+
+if TYPE_CHECKING:
+    from zsm.evaluation.layouts import Clip
 
 LENGTH = 7
 """HR frames of a sample: one window of four LR frames, and the three frames between them."""
@@ -39,10 +43,12 @@ def read(folder: Path) -> list[Sample]:
 
     Raises DataError if there are no clips, or if one is too short, too small or of one colour.
     """
+    from zsm.evaluation import layouts  # reads videos, which takes packages that other exports don't need
+
     return [sample for clip in layouts.find(folder) for sample in _samples(clip)]
 
 
-def _samples(clip: layouts.Clip) -> Iterator[Sample]:
+def _samples(clip: "Clip") -> Iterator[Sample]:
     frames: list[NDArray[np.uint8]] = []
     for number, frame in enumerate(clip.frames(frames=(PER_CLIP - 1) * SPACING + LENGTH)):
         if number % SPACING < LENGTH:

@@ -1,6 +1,8 @@
 """The content of exported bundles, and failures, which leave nothing behind."""
 
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import onnx
@@ -31,6 +33,12 @@ def test_every_file_is_checked_onnx_with_named_sizes(tiny_bundle: Path) -> None:
             dims = value.type.tensor_type.shape.dim
             assert spec.name == value.name
             assert spec.shape == tuple(dim.dim_param or dim.dim_value for dim in dims)
+
+
+@pytest.mark.parametrize("package", ["av", "cv2", "scenedetect"])
+def test_only_calibration_needs_the_packages_for_video(package: str) -> None:
+    script = f"import sys; sys.modules[{package!r}] = None; import zsm.export.bundle, zsm.cli.export"
+    subprocess.run([sys.executable, "-c", script], check=True)
 
 
 def test_parameters_and_arithmetic_are_counted(tiny_bundle: Path, tiny_network: Network) -> None:
