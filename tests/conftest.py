@@ -44,6 +44,8 @@ BICUBIC = NetworkConfig(
 
 def pytest_configure() -> None:
     required()  # a misspelt name ends the run
+    # Libraries that this checkout was built with, as by `make demo`, would change results.
+    os.environ.setdefault("ZSM_PLUGIN_DIR", str(Path(__file__).parent))
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -1,5 +1,10 @@
 """ONNX Runtime on our memory and stream. All of it but the provider's name and settings also runs on the CPU."""
 
+import gc
+import subprocess
+import sys
+import time
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,17 +17,18 @@ from tests.needs import cuda_provider
 
 from zsm.engine import Bundle, Runtime
 from zsm.engine.backends.gpu.backend import DeviceBackend
-from zsm.engine.backends.gpu.cuda import Gpu
+from zsm.engine.backends.gpu.cuda import Gpu, Stream
 from zsm.engine.backends.gpu.onnxruntime import OrtCompiler, load_cuda, on_host
 from zsm.engine.devices import Device
 from zsm.errors import BackendError
 from zsm.runtime.stream import stream
 
 Open = Callable[[Path], DeviceBackend]
+ROOT = Path(__file__).resolve().parents[2]
 
 
-def compiler(bundle: Bundle) -> OrtCompiler:
-    return OrtCompiler(bundle, Device(kind="cpu"), 1, "CPUExecutionProvider", {})
+def compiler(bundle: Bundle, compute: Stream) -> OrtCompiler:
+    return OrtCompiler(bundle, Device(kind="cpu"), compute, 1, "CPUExecutionProvider", {})
 
 
 @pytest.fixture
@@ -32,7 +38,7 @@ def open_backend(host_gpu: Any) -> Open:
     def opened(path: Path) -> DeviceBackend:
         compute = host_gpu.stream()
         compute.eager = True
-        return DeviceBackend(host_gpu, compute, compiler(Bundle(path)))
+        return DeviceBackend(host_gpu, compute, compiler(Bundle(path), compute))
 
     return opened
 
@@ -63,10 +69,11 @@ def test_a_failing_stage_is_named_with_its_shapes(tiny_bundle: Path, open_backen
     backend.close()
 
 
-def test_a_stage_on_the_cpu_is_noticed(tiny_bundle: Path) -> None:
+def test_a_stage_on_the_cpu_is_noticed(tiny_bundle: Path, host_gpu: Any) -> None:
     """tests/engine/cuda_provider has stages that are partly on the CPU."""
     bundle = Bundle(tiny_bundle)
-    session, model = compiler(bundle)._sessions["propagate"], onnx.load_from_string(bundle.read("propagate"))
+    opened = compiler(bundle, host_gpu.stream())
+    session, model = opened._sessions["propagate"], onnx.load_from_string(bundle.read("propagate"))
     assert on_host(session, model, "CPUExecutionProvider") == set()
     assert {"Conv", "DeformConv2d", "Resize"} <= on_host(session, model, "CUDAExecutionProvider")
 
@@ -90,8 +97,38 @@ def test_without_the_provider_the_message_says_what_to_install(tiny_bundle: Path
 
 
 def test_stages_that_cannot_be_recorded_are_no_silent_fallback(tiny_bundle: Path, host_gpu: Any) -> None:
+    compute = host_gpu.stream()
     with pytest.raises(BackendError, match="can't be recorded as CUDA graphs; leave out cuda_graphs"):
-        DeviceBackend(host_gpu, host_gpu.stream(), compiler(Bundle(tiny_bundle)), cuda_graphs=True)
+        DeviceBackend(host_gpu, compute, compiler(Bundle(tiny_bundle), compute), cuda_graphs=True)
+
+
+def test_stages_that_nobody_closes_outlast_their_work(tiny_bundle: Path, host_gpu: Any) -> None:
+    compute = host_gpu.stream()
+    opened = compiler(Bundle(tiny_bundle), compute)
+    extract = weakref.ref(opened._sessions["extract"])
+    there: list[bool] = []
+    compute.later(lambda: time.sleep(0.1))
+    compute.later(lambda: there.append(extract() is not None))
+    del opened
+    gc.collect()
+    assert there == [True]
+    assert extract() is None
+
+
+def test_a_program_that_ends_waits_for_work_under_way(tiny_bundle: Path) -> None:
+    script = f"""if True:
+        import builtins, time
+        from pathlib import Path
+        from tests.engine.conftest import HostGpu
+        from tests.engine.test_onnxruntime_cuda import Bundle, compiler
+
+        compute = HostGpu().stream()
+        opened = builtins.kept = compiler(Bundle(Path({str(tiny_bundle)!r})), compute)  # outlives all modules
+        compute.later(lambda: time.sleep(0.1))
+        compute.later(lambda: print("finished", flush=True))
+    """
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout == "finished\n"
 
 
 @pytest.mark.gpu

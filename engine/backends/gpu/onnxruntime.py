@@ -3,6 +3,7 @@
 import contextlib
 import io
 import tempfile
+import weakref
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
@@ -38,7 +39,7 @@ def open_bundle(bundle: Bundle, options: OpenOptions) -> DeviceBackend:
     load_cuda()
     cuda_stream = gpu.stream(options.cuda_stream)
     settings = provider_options(bundle, options.device.index, cuda_stream)
-    compiler = OrtCompiler(bundle, options.device, options.threads, CUDA, settings)
+    compiler = OrtCompiler(bundle, options.device, cuda_stream, options.threads, CUDA, settings)
     borrowed = options.cuda_stream is not None
     return DeviceBackend(gpu, cuda_stream, compiler, borrowed=borrowed, cuda_graphs=options.cuda_graphs)
 
@@ -70,13 +71,23 @@ def provider_options(bundle: Bundle, index: int, cuda_stream: Stream) -> dict[st
 
 
 class OrtCompiler:
-    """One `InferenceSession` per stage, for frames of any size."""
+    """One `InferenceSession` per stage, for frames of any size, whose work goes to a stream.
+
+    The sessions are released when the stream has finished, also where nobody closes the compiler. Before that, ONNX
+    Runtime would free memory in a function that the stream calls, which CUDA forbids: the process would abort.
+    """
 
     recordable = False  # ONNX Runtime allocates while it runs, and a graph would keep those addresses
     uint16 = True
 
     def __init__(
-        self, bundle: Bundle, device: Device, threads: int | None, provider: str, settings: Mapping[str, str]
+        self,
+        bundle: Bundle,
+        device: Device,
+        stream: Stream,
+        threads: int | None,
+        provider: str,
+        settings: Mapping[str, str],
     ) -> None:
         self._bundle = bundle
         self._device = device
@@ -84,7 +95,9 @@ class OrtCompiler:
         self._provider = provider
         self._settings = dict(settings)
         self._library = _operator_library()
-        self._sessions = {name: self._open(name) for name in bundle.manifest.stages}
+        self._sessions: dict[str, ort.InferenceSession] = {}
+        self._release = weakref.finalize(self, release, self._sessions, stream)
+        self._sessions |= {name: self._open(name) for name in bundle.manifest.stages}
 
     def load(self, size: Size) -> "dict[str, OrtStage]":
         """Make the stages for frames of a size."""
@@ -107,7 +120,7 @@ class OrtCompiler:
 
     def close(self) -> None:
         """Release the stages."""
-        self._sessions.clear()
+        self._release()
 
     def _open(self, stage: str) -> ort.InferenceSession:
         options = ort.SessionOptions()
@@ -129,6 +142,13 @@ class OrtCompiler:
                 "upgrade onnxruntime-gpu (1.25 or newer has them all on the GPU)"
             )
         return session
+
+
+def release(sessions: dict[str, ort.InferenceSession], stream: Stream) -> None:
+    """Release sessions when the work that they put on a stream is done, or has failed."""
+    with contextlib.suppress(BackendError):  # whoever uses the outputs is told
+        stream.synchronize()
+    sessions.clear()
 
 
 class OrtStage:

@@ -76,7 +76,7 @@ def open_backend(host_gpu: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cal
         cuda_stream = host_gpu.stream()
         cuda_stream.eager = True
         settings = provider_options(bundle, 0, cuda_stream)
-        compiler = OrtCompiler(bundle, Device(kind="cuda"), 1, CUDA, settings)
+        compiler = OrtCompiler(bundle, Device(kind="cuda"), cuda_stream, 1, CUDA, settings)
         opened.append(DeviceBackend(host_gpu, cuda_stream, compiler))
         return opened[-1]
 
