@@ -394,12 +394,11 @@ def im2col(extra: ctypes.CDLL, inputs: Inputs, dtype: str) -> Contestant:
     shape = Shape.of(inputs[0].shape, CHANNELS, ATTRIBUTES)
     x, offset_mask, weight, bias, _ = uploaded(inputs, channels_last=False)
     columns = torch.empty((1, CHANNELS * 9, x.shape[2] * x.shape[3]), dtype=x.dtype, device=x.device)
-    tensors = addresses(x, offset_mask, weight, bias, columns)
     half = int(dtype == "float16")
     result: list[Any] = []
 
     def run() -> None:
-        stream = ctypes.c_void_p(current_stream())
+        tensors, stream = addresses(x, offset_mask, weight, bias, columns), ctypes.c_void_p(current_stream())
         check(extra.zsm_benchmark_im2col(ctypes.byref(shape), half, ctypes.byref(tensors), stream))
         result[:] = [torch.matmul(weight.reshape(CHANNELS, -1), columns) + bias[:, None]]
 

@@ -4,10 +4,9 @@
 
 `tensorrt` and `onnxruntime` stream a bundle frame by frame, uint8 in and out, copies included. `-live` waits for each
 output before it reads the next frame; the difference shows what overlapping copies with computation gains.
-`onnxruntime-plain` runs without this project's kernel, `onnxruntime-nhwc` with ONNX Runtime's option to convolve with
-channels innermost. Offsets are those of an untrained network: none. Each contestant runs in its own process; if one
-fails, the report records why. Building engines isn't timed. Results are saved after each measurement; `--lines` also
-prints each as one line of JSON. benchmarks/pytorch.py measures the same network in PyTorch.
+`onnxruntime-plain` runs without this project's kernel. Offsets are those of an untrained network: none. Each contestant
+runs in its own process; if one fails, the report records why. Building engines isn't timed. Results are saved after each
+measurement; `--lines` also prints each as one line of JSON. benchmarks/pytorch.py measures the same network in PyTorch.
 """
 
 import argparse
@@ -32,7 +31,7 @@ from zsm.engine.bundle.shapes import Size
 from zsm.engine.diagnose import machine
 
 CONTESTANTS = (
-    *("onnxruntime", "onnxruntime-plain", "onnxruntime-nhwc", "onnxruntime-live"),
+    *("onnxruntime", "onnxruntime-plain", "onnxruntime-live"),
     *("tensorrt", "tensorrt-live"),
 )
 WINDOW = 4
@@ -136,22 +135,12 @@ def zsm(args: argparse.Namespace, clip: Any) -> Contestant:
     from zsm.engine import Runtime
 
     backend, _, variant = args.contestant.partition("-")
-    if variant == "nhwc":
-        prefer_channels_last()
     runtime = Runtime(args.bundle, device=args.device, backend=backend, window=WINDOW, build=True)
     about = runtime.describe()
     if backend == "onnxruntime" and ("libzsm" in about["operator"]) == (variant == "plain"):
         sys.exit(f"{args.contestant} would run {about['operator']}; ZSM_PLUGIN_DIR must name the folder of ours")
     live = variant == "live"
     return lambda: sum(1 for _ in runtime.stream(clip, live=live)), {"runtime": about}
-
-
-def prefer_channels_last() -> None:
-    """Let ONNX Runtime convolve with channels innermost, which zsm doesn't."""
-    from zsm.engine.backends.gpu import onnxruntime
-
-    usual = onnxruntime.provider_options
-    onnxruntime.provider_options = lambda *args: {**usual(*args), "prefer_nhwc": "1"}
 
 
 @contextmanager

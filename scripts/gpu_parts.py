@@ -184,7 +184,7 @@ def parts(folder: Path, *, long: bool) -> list[Part]:
         Part(
             name="ONNX Runtime",
             what="the network on ONNX Runtime CUDA with our kernel",
-            commands=[network("onnxruntime", "onnxruntime-nhwc")],
+            commands=[network("onnxruntime")],
             limit=150,
             needs=[*onnxruntime, "the operator for ONNX Runtime"],
         ),
