@@ -4,9 +4,10 @@
 
 `tensorrt` and `onnxruntime` stream a bundle frame by frame, uint8 in and out, copies included. `-live` waits for each
 output before it reads the next frame; the difference shows what overlapping copies with computation gains.
-`onnxruntime-plain` runs without this project's kernel. Offsets are those of an untrained network: none. Each contestant
-runs in its own process; if one fails, the report records why. Building engines isn't timed. Results are saved after each
-measurement; `--lines` also prints each as one line of JSON. benchmarks/pytorch.py measures the same network in PyTorch.
+`onnxruntime-plain` runs without this project's kernel. Offsets are those of an untrained network: none. Each
+contestant runs in its own process; if one fails, the report records why. Building engines isn't timed. Results are
+saved after each measurement; `--lines` also prints each as one line of JSON. benchmarks/pytorch.py measures the same
+network in PyTorch.
 """
 
 import argparse

@@ -128,9 +128,14 @@ def timed(once: Callable[[], object], rounds: int) -> list[float]:
 
 def torchvision_operator() -> Operator:
     """Raises ImportError or RuntimeError if torchvision is absent or doesn't go with this torch."""
-    from torchvision.ops import deform_conv2d  # noqa: F401
+    from torchvision.ops import deform_conv2d
 
-    return deform_conv.deform_conv2d
+    def operator(x: Tensor, offset_mask: Tensor, weight: Tensor, bias: Tensor, groups: int) -> Tensor:
+        offset, logit = offset_mask.split([2 * deform_conv.TAPS * groups, deform_conv.TAPS * groups], dim=1)
+        output: Tensor = deform_conv2d(x, offset, weight, bias, padding=1, mask=logit.sigmoid())
+        return output
+
+    return operator
 
 
 class Recorder:

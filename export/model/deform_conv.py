@@ -10,11 +10,6 @@ from torch.nn import functional
 
 from zsm.plugins import operator
 
-try:
-    from torchvision.ops import deform_conv2d as _torchvision
-except (ImportError, RuntimeError):  # RuntimeError: torchvision was built for another torch
-    _torchvision = None
-
 KERNEL = 3
 TAPS = KERNEL * KERNEL
 
@@ -27,9 +22,6 @@ def deform_conv2d(x: Tensor, offset_mask: Tensor, weight: Tensor, bias: Tensor, 
     """
     if torch.compiler.is_exporting():
         return _node(x, offset_mask, weight, bias, groups)
-    if _torchvision is not None:
-        offset, logit = offset_mask.split([2 * TAPS * groups, TAPS * groups], dim=1)
-        return _torchvision(x, offset, weight, bias, padding=KERNEL // 2, mask=logit.sigmoid())
     return deform_conv2d_plain(x, offset_mask, weight, bias, groups)
 
 
