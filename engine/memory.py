@@ -231,7 +231,8 @@ def _standard(graph: "onnx.GraphProto", node: "onnx.NodeProto", sizes: Mapping[s
     """What the standard operator needs in place of ours: offsets and masks split, samples, and their four weights."""
     taps: int = math.prod(next(attribute.ints for attribute in node.attribute if attribute.name == "kernel_shape"))
     groups = int(next(attribute.i for attribute in node.attribute if attribute.name == "offset_group"))
-    offset_mask = sizes[node.input[1]]
+    makers = {name: each for each in graph.node for name in each.output}
+    offset_mask = sizes[blocks.unquantised(node.input[1], makers)]
     places = offset_mask // (3 * taps * groups)  # bytes of one number for each output pixel
     channels = int(next(tensor for tensor in graph.initializer if tensor.name == node.input[2]).dims[1])
     return offset_mask + taps * places * (groups + channels + 8 * groups)

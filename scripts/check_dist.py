@@ -14,6 +14,7 @@ IN_WHEEL = {
     "zsm/errors.py",
     "zsm/py.typed",
     "zsm/models/compact/manifest.json",
+    "zsm/models/compact-int8/manifest.json",
     "zsm/training/configs/paper.toml",
     *(f"zsm/{package}/__init__.py" for package in PACKAGES),
 }

@@ -73,7 +73,7 @@ def _last_feature(model: "ModelProto", makers: Mapping[str, "NodeProto"], channe
     hidden = model.graph.input[0].name
     width = channels[hidden]
     for node in model.graph.node:
-        if node.op_type == "DepthToSpace" and channels.get(node.input[0]) == SCALE * width:
+        if node.op_type == "DepthToSpace" and channels.get(unquantised(node.input[0], makers)) == SCALE * width:
             name = str(node.input[0])
             while channels.get(name) != width:
                 if name not in makers:
@@ -81,6 +81,13 @@ def _last_feature(model: "ModelProto", makers: Mapping[str, "NodeProto"], channe
                 name = str(makers[name].input[0])
             return name
     return None
+
+
+def unquantised(name: str, makers: Mapping[str, "NodeProto"]) -> str:
+    """The tensor that a pair of QuantizeLinear and DequantizeLinear rounds, or the tensor itself."""
+    while name in makers and makers[name].op_type in ("QuantizeLinear", "DequantizeLinear"):
+        name = makers[name].input[0]
+    return name
 
 
 def _between(makers: Mapping[str, "NodeProto"], output: str, ends: set[str]) -> "list[NodeProto] | None":

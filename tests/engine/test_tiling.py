@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -165,9 +166,14 @@ def test_blocks_are_exact(height: int, width: int, margin: int) -> None:
 
 
 @pytest.mark.parametrize("edge", [8, 20])
-def test_a_network_s_blocks_are_exact(edge: int, tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("bundle", ["tiny", "compact", "compact-int8"])
+def test_a_network_s_blocks_are_exact(
+    bundle: str, edge: int, tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tiny_bundle if bundle == "tiny" else bundle
+    assert blocks.cut(onnx.load_from_string(Bundle(path).read("reconstruct")))
     clip = np.random.default_rng(0).random((2, 36, 52, 3), np.float32)
-    with Runtime(tiny_bundle) as rt:
+    with Runtime(path) as rt:
         whole = rt(clip)
         monkeypatch.setattr(blocks, "EDGE", edge)
         np.testing.assert_allclose(rt(clip), whole, atol=1e-6)

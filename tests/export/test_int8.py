@@ -341,3 +341,17 @@ def test_wrong_usage(arguments: list[str], message: str, capsys: pytest.CaptureF
         status = stopped.code if isinstance(stopped.code, int) else 1
     assert status == 2
     assert message in capsys.readouterr().err
+
+
+def test_the_end_of_a_long_clip_loses_no_more_than_its_beginning() -> None:
+    """The scene repeats itself every 30 frames."""
+    y, x = np.mgrid[:16, :24]
+    angles = 2 * np.pi * np.arange(30) / 30
+    period = [np.sin(x / 3 + 2 * np.cos(angle)) * np.cos(y / 2 + 2 * np.sin(angle)) for angle in angles]
+    scene = np.stack([0.5 + 0.4 * np.stack([shade, np.roll(shade, 5), -shade], -1) for shade in period])
+    clip = np.tile(scene.astype(np.float32), (10, 1, 1, 1))
+    with Runtime("compact", threads=1) as float32, Runtime("compact-int8", threads=1) as int8:
+        errors = [np.square(a - b).mean() for a, b in zip(float32.stream(clip), int8.stream(clip), strict=True)]
+    assert len(errors) == 599
+    first, last = np.mean(errors[:60]), np.mean(errors[-60:])
+    assert 0 < last < 1.05 * first

@@ -78,8 +78,9 @@ def _compare(args: argparse.Namespace) -> int:
 
     unused = ("profile", "device", "backend", "precision", "window", "overlap", "tile", "memory", "cuda_graphs")
     options.refuse(args, "--compare doesn't use it", *unused)
-    bundles = [Bundle(path) for path in (args.bundle, *args.compare)]
-    results = list(compare(bundles, args.size, args.length, args.repeats, args.threads))
+    bundles = {str(path): Bundle(path) for path in (args.bundle, *args.compare)}
+    given = {str(bundle.path): name for name, bundle in bundles.items()}
+    results = list(compare(list(bundles.values()), args.size, args.length, args.repeats, args.threads))
     if args.json:
         print(json.dumps([asdict(result) for result in results], indent=1))
         return 0
@@ -93,7 +94,7 @@ def _compare(args: argparse.Namespace) -> int:
     for result in working:
         way = result.way
         figures = (f"{result.seconds:.4f}", f"{result.peak_mib:.0f}", f"{result.psnr:.1f}")
-        table.add_row(way.bundle, way.backend, way.device, way.precision, *figures)
+        table.add_row(given[way.bundle], way.backend, way.device, way.precision, *figures)
     console = Console(highlight=False)
     console.print(table)
     faults = {f"{r.way.backend} on {r.way.device}, {r.way.precision} precision: {r.fault}" for r in results if r.fault}
