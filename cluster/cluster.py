@@ -240,8 +240,10 @@ class _Run:
                     looked = time.monotonic()
             self._wait(deliver, switch)
         finally:
-            for reference in self._pending:  # after an error
-                self._ray.cancel(reference, force=True)
+            # After an error, tasks that haven't begun don't begin. Cancelling would race with tasks that end just then,
+            # and abort the process.
+            if self._pending:
+                switch.stop.remote()
 
     def _switch(self) -> Any:
         """Start the switch on this machine, so that it is lost only with the driver."""

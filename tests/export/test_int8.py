@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from zsm.engine import Bundle, Runtime, host
 from zsm.engine.backends import uint8
 from zsm.errors import ArgumentError, DataError
 from zsm.export import export_weights
-from zsm.export.int8 import Int8Options, graphs, plan, samples
+from zsm.export.int8 import Int8Options, graphs, plan, samples, trials
 from zsm.export.int8.ranges import Histogram
 from zsm.export.model import Network, NetworkConfig, checkpoint
 
@@ -320,9 +321,18 @@ def test_clips_that_say_nothing_are_rejected(
         plan(bundle, Int8Options(clips=tmp_path / "data"))
 
 
-def test_a_budget_that_admits_nothing_is_an_error(bundle: Bundle, moving_clips: Path) -> None:
-    with pytest.raises(ArgumentError, match="no layer can be int8 within 1e-12 dB"):
-        plan(bundle, Int8Options(clips=moving_clips, budget=1e-12, stages=("extract",)))
+def test_a_budget_that_admits_nothing_is_an_error(
+    bundle: Bundle, moving_clips: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measure = trials.Trials.psnr
+
+    def worse(self: trials.Trials, models: Mapping[str, ModelProto]) -> trials.Scores:
+        """Rounding may also gain a little, by chance; here it costs a decibel more."""
+        return {clip: psnr - bool(models) for clip, psnr in measure(self, models).items()}
+
+    monkeypatch.setattr(trials.Trials, "psnr", worse)
+    with pytest.raises(ArgumentError, match=r"no layer can be int8 within 0.1 dB: the most tolerant one loses \S+ dB"):
+        plan(bundle, Int8Options(clips=moving_clips, stages=("extract",)))
 
 
 @pytest.mark.parametrize(
