@@ -215,24 +215,28 @@ def _live(graph: "onnx.GraphProto", known: Mapping[str, int], *, portable: bool 
     weights = {tensor.name for tensor in graph.initializer}
     values = (*graph.input, *graph.output, *graph.value_info)
     sizes = {value.name: _bytes(value, known) for value in values if value.name not in weights}
+    makers = {name: node for node in graph.node for name in node.output}
     last_use = {name: number for number, node in enumerate(graph.node) for name in node.input}
     kept = {value.name for value in (*graph.input, *graph.output)}
     live = peak = sum(sizes[value.name] for value in graph.input)
     for number, node in enumerate(graph.node):
         live += sum(sizes.get(name, 0) for name in node.output)
-        besides = _standard(graph, node, sizes) if portable and node.op_type == operator.NAME else 0
+        besides = 0
+        if portable and node.op_type == operator.NAME:
+            besides = _standard(graph, node, sizes[blocks.unquantised(node.input[1], makers)])
         peak = max(peak, live + besides)
         dropped = {name for name in (*node.input, *node.output) if last_use.get(name, number) == number} - kept
         live -= sum(sizes.get(name, 0) for name in dropped)
     return peak
 
 
-def _standard(graph: "onnx.GraphProto", node: "onnx.NodeProto", sizes: Mapping[str, int]) -> int:
-    """What the standard operator needs in place of ours: offsets and masks split, samples, and their four weights."""
+def _standard(graph: "onnx.GraphProto", node: "onnx.NodeProto", offset_mask: int) -> int:
+    """What the standard operator needs in place of ours: offsets and masks split, samples, and their four weights.
+
+    `offset_mask`: the bytes of the offsets and masks.
+    """
     taps: int = math.prod(next(attribute.ints for attribute in node.attribute if attribute.name == "kernel_shape"))
     groups = int(next(attribute.i for attribute in node.attribute if attribute.name == "offset_group"))
-    makers = {name: each for each in graph.node for name in each.output}
-    offset_mask = sizes[blocks.unquantised(node.input[1], makers)]
     places = offset_mask // (3 * taps * groups)  # bytes of one number for each output pixel
     channels = int(next(tensor for tensor in graph.initializer if tensor.name == node.input[2]).dims[1])
     return offset_mask + taps * places * (groups + channels + 8 * groups)
