@@ -6,7 +6,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -280,19 +280,23 @@ class _Run:
         return len(done)
 
     def _result(self, reference: Any) -> tuple[Segment, bytes] | None:
-        """A task's result, or its own error."""
-        exceptions = self._ray.exceptions
-        what = f"segment {self._pending[reference]}" if reference in self._pending else "the check of a node"
+        """A segment, or None if its task came after a stop; raises the task's own error, or ClusterError."""
+        what = f"segment {self._pending[reference]}"
         try:
-            made: tuple[Segment, bytes] | None = self._ray.get(reference)
+            made: tuple[Segment, bytes] | None = self._get(reference, what)
             return made
-        except exceptions.RayTaskError as error:
+        except self._ray.exceptions.RayError as error:
+            reason = str(error).strip().partition("\n")[0]
+            raise ClusterError(f"{what} was lost with its worker {RETRIES + 1} times: {reason}") from error
+
+    def _get(self, reference: Any, what: str) -> Any:
+        """What a task returns; raises its own error, or Ray's if the task is lost."""
+        try:
+            return self._ray.get(reference)
+        except self._ray.exceptions.RayTaskError as error:
             if isinstance(error.cause, Error):
                 raise error.cause from error
             raise ClusterError(f"{what} failed on a worker: {error.cause!r}") from error
-        except exceptions.RayError as error:
-            reason = str(error).strip().partition("\n")[0]
-            raise ClusterError(f"{what} was lost with its worker {RETRIES + 1} times: {reason}") from error
 
     def _nodes(self) -> list[Any]:
         """The nodes that have what a segment takes."""
@@ -328,7 +332,8 @@ class _Run:
             check.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)).remote(film)
             for node in self._nodes()
         ]:
-            self._result(reference)
+            with suppress(self._ray.exceptions.RayError):  # a node that is lost takes no part
+                self._get(reference, "the check of a node")
 
 
 class _Switch:

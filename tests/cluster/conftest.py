@@ -8,7 +8,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -41,14 +41,41 @@ class Nodes:
             f"--temp-dir={self._folder / 'ray'}",
         )  # fmt: skip
 
-    def add(self, number: int) -> None:
-        """Add a node with one CPU at 127.0.0.NUMBER."""
+    def add(self, number: int, cpus: int = 1) -> None:
+        """Add a node at 127.0.0.NUMBER, which offers so many CPUs, be they there or not."""
         ip = f"127.0.0.{number}"
-        self._start(ip, f"--address={self.address}", f"--node-ip-address={ip}", "--num-cpus=1", f"--memory={4 * 2**30}")
+        self._start(
+            ip, f"--address={self.address}", f"--node-ip-address={ip}", f"--num-cpus={cpus}", f"--memory={4 * 2**30}"
+        )
 
     def kill(self, number: int) -> None:
         """Kill a node with everything on it."""
         self._kill(f"127.0.0.{number}")
+
+    def kill_raylet(self, number: int) -> None:
+        """Kill what manages a node's workers, and wait for the rest of the node to notice and to end."""
+        node = self._sessions.pop(f"127.0.0.{number}")
+        (raylet,) = self._processes(node.pid, b"raylet")
+        os.kill(raylet, signal.SIGKILL)
+        node.wait()
+
+    @contextmanager
+    def added(self, number: int, cpus: int) -> Iterator[None]:
+        """Add a node, and kill it afterwards."""
+        self.add(number, cpus)
+        try:
+            yield
+        finally:
+            self.kill(number)
+
+    @contextmanager
+    def without(self, number: int) -> Iterator[None]:
+        """Kill a node, and add it again afterwards."""
+        self.kill(number)
+        try:
+            yield
+        finally:
+            self.add(number)
 
     def close(self) -> None:
         for name in list(self._sessions):
@@ -56,12 +83,15 @@ class Nodes:
 
     def workers(self) -> list[int]:
         """The processes that make a segment now."""
-        sessions = {process.pid for process in self._sessions.values()}
+        return [pid for node in self._sessions.values() for pid in self._processes(node.pid, b"ray::_make")]
+
+    def _processes(self, session: int, name: bytes) -> list[int]:
+        """A session's processes whose program has a name that begins with `name`."""
         found = []
         for path in Path("/proc").glob("[0-9]*"):
             with suppress(OSError):
-                ours = os.getsid(int(path.name)) in sessions
-                if ours and path.joinpath("cmdline").read_bytes().startswith(b"ray::_make"):
+                program = path.joinpath("cmdline").read_bytes().partition(b"\0")[0].rpartition(b"/")[2]
+                if os.getsid(int(path.name)) == session and program.startswith(name):
                     found.append(int(path.name))
         return found
 

@@ -2,6 +2,8 @@
 
 import json
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -27,6 +29,7 @@ Command = Callable[..., list[str]]
 Same = Callable[[Path], bool]
 
 BUNDLE = "compact"
+DOCUMENT = Path(__file__).parents[2] / "docs" / "cluster.md"
 OPTIONS = ("--segment", "14", "--preset", "ultrafast", "--encoder-threads", "2")
 
 
@@ -58,15 +61,21 @@ def journal(target: Path) -> Any:
 
 def interrupted(arguments: list[str], number: signal.Signals, after: int = 1) -> int:
     """Start a run, and send it a signal once some frames are written; the exit status."""
-    with subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        for line in process.stdout:
-            if json.loads(line).get("frame", 0) >= after:
-                process.send_signal(number)
-                break
-        for _ in process.stdout:
-            pass
-        return process.wait()
+    with start(arguments) as run:
+        if wait_for(run, after):
+            run.send_signal(number)
+        run.communicate()
+        return run.returncode
+
+
+def start(arguments: list[str]) -> subprocess.Popen[str]:
+    return subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def wait_for(run: subprocess.Popen[str], frames: int) -> bool:
+    """Wait until a run has written so many frames; false if it ends before."""
+    assert run.stdout is not None
+    return any(json.loads(line).get("frame", 0) >= frames for line in run.stdout)
 
 
 def test_begun_on_a_cluster_and_finished_by_one_process(
@@ -131,12 +140,8 @@ def test_a_frame_that_a_worker_decodes_differently_is_an_error(clip: Path, comma
     assert "on node 127.0.0." in done.stderr
 
 
-def start(arguments: list[str]) -> subprocess.Popen[str]:
-    return subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(8))
 def test_workers_that_are_killed(
     is_whole: Same, clip: Path, command: Command, nodes: Nodes, tmp_path: Path, seed: int
 ) -> None:
@@ -155,19 +160,15 @@ def test_workers_that_are_killed(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(8))
 def test_drivers_that_are_killed(is_whole: Same, clip: Path, command: Command, tmp_path: Path, seed: int) -> None:
     """With SIGKILL, again and again; finished segments stay."""
     random = np.random.default_rng(seed)
     target, finished = tmp_path / "out.mkv", [0]
     while not target.exists():
         with start(command(BUNDLE, clip, target, *OPTIONS, "--resume")) as run:
-            wanted = finished[-1] + int(random.integers(1, 80))
-            assert run.stdout is not None
-            for line in run.stdout:
-                if json.loads(line).get("frame", 0) >= wanted:
-                    run.kill()
-                    break
+            if wait_for(run, finished[-1] + int(random.integers(1, 80))):
+                run.kill()
         if not target.exists():
             finished.append(sum(segment["frames"] for segment in journal(target)["segments"].values()))
     assert len(finished) > 2
@@ -176,21 +177,45 @@ def test_drivers_that_are_killed(is_whole: Same, clip: Path, command: Command, t
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("kill", [Nodes.kill, Nodes.kill_raylet])
 def test_a_node_that_is_killed_while_another_joins(
-    is_whole: Same, clip: Path, command: Command, nodes: Nodes, tmp_path: Path
+    is_whole: Same,
+    clip: Path,
+    command: Command,
+    nodes: Nodes,
+    tmp_path: Path,
+    kill: Callable[[Nodes, int], None],
+    seed: int,
 ) -> None:
+    """With everything on it, or its raylet alone, whose loss ends the rest."""
     with start(command(BUNDLE, clip, tmp_path / "out.mkv", *OPTIONS)) as run:
-        assert run.stdout is not None
-        for line in run.stdout:
-            if json.loads(line).get("frame", 0) > 0:
-                nodes.kill(3)
-                nodes.add(4)
-                break
+        wait_for(run, int(np.random.default_rng(seed).integers(1, 100)))
+        kill(nodes, 3)
+        nodes.add(4)
         _, errors = run.communicate()
     nodes.kill(4)
     nodes.add(3)
     assert run.returncode == 0, errors
     assert is_whole(tmp_path / "out.mkv")
+
+
+@pytest.mark.slow
+def test_a_resumed_film_may_have_another_number_of_workers(
+    is_whole: Same, clip: Path, command: Command, nodes: Nodes, tmp_path: Path
+) -> None:
+    """One, then two, then one."""
+    target = tmp_path / "out.mkv"
+    arguments = command(BUNDLE, clip, target, *OPTIONS, "--resume")
+    with nodes.without(3):
+        assert interrupted(arguments, signal.SIGKILL, 30) == -9
+    assert interrupted(arguments, signal.SIGKILL, 90) == -9
+    made = journal(target)["segments"].values()
+    assert 90 <= sum(segment["frames"] for segment in made) < 179
+    assert {segment["made"]["node"] for segment in made} == {"127.0.0.2", "127.0.0.3"}
+    with nodes.without(3):
+        subprocess.run(arguments, check=True, capture_output=True)
+    assert is_whole(target)
 
 
 SCRIPT = """
@@ -228,3 +253,20 @@ def test_a_node_that_differs_is_refused(clip: Path) -> None:
         check(film, "10.0.0.7")
     with pytest.raises(ClusterError, match=r"node 10\.0\.0\.7 can't take part: can't open .*absent\.mkv"):
         check(replace(film, source=clip.with_name("absent.mkv")), "10.0.0.7")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("language", ["sh", "python"])
+def test_the_documented_command_and_script(
+    clip: Path, nodes: Nodes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, language: str
+) -> None:
+    [code] = re.findall(rf"```{language}\n(.*?)```", DOCUMENT.read_text(), re.DOTALL)
+    command = code.splitlines()[-1].replace("BUNDLE", BUNDLE)
+    arguments = ["bash", "-c", command] if language == "sh" else [sys.executable, "-c", code]
+    shutil.copy(clip, tmp_path / "film.mkv")
+    monkeypatch.setenv("RAY_ADDRESS", nodes.address)
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}:{os.environ['PATH']}")
+    with nodes.added(5, cpus=4):
+        subprocess.run(arguments, check=True, capture_output=True, cwd=tmp_path)
+    with closing(open_source(tmp_path / "out.mkv")) as made:
+        assert (made.info.size, len(list(made.frames()))) == ((96, 64), 179)

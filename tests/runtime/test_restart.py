@@ -1,8 +1,13 @@
 """The frames that a part of a stream's outputs takes."""
 
-from hypothesis import given
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from zsm import Runtime
 from zsm.runtime import plan
 from zsm.runtime.windows import needed, restart
 
@@ -50,3 +55,21 @@ def test_a_part_of_the_frames_gives_the_same_windows(data: st.DataObject, frames
     for output in range(begin, end):
         start, stop = part[output - 2 * first]
         assert (start + first, stop + first) == whole[output]
+
+
+@settings(deadline=None, max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_any_span_of_outputs_equals_that_slice_of_the_whole(data: st.DataObject, tiny_bundle: Path) -> None:
+    """To the last bit, with a recurrent network, from no other frames than `restart` and `needed` tell."""
+    frames, window = data.draw(st.integers(1, 16)), data.draw(st.integers(2, 5))
+    overlap = data.draw(st.integers(1, window - 1))
+    cuts = sorted(data.draw(st.sets(st.integers(1, frames), max_size=3)) - {frames})
+    begin = data.draw(st.integers(0, 2 * frames - 2))
+    end = data.draw(st.integers(begin + 1, 2 * frames - 1))
+    clip = np.random.default_rng(frames).integers(0, 256, (frames, 5, 6, 3), np.uint8)
+    first, last = restart(begin, cuts, window, overlap), min(frames, needed(end, window))
+    inner = [cut - first for cut in cuts if first < cut < last]
+    with Runtime(tiny_bundle, window=window, overlap=overlap, threads=1) as runtime:
+        whole = list(runtime.stream(clip, cuts=cuts))
+        part = runtime.stream(clip[first:last], cuts=inner, first=begin - 2 * first)
+        np.testing.assert_array_equal(list(islice(part, end - begin)), whole[begin:end])

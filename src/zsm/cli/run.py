@@ -11,7 +11,7 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext, redirect_stdout
 from dataclasses import asdict
 from fractions import Fraction
 from pathlib import Path
@@ -145,7 +145,7 @@ def _restore_all(args: argparse.Namespace) -> int:
     jobs = _jobs(args)
     report = _Report(args)
     failed = 0
-    with _stopping(report) as stop, _open_runtime(args) as runtime:
+    with _ray_on_stderr(args), _stopping(report) as stop, _open_runtime(args) as runtime:
         for source, target in jobs:
             try:
                 with _explained(f"{source} to {target}"):
@@ -162,6 +162,11 @@ def _restore_all(args: argparse.Namespace) -> int:
     if failed:
         raise VideoError(f"{failed} of {len(jobs)} inputs failed")
     return 0
+
+
+def _ray_on_stderr(args: argparse.Namespace) -> AbstractContextManager[Any]:
+    """Keep what Ray prints, such as that a node is lost, away from the report on stdout."""
+    return nullcontext() if args.ray is None else redirect_stdout(sys.stderr)
 
 
 def _open_runtime(args: argparse.Namespace) -> "engine.Runtime | cluster.Cluster":
