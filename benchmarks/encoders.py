@@ -1,4 +1,4 @@
-"""Memory that software encoders take with zsm's settings, in bytes per pixel of a frame.
+"""Memory that software encoders take with zsm's settings, the usual and the lean ones, in bytes per pixel of a frame.
 
     python benchmarks/encoders.py [--size 1280x720] [--frames 70]
 
@@ -13,6 +13,7 @@ import subprocess
 import sys
 from datetime import date
 from fractions import Fraction
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ AFTER = (15, 30)
 """Frames after which the peak is noted, besides the last."""
 
 
-def measure(codec: str, size: Size, frames: int) -> dict[str, Any]:
+def measure(codec: str, lean: bool, size: Size, frames: int) -> dict[str, Any]:
     noise = np.random.default_rng(0).integers(0, 256, (size.height + 2 * frames, size.width, 3), np.uint8)
     info = Info(
         name="noise",
@@ -41,7 +42,7 @@ def measure(codec: str, size: Size, frames: int) -> dict[str, Any]:
         time_base=Fraction(1, 25),
         rate=Fraction(25),
     )
-    chosen = plan(Encoding(codec=codec), info, ".mkv", Fraction(50), 1)
+    chosen = plan(Encoding(codec=codec, lean=lean), info, ".mkv", Fraction(50), 1)
     with av.open(io.BytesIO(), "w", format="matroska") as container:
         before = host.own("VmRSS")
         stream = chosen.open(container)
@@ -53,7 +54,7 @@ def measure(codec: str, size: Size, frames: int) -> dict[str, Any]:
             stream.encode(frame)
             if number + 1 in (*AFTER, frames):
                 peaks[number + 1] = round((host.own("VmHWM") - before) / size.pixels, 1)
-    return {"codec": codec, "bytes_per_pixel": peaks}
+    return {"codec": codec, "lean": lean, "bytes_per_pixel": peaks}
 
 
 def main() -> None:
@@ -61,13 +62,17 @@ def main() -> None:
     parser.add_argument("--size", type=Size.parse, default=Size(1280, 720))
     parser.add_argument("--frames", type=int, default=70)
     parser.add_argument("--one", help=argparse.SUPPRESS)
+    parser.add_argument("--lean", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.one:
-        print(json.dumps(measure(args.one, args.size, args.frames)))
+        print(json.dumps(measure(args.one, args.lean, args.size, args.frames)))
         return
     rows = []
-    for codec in CODECS:
+    for codec, lean in product(CODECS, (False, True)):
+        if lean and CODECS[codec].lean is None:
+            continue
         command = [sys.executable, __file__, "--one", codec, "--size", str(args.size), "--frames", str(args.frames)]
+        command += ["--lean"] if lean else []
         done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
         rows.append(json.loads(done.stdout))
         print(rows[-1], flush=True)

@@ -8,6 +8,7 @@ from typing import Any, Literal, Self, overload
 
 import numpy as np
 
+from zsm.engine import host
 from zsm.engine.backends import open_backend
 from zsm.engine.backends.gpu.frames import DeviceFrame
 from zsm.engine.backends.timed import StageTime, TimedBackend
@@ -122,6 +123,11 @@ class Runtime:
         """Identifies the network and its precision: the manifest has every graph's digest."""
         chosen = "" if self._precision == "bundle" else self._precision
         return self.bundle.manifest.to_json() + chosen
+
+    @property
+    def room(self) -> int:
+        """The bytes of the host's memory that are free, or left of `memory`."""
+        return self._tiling.room() if self._device.on_host else host.free_memory()
 
     def tile(self, width: int, height: int, itemsize: int, *, besides: int = 0) -> str | None:
         """The tiles, `WxH`, in which frames of a size are processed; None if they are processed whole.

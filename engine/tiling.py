@@ -22,6 +22,9 @@ RESERVE = {"cpu": 1.2, "cuda": 1.5, "gpu": 1.5, "npu": 1.5}
 MOST = 64
 """The most tiles along an axis."""
 
+LEAST = 2 * tiles.OVERLAP
+"""The smallest side of tiles that are chosen: smaller ones would compute everything more than four times."""
+
 UNITS = {"": 1, "k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
 
 
@@ -89,8 +92,12 @@ class Tiling:
         found = self(width, height, itemsize, besides)
         return None if found is None or (found[0] >= width and found[1] >= height) else f"{found[0]}x{found[1]}"
 
+    def room(self) -> int:
+        """The bytes of the device's memory that are free, or left of the limit."""
+        return self._free() if self._memory is None else self._memory - _used(self._device)
+
     def _choose(self, size: Size, itemsize: int, besides: int) -> Size | None:
-        free = self._free() if self._memory is None else self._memory - _used(self._device)
+        free = self.room()
         found = self.largest(size, itemsize, free, besides if self._device.on_host else 0)
         if found is not None:
             log.warning(
@@ -110,13 +117,13 @@ class Tiling:
         computed = {}
         for columns, rows in product(range(1, MOST + 1), repeat=2):
             tile = Size(_part(size.width, columns), _part(size.height, rows))
-            if tile != size and _possible(size.width, tile.width) and _possible(size.height, tile.height):
+            if tile != size and tile.width >= min(size.width, LEAST) and tile.height >= min(size.height, LEAST):
                 computed[tile] = columns * rows * tile.pixels
         ascending = sorted(computed, key=lambda tile: tile.pixels)
         fitting = bisect_right(ascending, left, key=lambda tile: self.needs(size, tile, itemsize))
         if fitting:
             return min(ascending[:fitting], key=lambda tile: computed[tile])
-        smallest = Size(*(min(extent, tiles.OVERLAP + GRID) for extent in (size.width, size.height)))
+        smallest = Size(min(size.width, LEAST), min(size.height, LEAST))
         least = _readable(self.needs(size, smallest, itemsize))
         writing = f", and writing them {_readable(besides)}" if besides else ""
         fewer = ", write images or another --codec" if besides else ""
@@ -168,10 +175,6 @@ def _part(extent: int, count: int) -> int:
         return extent
     covered = extent + (count - 1) * tiles.OVERLAP
     return -(-covered // (count * GRID)) * GRID
-
-
-def _possible(extent: int, tile: int) -> bool:
-    return tile >= extent or tile > tiles.OVERLAP
 
 
 def _readable(size: int) -> str:

@@ -33,12 +33,40 @@ class Codec:
     preset_option: str = "preset"
     memory: tuple[int, int] = (0, 50)
     """What the software encoder takes with these settings, in bytes per pixel: at most per frame, and altogether."""
+    lean: tuple[str, str] | None = None
+    """An option with which it takes less memory, and more bits for the same quality."""
+    lean_memory: int = 0
+    """What it takes with that, altogether."""
 
 
 CODECS = {
-    "h264": Codec("libx264", ("h264_nvenc", "h264_qsv", "h264_amf"), crf=18, preset="medium", memory=(6, 200)),
-    "hevc": Codec("libx265", ("hevc_nvenc", "hevc_qsv", "hevc_amf"), crf=20, preset="medium", memory=(7, 260)),
-    "av1": Codec("libsvtav1", ("av1_nvenc", "av1_qsv", "av1_amf"), crf=26, preset="8", memory=(14, 340)),
+    "h264": Codec(
+        "libx264",
+        ("h264_nvenc", "h264_qsv", "h264_amf"),
+        crf=18,
+        preset="medium",
+        memory=(6, 200),
+        lean=("x264-params", "rc-lookahead=2:bframes=1:ref=1"),
+        lean_memory=36,
+    ),
+    "hevc": Codec(
+        "libx265",
+        ("hevc_nvenc", "hevc_qsv", "hevc_amf"),
+        crf=20,
+        preset="medium",
+        memory=(7, 260),
+        lean=("x265-params", "rc-lookahead=2:bframes=1:ref=1"),
+        lean_memory=100,
+    ),
+    "av1": Codec(
+        "libsvtav1",
+        ("av1_nvenc", "av1_qsv", "av1_amf"),
+        crf=26,
+        preset="8",
+        memory=(14, 340),
+        lean=("svtav1-params", "pred-struct=1:lookahead=0"),
+        lean_memory=50,
+    ),
     "vp9": Codec(
         "libvpx-vp9",
         ("vp9_qsv",),
@@ -47,11 +75,13 @@ CODECS = {
         preset="4",
         preset_option="cpu-used",
         memory=(11, 180),
+        lean=("lag-in-frames", "0"),
+        lean_memory=80,
     ),
     "prores": Codec("prores_ks", settings=(("profile", "hq"),)),
     "ffv1": Codec("ffv1", settings=(("level", "3"), ("slicecrc", "1"))),
 }
-"""By the names that --codec accepts. Memory was measured at 1280x720 on two cores."""
+"""By the names that --codec accepts. Memory was measured at 1280x720 on two cores (`benchmarks/encoders.py`)."""
 
 LOOKAHEAD = 10
 """Frames by which x264 looks ahead in frames of more than `LARGE` pixels; its usual 40 take 3 GB more at 7680x4320."""
@@ -97,6 +127,8 @@ class Encoding:
     pix_fmt: str | None = None
     hardware: bool = False
     """Use the first hardware encoder that works."""
+    lean: bool = False
+    """Take less memory, and more bits for the same quality. Chosen by itself where memory is short."""
     threads: int | None = None
     """Threads of a software encoder, some of which write other frames with another number; None: one per processor."""
 
@@ -219,12 +251,20 @@ def plan(encoding: Encoding, info: Info, suffix: str, rate: Fraction, scale: int
     return made
 
 
+def can_be_lean(encoding: Encoding, info: Info, suffix: str) -> bool:
+    """Whether the encoder has settings with which it takes less memory."""
+    codec = _codec(encoding.codec or _default_codec(info.colour, suffix))
+    return codec.lean is not None and not encoding.hardware and encoding.codec not in codec.hardware
+
+
 def memory(encoding: Encoding, info: Info, suffix: str, frames: int, scale: int) -> int:
     """The bytes of memory that a software encoder takes for `frames` restored frames; few for a hardware encoder."""
     codec = _codec(encoding.codec or _default_codec(info.colour, suffix))
     each, most = codec.memory if not encoding.hardware else Codec.memory
     pixels = _pixels(info, scale)
-    if codec.software == "libx264" and pixels > LARGE:
+    if encoding.lean:
+        most = codec.lean_memory
+    elif codec.software == "libx264" and pixels > LARGE:
         most //= 2
     return pixels * min(each * frames or most, most)
 
@@ -380,11 +420,17 @@ def _options(encoding: Encoding, codec: Codec, encoder: str, info: Info, scale: 
     if preset is not None:
         options[codec.preset_option if software else "preset"] = preset
     if encoder == "libx264":
-        parameters = [f"rc-lookahead={LOOKAHEAD}"] if _pixels(info, scale) > LARGE else []
+        parameters = [f"rc-lookahead={LOOKAHEAD}"] if _pixels(info, scale) > LARGE and not encoding.lean else []
         parameters += [f"frame-packing={FRAME_PACKING[info.stereo]}"] if info.stereo in FRAME_PACKING else []
         options["x264-params"] = ":".join(parameters)
     if encoder == "libx265":
         options["x265-params"] = ":".join(["log-level=none", *hdr.x265_parameters(info)])
     if encoder == "libsvtav1":
         options["svtav1-params"] = ":".join(hdr.svt_parameters(info))
+    if encoding.lean:
+        if codec.lean is None or encoder != codec.software:
+            able = ", ".join(key for key, known in CODECS.items() if known.lean)
+            raise ArgumentError(f"{encoder} can't be made lean; leave out --lean, or choose --codec {able}")
+        name, value = codec.lean
+        options[name] = ":".join(filter(None, [options.get(name), value]))
     return {key: value for key, value in options.items() if value}

@@ -1,6 +1,8 @@
 """What writing the output takes, on the disk and in memory."""
 
+import logging
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,8 +10,10 @@ import numpy as np
 from zsm.errors import VideoError
 from zsm.runtime.video import encoders
 from zsm.runtime.video.encoders import Plan
-from zsm.runtime.video.options import Options
+from zsm.runtime.video.options import Options, Settings
 from zsm.runtime.video.source import Info
+
+log = logging.getLogger("zsm")
 
 BITS_PER_PIXEL = {"ffv1": 4.0, "prores_ks": 1.5}
 """A lower bound for lossless and intermediate codecs, by encoder."""
@@ -31,6 +35,24 @@ def check_space(target: Path, pixels: int, plan: Plan | None) -> None:
             f"{target} will take about {needed >> 20} MiB, but only {free >> 20} MiB are free in {folder}; make room, "
             "choose another place, or skip this check with --no-space-check"
         )
+
+
+def fitted(info: Info, target: Path | None, options: Options, settings: Settings) -> Options:
+    """The options, with a lean encoder where the usual one would take more than half of the memory that is free."""
+    room = settings.room
+    taken = memory(info, target, options, settings.scale)
+    if room is None or taken <= room // 2 or target is None or options.encoding.lean:
+        return options
+    suffix = target.suffix.lower()
+    if suffix not in encoders.CONTAINERS or not encoders.can_be_lean(options.encoding, info, suffix):
+        return options
+    log.warning(
+        "encoding would take %s of the %s MiB of memory that are free: the encoder gets by with less, and makes larger "
+        "files (--lean)",
+        f"{taken >> 20:,}",
+        f"{room >> 20:,}",
+    )
+    return replace(options, encoding=replace(options.encoding, lean=True))
 
 
 def memory(info: Info, target: Path | None, options: Options, scale: int) -> int:

@@ -95,6 +95,7 @@ class Repeater:
     window: int = 4
     overlap: int = 1
     identity: str = "repeater"
+    room: int | None = None
 
     def tile(self, width: int, height: int, itemsize: int, *, besides: int = 0) -> str | None:
         return None

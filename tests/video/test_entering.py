@@ -90,6 +90,7 @@ class Watching:
     window: int = 4
     overlap: int = 1
     identity: str = "watching"
+    room: int | None = None
     given: list[int] = field(default_factory=list)
 
     def tile(self, width: int, height: int, itemsize: int, *, besides: int = 0) -> str | None:

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 from tests.video.conftest import Repeater
 
 from zsm.engine import host
+from zsm.errors import ArgumentError, StoppedError, VideoError
 from zsm.runtime.video import Encoding, restore
 
 Ffmpeg = Callable[..., bytes]
@@ -25,6 +27,12 @@ class Asked(Repeater):
     def tile(self, width: int, height: int, itemsize: int, *, besides: int = 0) -> str | None:
         self.besides.append(besides)
         return None
+
+
+def encoded(target: Path) -> bytes:
+    """The first packet, into which x264 and x265 write their settings."""
+    with av.open(str(target)) as container:
+        return bytes(next(container.demux(video=0)))
 
 
 def measure(clip: str, target: str, codec: str) -> None:
@@ -63,6 +71,55 @@ def test_x264_looks_less_far_ahead_in_huge_frames(ffmpeg: Ffmpeg, tmp_path: Path
         clip, target = tmp_path / f"{size}.mkv", tmp_path / f"{size}-restored.mkv"
         ffmpeg("-f", "lavfi", "-i", f"color=s={size}:r=25", "-frames:v", "1", "-c:v", "ffv1", clip)
         restore(clip, target, Asked(), encoding=Encoding(codec="h264"))
-        with av.open(str(target)) as container:
-            first = next(container.demux(video=0))
-            assert f"rc_lookahead={lookahead} ".encode() in bytes(first)
+        assert f"rc_lookahead={lookahead} ".encode() in encoded(target)
+
+
+def test_an_encoder_gets_by_with_less_where_memory_is_short(
+    ffmpeg: Ffmpeg, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It may take half of what is free; a resumed run needs the same choice, and says which."""
+    clip = tmp_path / "clip.mkv"
+    ffmpeg("-f", "lavfi", "-i", "testsrc2=s=64x36:r=25", "-frames:v", "30", "-c:v", "ffv1", "-pix_fmt", "yuv420p", clip)
+    plenty, short = Asked(room=2**40), Asked()
+    restore(clip, tmp_path / "usual.mkv", plenty)
+    short.room = 2 * plenty.besides[0] - 1
+    assert not caplog.records
+    restore(clip, tmp_path / "lean.mkv", short)
+    assert "(--lean)" in caplog.text
+    assert short.besides[0] < plenty.besides[0] / 2
+    assert b" bframes=3 " in encoded(tmp_path / "usual.mkv")
+    assert b" bframes=1 " in encoded(tmp_path / "lean.mkv")
+    asked = Asked()
+    restore(clip, tmp_path / "asked.mkv", asked, encoding=Encoding(lean=True))
+    assert encoded(tmp_path / "asked.mkv") == encoded(tmp_path / "lean.mkv")
+
+
+@pytest.mark.parametrize("codec", ["h264", "hevc", "av1", "vp9"])
+def test_lean_encoders_write_whole_videos(codec: str, ffmpeg: Ffmpeg, tmp_path: Path) -> None:
+    clip, target = tmp_path / "clip.mkv", tmp_path / "out.mkv"
+    ffmpeg("-f", "lavfi", "-i", "testsrc2=s=64x36:r=25", "-frames:v", "9", "-c:v", "ffv1", "-pix_fmt", "yuv420p", clip)
+    summary = restore(clip, target, Repeater(), encoding=Encoding(codec=codec, lean=True))
+    with av.open(str(target)) as container:
+        assert len(list(container.decode(video=0))) == summary.frames_out == 17
+
+
+def test_what_can_t_be_lean_says_so(ffmpeg: Ffmpeg, tmp_path: Path) -> None:
+    clip = tmp_path / "clip.mkv"
+    ffmpeg("-f", "lavfi", "-i", "testsrc2=s=64x36:r=25", "-frames:v", "2", "-c:v", "ffv1", clip)
+    with pytest.raises(ArgumentError, match="ffv1 can't be made lean; leave out --lean, or choose --codec h264, hevc"):
+        restore(clip, tmp_path / "out.mkv", Repeater(), encoding=Encoding(codec="ffv1", lean=True))
+    with pytest.raises(ArgumentError, match="have no use for --lean"):
+        restore(clip, tmp_path / "images", Repeater(), encoding=Encoding(lean=True))
+    # What can't be lean stays as it is where memory is short.
+    restore(clip, tmp_path / "out.mkv", Repeater(room=1), encoding=Encoding(codec="ffv1"))
+
+
+def test_a_run_that_was_lean_is_resumed_so(ffmpeg: Ffmpeg, tmp_path: Path) -> None:
+    clip, target, stop = tmp_path / "clip.mkv", tmp_path / "out.mkv", threading.Event()
+    ffmpeg("-f", "lavfi", "-i", "testsrc2=s=64x36:r=25", "-frames:v", "20", "-c:v", "ffv1", clip)
+    stop.set()
+    with pytest.raises(StoppedError):
+        restore(clip, target, Repeater(room=1), segment=4, stop=stop)
+    with pytest.raises(VideoError, match=r"another job, with different lean \(it had --lean\)"):
+        restore(clip, target, Repeater(), segment=4, resume=True)
+    assert restore(clip, target, Repeater(), segment=4, resume=True, encoding=Encoding(lean=True)).frames_out == 39
