@@ -59,6 +59,7 @@ class Compiler:
         """Compile a stage's graph for tensors of any size; changes the graph. Raises BackendError."""
         del model.functions[:]  # or they would take precedence over our operator
         uint8.rewrite(model)
+        _quantise_once(model.graph)
         try:
             read = self._core.read_model(model.SerializeToString(), b"")
             compiled = self._core.compile_model(read, self._device, self._settings | settings)
@@ -121,6 +122,36 @@ class OpenVinoBackend:
     def close(self) -> None:
         """Release the stages."""
         self._stages.clear()
+
+
+def _quantise_once(graph: onnx.GraphProto) -> None:
+    """Drop the quantisation after each DepthToSpace that has the same one before it, which changes no number.
+
+    ONNX Runtime shuffles bytes only if it finds both. OpenVINO shuffles bytes with the first alone; for the second it
+    would convert to float32 and back.
+    """
+    constants = {tensor.name: tensor for tensor in graph.initializer}
+    makers = {name: node for node in graph.node for name in node.output}
+
+    def parameters(node: onnx.NodeProto) -> list[float]:
+        return [onnx.numpy_helper.to_array(constants[name]).item() for name in node.input[1:]]
+
+    def maker(name: str, operator: str) -> onnx.NodeProto | None:
+        found = makers.get(name)
+        return found if found is not None and found.op_type == operator else None
+
+    replaced = {}
+    for node in graph.node:
+        if (
+            node.op_type == "DequantizeLinear"
+            and (quantised := maker(node.input[0], "QuantizeLinear"))
+            and (shuffle := maker(quantised.input[0], "DepthToSpace"))
+            and (before := maker(shuffle.input[0], "DequantizeLinear"))
+            and parameters(before) == parameters(quantised)
+        ):
+            replaced[node.output[0]] = shuffle.output[0]
+    for node in graph.node:
+        node.input[:] = [replaced.get(name, name) for name in node.input]
 
 
 def _name(core: ov.Core, device: Device) -> str:

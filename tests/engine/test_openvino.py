@@ -122,6 +122,39 @@ def test_int8_concatenations_keep_their_steps(tiny_bundle: Path) -> None:
     assert np.abs(found - expected).max() <= 1.01 * 3 / 127
 
 
+def shuffle() -> onnx.ModelProto:
+    """A convolution, a shuffle from channels to pixels, and another convolution."""
+    rng = np.random.default_rng(0)
+    constants = [
+        numpy_helper.from_array(rng.uniform(-0.5, 0.5, shape).astype(np.float32), name)
+        for name, shape in {"c.weight": (8, 2, 1, 1), "c.bias": (8,), "d.weight": (2, 2, 1, 1), "d.bias": (2,)}.items()
+    ]
+    nodes = [
+        helper.make_node("Conv", ["x", "c.weight", "c.bias"], ["c"], "c"),
+        helper.make_node("DepthToSpace", ["c"], ["s"], "s", blocksize=2),
+        helper.make_node("Conv", ["s", "d.weight", "d.bias"], ["y"], "d"),
+    ]
+    infos = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", 2, "h", "w"]) for name in "xy"]
+    graph = helper.make_graph(nodes, "g", infos[:1], infos[1:], constants)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+
+
+@pytest.mark.parametrize(("after", "conversions"), [(3.0, 1), (2.0, 2)])
+def test_bytes_are_shuffled_as_such(tiny_bundle: Path, after: float, conversions: int) -> None:
+    """Between two equal quantisations; where they differ, the second clips and rounds again."""
+    from zsm.engine.backends.openvino import Compiler
+
+    quantised = graphs.quantise(shuffle(), ["c", "s", "d"], {"x": 4.0, "c": 3.0, "s": after, "y": 4.0})
+    feed = {"x": np.random.default_rng(1).uniform(-4, 4, (1, 2, 6, 5)).astype(np.float32)}
+    options = ort.SessionOptions()
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    (expected,) = ort.InferenceSession(quantised.SerializeToString(), options).run(None, feed)
+    compiled = Compiler(Bundle(tiny_bundle), OpenOptions(device=Device.parse("cpu"), threads=1)).compile("", quantised)
+    assert np.abs(compiled(feed)["y"] - expected).max() <= 1.01 * 4 / 127
+    layers = [operation.get_rt_info()["layerType"].astype(str) for operation in compiled.get_runtime_model().get_ops()]
+    assert layers.count("FakeQuantize") == conversions
+
+
 def test_the_fastest_of_the_measured_backends_is_chosen(tiny_bundle: Path) -> None:
     def chosen() -> str:
         with Runtime(tiny_bundle, threads=1) as rt:
