@@ -2,7 +2,6 @@
 
 import hashlib
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,7 +57,7 @@ def export_bundle(
     options = options or Options()
     out = out.resolve()
     _check_target(out, options)
-    plan = None if options.int8 is None else _plan(network, options.int8, progress)
+    plan = None if options.int8 is None else _plan(network, out, options.int8, progress)
     with files.staging(out) as folder:
         _fill(folder, network, options, plan, progress)
         progress("verifying")
@@ -69,10 +68,9 @@ def export_bundle(
     return Exported(bundle=Bundle(out), error=error)
 
 
-def _plan(network: Network, options: Int8Options, progress: Progress) -> Plan:
-    """Choose int8 layers by running the network in float32."""
-    with tempfile.TemporaryDirectory() as temporary:
-        folder = Path(temporary)
+def _plan(network: Network, out: Path, options: Int8Options, progress: Progress) -> Plan:
+    """Choose int8 layers by running the network in float32, from a temporary folder beside `out`."""
+    with files.staging(out) as folder:
         _fill(folder, network, Options(), None, progress)
         return int8.plan(Bundle(folder), options, progress)
 
