@@ -47,7 +47,7 @@ CODECS = {
         preset="medium",
         memory=(6, 200),
         lean=("x264-params", "rc-lookahead=2:bframes=1:ref=1"),
-        lean_memory=36,
+        lean_memory=45,
     ),
     "hevc": Codec(
         "libx265",
@@ -56,7 +56,7 @@ CODECS = {
         preset="medium",
         memory=(7, 260),
         lean=("x265-params", "rc-lookahead=2:bframes=1:ref=1"),
-        lean_memory=100,
+        lean_memory=110,
     ),
     "av1": Codec(
         "libsvtav1",
@@ -65,7 +65,7 @@ CODECS = {
         preset="8",
         memory=(14, 340),
         lean=("svtav1-params", "pred-struct=1:lookahead=0"),
-        lean_memory=50,
+        lean_memory=65,
     ),
     "vp9": Codec(
         "libvpx-vp9",
@@ -76,12 +76,12 @@ CODECS = {
         preset_option="cpu-used",
         memory=(11, 180),
         lean=("lag-in-frames", "0"),
-        lean_memory=80,
+        lean_memory=95,
     ),
     "prores": Codec("prores_ks", settings=(("profile", "hq"),)),
     "ffv1": Codec("ffv1", settings=(("level", "3"), ("slicecrc", "1"))),
 }
-"""By the names that --codec accepts. Memory was measured at 1280x720 on two cores (`benchmarks/encoders.py`)."""
+"""By the names that --codec accepts. Memory was measured with noise on two cores (`benchmarks/encoders.py`)."""
 
 LOOKAHEAD = 10
 """Frames by which x264 looks ahead in frames of more than `LARGE` pixels; its usual 40 take 3 GB more at 7680x4320."""
