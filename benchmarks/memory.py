@@ -3,7 +3,8 @@
     python benchmarks/memory.py compact --sizes 112x64,480x270,960x540 --limits none,1GiB [--frames 4]
 
 Each measurement is a process of its own, so that none counts another's memory. Frames are noise: the arithmetic doesn't
-depend on them. Results go to benchmarks/results/memory-cpu.json.
+depend on them. On a machine that others use meanwhile, compare processor time (`cpu_seconds_per_output`). Results go to
+--out.
 """
 
 import argparse
@@ -31,9 +32,9 @@ def measure(bundle: str, size: Size, frames: int, limit: str | None) -> dict[str
     with Runtime(bundle, tile="auto" if limit else None, memory=limit) as runtime:
         list(runtime.stream([frame[:32, :32]] * 2))  # libraries and weights are loaded
         before = host.own("VmHWM")
-        begin = time.perf_counter()
+        begin = time.perf_counter(), time.process_time()
         outputs = sum(1 for _ in runtime.stream([frame] * frames))
-        seconds = time.perf_counter() - begin
+        seconds, cpu_seconds = time.perf_counter() - begin[0], time.process_time() - begin[1]
         tile = Size.parse(runtime.tile(size.width, size.height, 1) or str(size))
     tiling = Tiling(
         Bundle(bundle), Device.parse("cpu"), host.free_memory, window=4, overlap=1, tile="auto", memory=None
@@ -44,6 +45,7 @@ def measure(bundle: str, size: Size, frames: int, limit: str | None) -> dict[str
         "tile": None if tile == size else str(tile),
         "frames": frames,
         "seconds_per_output": round(seconds / outputs, 3),
+        "cpu_seconds_per_output": round(cpu_seconds / outputs, 3),
         "peak_mib": host.own("VmHWM") >> 20,
         "of_libraries_mib": before >> 20,
         "estimate_mib": tiling.needs(size, tile, 1) >> 20,
@@ -56,6 +58,7 @@ def main() -> None:
     parser.add_argument("--sizes", default="112x64,240x136,480x270,960x540")
     parser.add_argument("--limits", default="none")
     parser.add_argument("--frames", type=int, default=4)
+    parser.add_argument("--out", type=Path, default=RESULT)
     parser.add_argument("--one", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args()
     limits = [None if limit == "none" else limit for limit in args.limits.split(",")]
@@ -87,7 +90,7 @@ def main() -> None:
         "bundle": args.bundle,
         "rows": rows,
     }
-    RESULT.write_text(json.dumps(result, indent=1) + "\n")
+    args.out.write_text(json.dumps(result, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -2,15 +2,18 @@
 
     python benchmarks/network.py --sizes 112x64,180x144 --frames 4 --threads 2
 
-Weights are random: speed doesn't depend on them. Each contestant runs in its own process, so that peak memory can be
+Weights are random: speed doesn't depend on them. Neither does it on the ranges of the INT8 bundle, in which every
+convolution is quantised to made-up ones. Each contestant runs in its own process, so that peak memory can be
 measured; they take turns, so that a slower phase of the machine affects all. On a machine that others use meanwhile,
 compare `cpu_seconds` with `--threads 1`: the processor time per output frame. Those that this machine can't run (no
 native library, no bfloat16, ...) are listed with the reason. Results go to benchmarks/results/network-cpu.json.
 """
 
 import argparse
+import hashlib
 import json
 import os
+import shutil
 import statistics
 import subprocess
 import sys
@@ -107,7 +110,27 @@ def prepare(models: Path, size: Size, frames: int) -> None:
     assert program is not None
     part = models / "unrolled.part"
     part.write_bytes(make_portable(program.model_proto).SerializeToString())
+    quantise(models / "bundle", models / "bundle-int8")
     part.rename(models / "unrolled.onnx")
+
+
+def quantise(bundle: Path, out: Path) -> None:
+    """Copy a bundle, with every convolution in int8."""
+    import onnx
+
+    from zsm.export.int8 import graphs, trials
+
+    shutil.copytree(bundle, out)
+    manifest = (out / "manifest.json").read_text()
+    for stage in trials.ORDER:
+        path = out / f"{stage}.onnx"
+        before = path.read_bytes()
+        model = onnx.load_from_string(before)
+        ranges = dict.fromkeys(graphs.activations(model), 1.0)
+        after = graphs.quantise(model, [layer.node for layer in graphs.layers(model)], ranges).SerializeToString()
+        path.write_bytes(after)
+        manifest = manifest.replace(*(hashlib.sha256(content).hexdigest() for content in (before, after)))
+    (out / "manifest.json").write_text(manifest)
 
 
 def in_own_process(name: str, models: Path, size: Size, args: argparse.Namespace) -> dict[str, float]:
@@ -134,10 +157,10 @@ def contest(name: str, models: Path, size: Size, args: argparse.Namespace) -> di
     return {"seconds": min(seconds), "cpu_seconds": min(cpu_seconds), "peak_mib": host.own("VmHWM") / 2**20}
 
 
-def zsm(models: Path, clip: Any, threads: int, **options: Any) -> Process:
+def zsm(models: Path, clip: Any, threads: int, bundle: str = "bundle", **options: Any) -> Process:
     from zsm.engine import Runtime
 
-    runtime = Runtime(models / "bundle", window=max(2, len(clip)), threads=threads, **options)
+    runtime = Runtime(models / bundle, window=max(2, len(clip)), threads=threads, **options)
     return lambda: runtime(clip)
 
 
@@ -197,6 +220,10 @@ CONTESTANTS: dict[str, Callable[[Path, Any, int], Process]] = {
     "zsm-openvino": partial(zsm, backend="openvino"),
     "zsm-openvino-native": partial(zsm_native, backend="openvino"),
     "zsm-openvino-native-bfloat16": partial(zsm_native, backend="openvino", precision="bfloat16"),
+    "zsm-native-int8": partial(zsm_native, bundle="bundle-int8", backend="onnxruntime"),
+    "zsm-openvino-native-int8-bfloat16": partial(
+        zsm_native, bundle="bundle-int8", backend="openvino", precision="bfloat16"
+    ),
     "unrolled-onnxruntime": unrolled_onnxruntime,
     "unrolled-openvino": unrolled_openvino,
     "unrolled-openvino-bfloat16": partial(unrolled_openvino, precision="bf16"),
