@@ -22,6 +22,7 @@ from zsm.errors import ArgumentError, ClusterError, Error
 from zsm.runtime import SCALE, windows
 from zsm.runtime.video import Info, Listener, Options, Source, Summary, open_source, restore_elsewhere, space
 from zsm.runtime.video.encoders import Plan
+from zsm.runtime.video.location import Location
 from zsm.runtime.video.pieces import Piece
 from zsm.runtime.video.resume import Segment
 from zsm.runtime.video.source import DEFAULT_RATE
@@ -48,7 +49,7 @@ class Cluster:
         with Cluster("compact", address="auto", cpus=4) as cluster:
             cluster.restore("film.mkv", "out.mkv")
 
-    All nodes need the same versions of zsm and PyAV, and the bundle and the source under the same paths. The frames
+    All nodes need the same versions of zsm and PyAV, and the bundle under the same path. The frames
     are those that `zsm.Runtime` with as many threads and `video.restore` give in one process, whatever workers there
     are, and whichever are lost. Close it, or use `with`.
     """
@@ -115,6 +116,11 @@ class Cluster:
         """Identifies the network and its precision."""
         return self._bundle.manifest.to_json()
 
+    @property
+    def room(self) -> int | None:
+        """The bytes of a worker's memory, if a limit was given: free memory differs between nodes."""
+        return None if self._gpus else self._tiling.room() or None
+
     def tile(self, width: int, height: int, itemsize: int, *, besides: int = 0) -> str | None:
         """The tiles, `WxH`, in which frames of a size are processed; None if they are processed whole.
 
@@ -124,7 +130,7 @@ class Cluster:
 
     def restore(
         self,
-        source: str | Path,
+        source: str | Location,
         target: str | Path,
         options: Options | None = None,
         *,
@@ -134,13 +140,16 @@ class Cluster:
     ) -> Summary:
         """Restore a video or a folder of images to a video file; arguments and errors as for `video.restore`.
 
+        All nodes must be able to read the source: under the same path or URL, or by the same function, which Ray
+        pickles.
+
         Once `stop` is set, no more segments are begun, and the run ends with StoppedError when those at work are
         finished. Raises ClusterError if no node has what a segment takes, if a node differs from this one, or if a
         segment's worker was lost again and again.
         """
         options = options or Options()
         rate = options.rate or DEFAULT_RATE
-        with closing(open_source(Path(source), rate=rate, stream=stream)) as opened:
+        with closing(open_source(source, rate=rate, stream=stream)) as opened:
             return self.restore_source(opened, Path(target), options, listener=listener, stop=stop)
 
     def restore_source(
@@ -154,6 +163,7 @@ class Cluster:
     ) -> Summary:
         """Restore an open source. Otherwise as `restore`."""
         stop = stop or threading.Event()
+        options = space.fitted(source.info, target, options, self)
 
         def crew(plan: Plan, pieces: Iterator[Piece | None], deliver: Deliver) -> None:
             request = self._request(source.info, space.memory(source.info, target, options, SCALE))
@@ -174,8 +184,8 @@ class Cluster:
         self.close()
 
     def _film(self, info: Info, plan: Plan) -> task.Film:
-        assert info.path is not None
-        source = info.path.absolute()
+        assert info.location is not None
+        source = info.location.absolute() if isinstance(info.location, Path) else info.location
         runtime = {
             "device": self._device,
             "backend": self._backend,
@@ -191,7 +201,7 @@ class Cluster:
             bundle=self._name,
             runtime=tuple(runtime.items()),
             plan=plan,
-            same=task.conditions(source, self._name),
+            same=task.conditions(info, self._name),
         )
 
     def _request(self, info: Info, besides: int) -> dict[str, float]:
@@ -217,7 +227,7 @@ class _Run:
     def make(self, pieces: Iterator[Piece | None], deliver: Deliver) -> None:
         """Make all pieces, unless a stop is asked for; see `Crew`."""
         self._check_room()
-        film = self._ray.put(self._film)
+        film = self._put(self._film)
         self._check_nodes(film)
         switch = self._switch()
         make = self._ray.remote(
@@ -244,6 +254,16 @@ class _Run:
             # and abort the process.
             if self._pending:
                 switch.stop.remote()
+
+    def _put(self, film: task.Film) -> Any:
+        """Send what all segments have in common; raises ArgumentError if it can't be pickled."""
+        try:
+            return self._ray.put(film)
+        except TypeError as error:
+            reason = str(error).partition("\n")[0]
+            raise ArgumentError(
+                f"the function that opens the source can't be sent to workers ({reason}); give one that can be pickled"
+            ) from error
 
     def _switch(self) -> Any:
         """Start the switch on this machine, so that it is lost only with the driver."""
@@ -372,7 +392,7 @@ def _connect(address: str) -> Any:
     try:
         _reach(address)
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **options)
-    except (OSError, ValueError, RuntimeError) as error:
+    except Exception as error:  # of Ray's, some are nothing more
         reason = (getattr(error, "strerror", None) or str(error)).strip().partition("\n")[0]
         raise ClusterError(
             f"can't connect to the Ray cluster {address!r}: {reason}; start one with `ray start --head`, or give "

@@ -3,7 +3,7 @@
 import hashlib
 import tempfile
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import lru_cache
 from pathlib import Path
@@ -14,10 +14,11 @@ import av
 import zsm
 from zsm.engine import Bundle, Runtime
 from zsm.errors import ClusterError, Error
-from zsm.runtime.video import Source, open_source
+from zsm.runtime.video import Info, Source, open_source
 from zsm.runtime.video.encoders import Plan
+from zsm.runtime.video.location import Location
 from zsm.runtime.video.pieces import Piece, render
-from zsm.runtime.video.resume import Segment, identify
+from zsm.runtime.video.resume import Segment, identify_source
 
 Pairs = tuple[tuple[str, Any], ...]
 
@@ -26,7 +27,8 @@ Pairs = tuple[tuple[str, Any], ...]
 class Film:
     """What all segments of a film have in common."""
 
-    source: Path
+    source: Location = field(compare=False)
+    """Two films with another function to open the same source are the same."""
     rate: Fraction
     """Frames per second of a folder of images."""
     stream: int
@@ -39,29 +41,28 @@ class Film:
 
     def open(self) -> Source:
         """Open the source; raises VideoError."""
-        if self.source.is_dir():
+        if isinstance(self.source, Path) and self.source.is_dir():
             return open_source(self.source, rate=self.rate)
         return open_source(self.source, stream=self.stream)
 
 
-def conditions(source: Path, bundle: str) -> Pairs:
-    """Find what the frames depend on, on this machine. Raises BundleError, or OSError for a missing source."""
+def conditions(source: Info, bundle: str) -> Pairs:
+    """Find what the frames depend on, on this machine. Raises BundleError."""
     manifest = Bundle(bundle).manifest.to_json()
     found = {
         "zsm": zsm.__version__,
         "PyAV": av.__version__,
         "bundle": hashlib.sha256(manifest.encode()).hexdigest()[:12],
     }
-    return tuple((found | identify(source)).items())
+    return tuple((found | identify_source(source)).items())
 
 
 @lru_cache
 def check(film: Film, node: str) -> None:
     """Raise ClusterError if this node can't read the source or the bundle, or would make other frames."""
     try:
-        found = dict(conditions(film.source, film.bundle))
-        with closing(film.open()):
-            pass
+        with closing(film.open()) as source:
+            found = dict(conditions(source.info, film.bundle))
     except (Error, OSError) as error:
         raise ClusterError(f"node {node} can't take part: {error}") from error
     other = [f"{key} {found.get(key)} instead of {value}" for key, value in film.same if found.get(key) != value]

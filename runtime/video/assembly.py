@@ -6,6 +6,7 @@ from pathlib import Path
 from zsm.errors import VideoError
 from zsm.runtime.video import encoders, mux, passengers, spool, timecode
 from zsm.runtime.video import timestamps as timing
+from zsm.runtime.video.location import Location
 from zsm.runtime.video.options import Options
 from zsm.runtime.video.passengers import Passengers
 from zsm.runtime.video.sinks import Timeline
@@ -31,10 +32,10 @@ class Assembly:
         self._passengers: Passengers | None = None
         self._spool: spool.Spool | None = None
         if isinstance(source, VideoSource):
-            if source.info.path is None:
+            if source.info.location is None:
                 self._spool = self._keep_others(source, folder / "others.mkv")
             else:
-                self._passengers = self._planned(source.info.path, source.info.stream)
+                self._passengers = self._planned(source.info.location, source.info.stream)
 
     def __call__(self, segments: list[Path], target: Path, delay: int, timeline: Timeline) -> None:
         """Write the finished file; raises VideoError."""
@@ -48,8 +49,8 @@ class Assembly:
             self._notes.append(f"{error}; left out: {', '.join(source.others())}")
             return None
 
-    def _planned(self, path: Path, video: int) -> Passengers:
-        planned, notes = passengers.plan(path, video, self._muxer, self._stretch)
+    def _planned(self, location: Location, video: int) -> Passengers:
+        planned, notes = passengers.plan(location, video, self._muxer, self._stretch)
         self._notes += notes
         return planned
 

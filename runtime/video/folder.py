@@ -64,7 +64,7 @@ class FolderSource:
         )
         self.info = Info(
             name=str(folder),
-            path=folder,
+            location=folder,
             size=check_size((pixels.shape[1], pixels.shape[0]), str(self._paths[0])),
             colour=colour,
             pixel_format="rgb24" if colour.bits == 8 else "rgb48le",

@@ -7,22 +7,24 @@ from pathlib import Path
 from zsm.errors import ArgumentError, VideoError
 from zsm.runtime.video import images
 from zsm.runtime.video.encoders import CONTAINERS
+from zsm.runtime.video.location import Url, locate
 
 VIDEO_SUFFIXES = (".mp4", ".mkv", ".mov", ".webm", ".avi", ".ts", ".m2ts", ".mts", ".m4v", ".mpg", ".mpeg", ".wmv")
 
 
-def find_jobs(inputs: Sequence[str], output: Path) -> list[tuple[Path, Path]]:
-    """Pair inputs with outputs. A folder of images is one input; a folder of videos, or a glob, may be many.
+def find_jobs(inputs: Sequence[str], output: Path) -> list[tuple[Path | Url, Path]]:
+    """Pair inputs, paths or URLs, with outputs.
 
-    Many inputs go to the folder `output`, under their own names; containers that can't be written become .mkv. Raises
-    VideoError if nothing matches a glob or two outputs would get one name, ArgumentError if `output` names a video.
+    A folder of images is one input; a folder of videos, or a glob, may be many. Many inputs go to the folder `output`,
+    under their own names; containers that can't be written become .mkv. Raises VideoError if nothing matches a glob or
+    two outputs would get one name, ArgumentError if `output` names a video or for a URL that can't be read.
     """
-    found = [path for text in inputs for path in _expand(text)]
-    if len(found) == 1 and len(inputs) == 1 and Path(inputs[0]) == found[0]:
+    found = [place for text in inputs for place in _expand(text)]
+    if len(found) == 1 and len(inputs) == 1 and locate(inputs[0]) == found[0]:
         return [(found[0], output)]
     if output.suffix.lower() in CONTAINERS:
         raise ArgumentError(f"{len(found)} inputs don't fit into one file {output}; give a folder")
-    jobs = [(path, output / _output_name(path)) for path in found]
+    jobs = [(place, output / _output_name(place)) for place in found]
     names = [target.name for _, target in jobs]
     doubled = sorted({name for name in names if names.count(name) > 1})
     if doubled:
@@ -30,8 +32,10 @@ def find_jobs(inputs: Sequence[str], output: Path) -> list[tuple[Path, Path]]:
     return jobs
 
 
-def _expand(text: str) -> list[Path]:
-    path = Path(text)
+def _expand(text: str) -> Sequence[Path | Url]:
+    path = locate(text)
+    if isinstance(path, Url):
+        return [path]
     if path.is_dir():
         videos = sorted(child for child in path.iterdir() if child.suffix.lower() in VIDEO_SUFFIXES)
         return videos or [path]
@@ -43,7 +47,8 @@ def _expand(text: str) -> list[Path]:
     return matches
 
 
-def _output_name(path: Path) -> str:
+def _output_name(place: Path | Url) -> str:
+    path = Path(str(place))
     if path.is_dir() or images.is_image(path):
         return path.name
     return path.name if path.suffix.lower() in CONTAINERS else f"{path.stem}.mkv"

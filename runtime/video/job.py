@@ -19,15 +19,16 @@ from zsm.runtime.video.assembly import Assembly
 from zsm.runtime.video.colour import Codes
 from zsm.runtime.video.encoders import Encoding
 from zsm.runtime.video.excerpt import Excerpt, parse_time
+from zsm.runtime.video.location import Location
 from zsm.runtime.video.opening import open_source
 from zsm.runtime.video.options import Options, Restorer, Settings
 from zsm.runtime.video.pieces import Crew, outputs, pieces
 from zsm.runtime.video.reader import Reader
-from zsm.runtime.video.resume import Segment, Workspace, check_target, has_result, identify
+from zsm.runtime.video.resume import Segment, Workspace, check_target, has_result, identify_source
 from zsm.runtime.video.scan import Scan
 from zsm.runtime.video.sinks import FolderSink, PipeSink, SegmentSink, Sink, Timeline, check_folder
 from zsm.runtime.video.source import DEFAULT_RATE, Source
-from zsm.runtime.video.space import check_space, memory
+from zsm.runtime.video.space import check_space, fitted, memory
 from zsm.runtime.video.summary import Listener, Progress, Summary
 from zsm.runtime.video.timestamps import FpsMode
 from zsm.runtime.video.videofile import VideoSource
@@ -38,7 +39,7 @@ Time = Fraction | float | str
 
 
 def restore(
-    source: str | Path,
+    source: str | Location,
     target: str | Path,
     restorer: Restorer,
     *,
@@ -58,14 +59,16 @@ def restore(
 ) -> Summary:
     """Restore a video or a folder of images with a `zsm.Runtime`, to a video or a folder of PNG files.
 
-    A target without a suffix is a folder. Audio, subtitles, chapters and metadata are passed through. `fps_mode`:
-    `double` the frame rate, play in `slow` motion, or `keep` only the original frames. `start`, `end`: the part to
-    restore, in seconds or as H:MM:SS; `frames`: the most input frames to take. `cuts`: where scenes begin, detected
-    (`auto`), nowhere (`off`), or at the frame numbers in a file. `rate`: frames per second of a folder of images
-    (default: 25). `stream`: the index of the video stream to restore, instead of the one that players choose.
-    `segment`: output frames between places where a run can be resumed. `resume`: continue an interrupted run, which has
-    to have the same options and the same network. `listener` is called after each output frame, in another thread.
-    Once `stop` is set, the run ends with StoppedError after the current segment.
+    `source`: a path, an http or https URL, or a function without arguments that opens the video as a binary file
+    for reading and seeking; it is called several times. A target without a suffix is a folder. Audio, subtitles,
+    chapters and metadata are passed through. `fps_mode`: `double` the frame rate, play in `slow` motion, or `keep`
+    only the original frames. `start`, `end`: the part to restore, in seconds or as H:MM:SS; `frames`: the most
+    input frames to take. `cuts`: where scenes begin, detected (`auto`), nowhere (`off`), or at the frame numbers in
+    a file. `rate`: frames per second of a folder of images (default: 25). `stream`: the index of the video stream
+    to restore, instead of the one that players choose. `segment`: output frames between places where a run can be
+    resumed. `resume`: continue an interrupted run, which has to have the same options and the same network.
+    `listener` is called after each output frame, in another thread. Once `stop` is set, the run ends with
+    StoppedError after the current segment.
 
     The target appears under its name only when it is complete. Raises ArgumentError for invalid options, VideoError for
     a source that can't be read or a target that can't be written, and the errors of `zsm.Runtime.stream`.
@@ -80,7 +83,7 @@ def restore(
         resume=resume,
         overwrite=overwrite,
     )
-    with closing(open_source(Path(source), rate=options.rate or DEFAULT_RATE, stream=stream)) as opened:
+    with closing(open_source(source, rate=options.rate or DEFAULT_RATE, stream=stream)) as opened:
         return restore_source(opened, Path(target), restorer, options, listener=listener, stop=stop)
 
 
@@ -98,6 +101,7 @@ def restore_source(
 
     A stream gets y4m, or with `raw` the frames alone in the source's pixel format. Otherwise as `restore`.
     """
+    options = fitted(source.info, target if isinstance(target, Path) else None, options, restorer)
     job = _Here(source, restorer, options, listener)
     stop = stop or threading.Event()
     return _to_path(job, target, stop) if isinstance(target, Path) else _to_stream(job, target, stop, raw=raw)
@@ -118,10 +122,11 @@ def restore_elsewhere(
     An interrupted run can be resumed with another crew, or without one. Once `stop` is set, the run ends with
     StoppedError as soon as the crew returns.
     """
-    if source.info.path is None:
+    if source.info.location is None:
         raise ArgumentError("a pipe can be read here only; give the name of a file that all workers can read")
     if target.suffix == "" or target.is_dir():
         raise ArgumentError(f"workers make segments of a video, but {target} is a folder; choose a video's name")
+    options = fitted(source.info, target, options, settings)
     return _to_path(_Elsewhere(source, settings, options, listener, crew), target, stop or threading.Event())
 
 
@@ -130,8 +135,8 @@ def check(source: Source, target: Path, settings: Settings, options: Options) ->
 
     Raises ArgumentError or VideoError if it can't.
     """
-    path = source.info.path
-    if path is not None and path.exists() and target.exists() and path.samefile(target):
+    path = source.info.location
+    if isinstance(path, Path) and path.exists() and target.exists() and path.samefile(target):
         raise VideoError(f"the output {target} is the input; choose another name")
     if path is None and options.resume:
         raise ArgumentError("a pipe can't be resumed, because its frames can't be compared; leave out --resume")
@@ -155,15 +160,21 @@ def check(source: Source, target: Path, settings: Settings, options: Options) ->
 
 def is_finished(source: Source, target: Path, settings: Settings, options: Options) -> bool:
     """Whether `target` is the unchanged result of this very run; never true for a pipe."""
-    return source.info.path is not None and has_result(target, _described(source, target, settings, options))
+    if source.info.location is None:
+        return False
+    options = fitted(source.info, target, options, settings)
+    return has_result(target, _described(source, target, settings, options))
 
 
 def _described(source: Source, target: Path, settings: Settings, options: Options) -> dict[str, str]:
     """Everything that the result depends on."""
     info = source.info
-    own = {"input": "a pipe"} if info.path is None else identify(info.path)
     tile = _tile(source, target, settings, options)
-    return options.job(settings) | own | {"rate": str(info.rate), "stream": str(info.stream), "tile": str(tile)}
+    return (
+        options.job(settings)
+        | identify_source(info)
+        | {"rate": str(info.rate), "stream": str(info.stream), "tile": str(tile)}
+    )
 
 
 def _tile(source: Source, target: Path | None, settings: Settings, options: Options) -> str | None:
@@ -182,7 +193,7 @@ def _to_path(job: "_Job", target: Path, stop: threading.Event) -> Summary:
         _described(source, target, job.settings, options),
         resume=options.resume,
         overwrite=options.overwrite,
-        pipe=source.info.path is None,
+        pipe=source.info.location is None,
         threads=1 if plan is None else plan.threads,
     )
     try:

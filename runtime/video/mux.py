@@ -15,9 +15,10 @@ from zsm.errors import Error, VideoError
 from zsm.runtime.video import matroska, tags
 from zsm.runtime.video import timestamps as timing
 from zsm.runtime.video.clock import Followers, time_of
+from zsm.runtime.video.location import is_elsewhere, name_of
 from zsm.runtime.video.passengers import Converted, Copied, Cover, Passengers, Track, name, shift
 from zsm.runtime.video.sinks import Timeline
-from zsm.runtime.video.source import message, open_container
+from zsm.runtime.video.source import lost, message, open_container
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,7 +91,7 @@ def _rescue(segments: list[Path], target: Path, picture: Picture) -> str:
 
 
 def _assemble(segments: list[Path], target: Path, picture: Picture, others: Others | None) -> None:
-    source = open_container(others.passengers.source, str(others.passengers.source)) if others else None
+    source = open_container(others.passengers.source, name_of(others.passengers.source)) if others else None
     options = dict(others.passengers.tags.options) if others else {}
     in_header = picture.aspect != 1 and target.suffix in (".mkv", ".webm")
     try:
@@ -194,7 +195,7 @@ def _absent(others: Others) -> set[int]:
     """The audio streams without a packet in the output. Some containers can't be finished with such a track."""
     passengers = others.passengers
     kinds = (Copied, Converted)
-    with open_container(passengers.source, str(passengers.source)) as source:
+    with open_container(passengers.source, name_of(passengers.source)) as source:
         streams = [source.streams[index] for index, how in passengers.passages.items() if isinstance(how, kinds)]
         absent = {stream.index for stream in streams if stream.type == "audio"}
         try:
@@ -202,7 +203,7 @@ def _absent(others: Others) -> set[int]:
                 absent.discard(packet.stream.index)
                 if not absent:
                     break
-        except FFmpegError:
+        except (FFmpegError, OSError):
             pass  # Reported when the file is read again.
     return absent
 
@@ -219,7 +220,9 @@ def _read(source: Any, tracks: dict[int, Track], others: Others) -> Iterator[Any
         for packet in _moved(source, streams, others.course):
             if packet.stream.index in tracks:
                 yield from _part(tracks, source.streams[packet.stream.index], others, packet)
-    except FFmpegError as error:
+    except (FFmpegError, OSError) as error:
+        if isinstance(error, OSError) and is_elsewhere(others.passengers.source):
+            raise lost(name_of(others.passengers.source), error) from None
         others.notes.append(f"audio and subtitles end early: {message(error)}")
     for stream in streams:
         if stream.index in tracks:

@@ -13,39 +13,43 @@ from numpy.typing import NDArray
 from zsm.errors import ArgumentError
 from zsm.runtime.video import colour as colours
 from zsm.runtime.video.folder import FolderSource
+from zsm.runtime.video.location import Location, locate
 from zsm.runtime.video.source import DEFAULT_RATE
 from zsm.runtime.video.videofile import VideoSource
 
 RAW = re.compile(r"(?P<width>\d+)x(?P<height>\d+):(?P<format>\w+):(?P<rate>\d+(?:/\d+|\.\d+)?)")
 
 
-def open_source(path: Path, *, rate: Fraction = DEFAULT_RATE, stream: int | None = None) -> VideoSource | FolderSource:
-    """Open a video file, or a folder of images at `rate` frames per second.
+def open_source(
+    source: str | Location, *, rate: Fraction = DEFAULT_RATE, stream: int | None = None
+) -> VideoSource | FolderSource:
+    """Open a video, by path or as `restore` does, or a folder of images at `rate` frames per second.
 
     `stream` is the index of the video stream to read; by default the one that players choose. Raises VideoError, or
     ArgumentError if there is no such stream.
     """
-    if not path.is_dir():
-        return VideoSource(path, stream=stream)
+    location = locate(source) if isinstance(source, str) else source
+    if not (isinstance(location, Path) and location.is_dir()):
+        return VideoSource(location, stream=stream)
     if stream is not None:
-        raise ArgumentError(f"{path} is a folder of images, which has no stream {stream}; leave out --stream")
-    return FolderSource(path, rate=rate)
+        raise ArgumentError(f"{location} is a folder of images, which has no stream {stream}; leave out --stream")
+    return FolderSource(location, rate=rate)
 
 
-def read_frames(path: str | Path, *, start: int = 0, frames: int | None = None) -> Iterator[NDArray[np.uint8]]:
-    """Yield the frames of a video file or of a folder of images, as RGB (h,w,3) uint8.
+def read_frames(source: str | Location, *, start: int = 0, frames: int | None = None) -> Iterator[NDArray[np.uint8]]:
+    """Yield the frames of a video or of a folder of images, as RGB (h,w,3) uint8.
 
     Begins with frame number `start` and yields at most `frames` frames. Deeper video is rounded to 8 bits. Raises
     VideoError if the source can't be read.
     """
-    source = open_source(Path(path))
+    opened = open_source(source)
     try:
         stop = None if frames is None else start + frames
-        for frame in islice(source.frames(), start, stop):
+        for frame in islice(opened.frames(), start, stop):
             pixels = frame.pixels()
             yield pixels if pixels.dtype == np.uint8 else colours.narrow(pixels)
     finally:
-        source.close()
+        opened.close()
 
 
 def open_pipe(file: BinaryIO, raw: str | None = None, *, stream: int | None = None) -> VideoSource:

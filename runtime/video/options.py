@@ -1,7 +1,7 @@
 """How a video is restored, and by what."""
 
 from collections.abc import Callable, Collection, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Protocol
@@ -41,6 +41,11 @@ class Settings(Protocol):
     @property
     def identity(self) -> str:
         """Identifies the network and its precision; an interrupted run is resumed only with the same."""
+        ...
+
+    @property
+    def room(self) -> int | None:
+        """The bytes of the host's memory that are free for a run; None if that isn't known."""
         ...
 
     def tile(self, width: int, height: int, itemsize: int, *, besides: int = 0) -> str | None:
@@ -106,17 +111,19 @@ class Options:
 
     def check_rate(self, info: Info) -> None:
         """Raise ArgumentError if a frame rate is given for a source that has its own."""
-        if self.rate is not None and (info.path is None or not info.path.is_dir()):
+        if self.rate is not None and not (isinstance(info.location, Path) and info.location.is_dir()):
             raise ArgumentError(f"{info.name} has its own frame rate ({info.rate}); --rate is for folders of images")
 
     def job(self, settings: Settings) -> dict[str, str]:
         """Everything besides the source that the result depends on, in words."""
-        names = ("fps_mode", "encoding", "excerpt", "segment")
+        names = ("fps_mode", "excerpt", "segment")
         return {
             "network": settings.identity,
             "window": str(settings.window),
             "overlap": str(settings.overlap),
             **{name: str(getattr(self, name)) for name in names},
+            "encoding": str(replace(self.encoding, lean=False)),
+            "lean": str(self.encoding.lean),
             "cuts": str(self.given_cuts()),
             "version of av": av.__version__,
         }

@@ -9,7 +9,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import chain
-from pathlib import Path
 from typing import Any, Protocol
 
 import av
@@ -17,6 +16,7 @@ from av.error import FFmpegError
 
 from zsm.runtime.video import tags
 from zsm.runtime.video.audio import AudioForm, ConvertedTrack, choose_form, is_named
+from zsm.runtime.video.location import Location, name_of
 from zsm.runtime.video.source import message, open_container
 from zsm.runtime.video.tags import Tags
 
@@ -126,7 +126,7 @@ Passage = Copied | Converted | Cover | Attached
 class Passengers:
     """Everything that is passed on from a file, beside its pictures."""
 
-    source: Path
+    source: Location
     passages: Mapping[int, Passage]
     """How each stream is passed on, by its index."""
     tags: Tags
@@ -134,14 +134,14 @@ class Passengers:
     """FFmpeg's flags of the video stream: default, forced, ..."""
 
 
-def plan(source: Path, video: int, muxer: str, stretch: int) -> tuple[Passengers, list[str]]:
+def plan(source: Location, video: int, muxer: str, stretch: int) -> tuple[Passengers, list[str]]:
     """Decide what becomes of everything besides the pictures of stream `video`; return it with notes.
 
     `muxer` is FFmpeg's name of the output's format; `stretch` the factor by which the output lasts longer.
     """
     passages: dict[int, Passage] = {}
     notes: list[str] = []
-    with open_container(source, str(source)) as opened:
+    with open_container(source, name_of(source)) as opened:
         samples = _sample(opened)
         chosen, lost = tags.plan(opened.metadata, opened.streams[video].metadata, muxer)
         if lost:
@@ -195,7 +195,7 @@ def _sample(source: Any) -> dict[int, list[Any]]:
                     missing.discard(packet.stream.index)
             if not missing:
                 break
-    except FFmpegError:
+    except (FFmpegError, OSError):
         pass  # Reported when the file is read again.
     return samples
 

@@ -22,6 +22,7 @@ from zsm import files
 from zsm.errors import VideoError
 from zsm.runtime.video import images
 from zsm.runtime.video.scan import Scan
+from zsm.runtime.video.source import Info
 
 
 @dataclass(kw_only=True)
@@ -166,18 +167,38 @@ class Workspace:
             raise VideoError(f"{self._path} is damaged ({error}); start over with --overwrite") from error
         changed = sorted(key for key in found.job | self.journal.job if found.job.get(key) != self.journal.job.get(key))
         if changed:
-            tile = f" (it had --tile {found.job['tile']})" if "tile" in set(changed) & set(found.job) else ""
             raise VideoError(
-                f"the interrupted run in {self.folder} was another job, with different {', '.join(changed)}{tile}; "
+                f"the interrupted run in {self.folder} was another job, with different {', '.join(changed)}"
+                f"{_chosen(found.job, changed)}; "
                 "use the same options, or start over with --overwrite"
             )
         self.journal = found
+
+
+def _chosen(job: Mapping[str, str], changed: Iterable[str]) -> str:
+    """The options that zsm may have chosen for a job itself, as far as they have changed."""
+    had = []
+    if "tile" in changed and "tile" in job:
+        had.append(f"--tile {job['tile']}")
+    if "lean" in changed and job.get("lean") == "True":
+        had.append("--lean")
+    return f" (it had {' '.join(had)})" if had else ""
 
 
 def identify(path: Path) -> dict[str, str]:
     """Describe a file or a folder of images by names, sizes and times, so that another one isn't taken for it."""
     content = {"images": _digest(images.find(path))} if path.is_dir() else _describe(path)
     return {"input": str(path.absolute())} | {f"input {key}": value for key, value in content.items()}
+
+
+def identify_source(info: Info) -> dict[str, str]:
+    """Describe a source, so that another one isn't taken for it: what isn't a path by its name and length.
+
+    The scan's checksums do the rest.
+    """
+    if isinstance(info.location, Path):
+        return identify(info.location)
+    return {"input": info.name} | ({} if info.length is None else {"input size": str(info.length)})
 
 
 def _describe(path: Path) -> dict[str, str]:

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, BinaryIO, Protocol
 
 import av
 import msgspec
@@ -12,6 +12,7 @@ from av.error import FFmpegError
 
 from zsm.errors import Error, VideoError
 from zsm.runtime.video.colour import Codes, Colour
+from zsm.runtime.video.location import Location
 
 MAX_PIXELS = 2**26
 """The largest input frame; restored, a larger one would take more than 3 GB."""
@@ -24,8 +25,10 @@ class Info:
     """The properties of a source, from its first frame and its header."""
 
     name: str
-    path: Path | None = None
+    location: Location | None = None
     """None for a pipe."""
+    length: int | None = None
+    """The bytes that a URL or a function gives; None if unknown, and for other sources."""
     stream: int = 0
     """The index of the video stream in the file."""
     size: tuple[int, int]
@@ -130,19 +133,56 @@ class Source(Protocol):
 
 
 def open_container(
-    file: Any, name: str, *, container_format: str | None = None, options: dict[str, str] | None = None
+    file: Location | BinaryIO, name: str, *, container_format: str | None = None, options: dict[str, str] | None = None
 ) -> av.container.InputContainer:
     """Open a file for reading; raises VideoError, with the reason, if it isn't a video or can't be read."""
     try:
-        # FFmpeg would take a relative name with a colon for a URL.
-        path = str(file.absolute()) if isinstance(file, Path) else file
-        if isinstance(file, Path) and file.stat().st_size == 0:
-            raise VideoError(f"{name} is empty")
-        return av.open(path, "r", format=container_format, options=options or {}, metadata_errors="replace")
+        opened: Any = file
+        if isinstance(file, Path):
+            if file.stat().st_size == 0:
+                raise VideoError(f"{name} is empty")
+            opened = str(file.absolute())  # FFmpeg would take a relative name with a colon for a URL
+        elif callable(file):
+            opened = _Owned(file())
+        container: av.container.InputContainer = av.open(
+            opened, "r", format=container_format, options=options or {}, metadata_errors="replace"
+        )
+        return container
     except Error:
         raise
     except (FFmpegError, OSError, ValueError) as error:
         raise VideoError(f"can't open {name}: {message(error)}") from error
+
+
+class _Owned:
+    """A file that is closed when its container is dropped, and is at its end once it couldn't be read.
+
+    Containers don't close files, and print all errors but the one that they raise.
+    """
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._failed = False
+
+    def read(self, size: int) -> bytes:
+        if self._failed:
+            return b""
+        try:
+            return self._file.read(size)
+        except Exception:
+            self._failed = True
+            raise
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)
+
+    def __del__(self) -> None:
+        self._file.close()
+
+
+def lost(name: str, error: BaseException) -> VideoError:
+    """The error for a source elsewhere that can't be read to its end. What has been read isn't taken for the whole."""
+    return VideoError(f"reading {name} failed: {message(error)}; check the connection, or download the file first")
 
 
 def check_size(size: tuple[int, int], name: str) -> tuple[int, int]:

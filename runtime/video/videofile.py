@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import av
 from av.error import FFmpegError
@@ -17,6 +17,7 @@ from zsm.runtime.video import checksum, images, sidedata, tags
 from zsm.runtime.video import colour as colours
 from zsm.runtime.video.clock import Clock
 from zsm.runtime.video.colour import Codes
+from zsm.runtime.video.location import Location, Url, is_elsewhere, name_of
 from zsm.runtime.video.orientation import Orientation, orientation
 from zsm.runtime.video.passengers import name
 from zsm.runtime.video.source import (
@@ -28,6 +29,7 @@ from zsm.runtime.video.source import (
     SourceFrame,
     changed,
     check_size,
+    lost,
     message,
     open_container,
 )
@@ -62,21 +64,22 @@ class _Decoded:
 class VideoSource:
     """A video stream of a file or pipe: the one that players choose, or number `stream` of the file.
 
-    Tolerates damaged input: decodes what it can and records a note. Raises VideoError if nothing can be decoded, and
-    ArgumentError if there is no such stream.
+    Tolerates damaged input: decodes what it can and records a note. Raises VideoError if nothing can be decoded, or if
+    the connection to a file elsewhere is lost, and ArgumentError if there is no such stream.
     """
 
     def __init__(
         self,
-        file: Any,
+        file: Location | BinaryIO,
         *,
         name: str | None = None,
         container_format: str | None = None,
         options: dict[str, str] | None = None,
         stream: int | None = None,
     ) -> None:
-        self._name = name or str(file)
+        self._name = name or name_of(file)
         self._file = file
+        self._location: Location | None = file if isinstance(file, Path) or callable(file) else None
         self._wanted = stream
         self._opening: dict[str, Any] = {"container_format": container_format, "options": options}
         self._counts: Counter[str] = Counter()
@@ -110,15 +113,15 @@ class VideoSource:
         self.container = open_container(self._file, self._name, **self._opening)
         try:
             self.stream = self._video_stream()
+            self.stream.thread_type = "AUTO"
+            self._aside: list[Any] | Spool | None = None
+            if self._location is None and len(self.container.streams) > 1:
+                self._aside = []
+            self._frames = self._decode()
+            self._first = next(self._frames, None)
         except BaseException:
             self.container.close()
             raise
-        self.stream.thread_type = "AUTO"
-        self._aside: list[Any] | Spool | None = None
-        if not isinstance(self._file, Path) and len(self.container.streams) > 1:
-            self._aside = []
-        self._frames = self._decode()
-        self._first = next(self._frames, None)
 
     def keep_others(self, path: Path) -> Spool | None:
         """Keep the other streams of a pipe in a file, while frames are read; None if there are none.
@@ -255,7 +258,7 @@ class VideoSource:
         yield islice(self._from_the_beginning(), entry.first, None)
 
     def _decode_from(self, stamp: int | None) -> Iterator[av.VideoFrame]:
-        frames = self._decode()
+        frames = self._decode(sought=True)
         for frame in frames:
             found = _stamp(frame)
             if found is None or stamp is None or found > stamp:
@@ -269,13 +272,15 @@ class VideoSource:
         same_size = self._same_size(frame, number)
         return _Decoded(time, frame.duration or 0, frame, same_size, self.info, self._orientation)
 
-    def _decode(self) -> Iterator[av.VideoFrame]:
+    def _decode(self, *, sought: bool = False) -> Iterator[av.VideoFrame]:
         wanted = [self.stream] if self._aside is None else []
         packets: Iterator[Any] = self.container.demux(*wanted)
         while True:
             try:
                 packet = next(packets, None)
-            except (FFmpegError, ValueError) as error:
+            except (FFmpegError, OSError, ValueError) as error:
+                if isinstance(error, OSError) and is_elsewhere(self._location) and not sought:
+                    raise lost(self._name, error) from None
                 self._troubles.append(f"reading stopped early: {message(error)}")
                 return
             if packet is None:
@@ -310,7 +315,8 @@ class VideoSource:
         duration = (self.stream.duration or 0) * time_base or Fraction(self.container.duration or 0, av.time_base)
         return Info(
             name=self._name,
-            path=self._file if isinstance(self._file, Path) else None,
+            location=self._location,
+            length=_length(self.container) if is_elsewhere(self._location) else None,
             stream=self.stream.index,
             size=size,
             colour=colours.describe(frame),
@@ -342,7 +348,12 @@ class VideoSource:
             with self._file.open("rb") as file:
                 if images.is_animated_webp(file.read(64)):
                     return ": animated WebP isn't supported; convert it to another format first"
-        return ": " + "; ".join(self.notes()) if self.notes() else ""
+        hint = "; if the server sends whole files only, download it first" if isinstance(self._location, Url) else ""
+        return f": {'; '.join(self.notes())}{hint}" if self.notes() else hint
+
+
+def _length(container: av.container.InputContainer) -> int | None:
+    return container.size if container.size > 0 else None
 
 
 def _stamp(frame: av.VideoFrame) -> int | None:

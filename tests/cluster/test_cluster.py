@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 from tests.cluster.conftest import Nodes
 from tests.video.conftest import three_scenes
+from tests.video.webserver import serving
 
 from zsm.cluster.task import Film, check, conditions
 from zsm.errors import ClusterError
@@ -218,6 +219,17 @@ def test_a_resumed_film_may_have_another_number_of_workers(
     assert is_whole(target)
 
 
+def test_workers_fetch_a_film_by_its_url(is_whole: Same, clip: Path, command: Command, tmp_path: Path) -> None:
+    """Begun on the cluster, finished in one process."""
+    target = tmp_path / "out.mkv"
+    with serving(clip.parent) as server:
+        url = f"{server.url}/{clip.name}?key=s3cret"
+        assert interrupted(command(BUNDLE, url, target, *OPTIONS), signal.SIGINT) == 130
+        assert journal(target)["segments"]
+        subprocess.run(command(BUNDLE, url, target, *OPTIONS, "--resume", ray=False), check=True, capture_output=True)
+    assert is_whole(target)
+
+
 SCRIPT = """
 import sys
 from zsm.cluster import Cluster
@@ -236,9 +248,35 @@ def test_one_machine_s_own_cluster_from_python(is_whole: Same, clip: Path, tmp_p
     assert is_whole(tmp_path / "out.mkv")
 
 
+OPENING = """
+import sys
+from functools import partial
+from zsm.cluster import Cluster
+from zsm.errors import ArgumentError
+from zsm.runtime.video import Encoding, Options
+
+source, target, address = sys.argv[1:]
+options = Options(segment=14, encoding=Encoding(preset="ultrafast", threads=2))
+with Cluster("compact", address=address) as cluster:
+    with open(source, "rb") as file:
+        try:
+            cluster.restore(lambda: file, target, options)
+        except ArgumentError as error:
+            print(error)
+    cluster.restore(partial(open, source, "rb"), target, options)
+"""
+
+
+def test_workers_open_a_film_by_a_function(is_whole: Same, clip: Path, nodes: Nodes, tmp_path: Path) -> None:
+    arguments = [sys.executable, "-c", OPENING, str(clip), str(tmp_path / "out.mkv"), nodes.address]
+    done = subprocess.run(arguments, check=True, capture_output=True, text=True)
+    assert "the function that opens the source can't be sent to workers" in done.stdout
+    assert is_whole(tmp_path / "out.mkv")
+
+
 def test_a_node_that_differs_is_refused(clip: Path) -> None:
-    found = dict(conditions(clip, BUNDLE))
     with closing(open_source(clip)) as source:
+        found = dict(conditions(source.info, BUNDLE))
         plan = encoders.uncompressed(source.info, None, Fraction(25), 4, raw=True)
     film = Film(
         source=clip,

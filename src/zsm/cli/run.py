@@ -1,8 +1,8 @@
 """Restore videos: 4x the resolution, 2x the frame rate.
 
-INPUT is a video, a folder of images or `-` for a pipe; several names, a folder of videos or a quoted glob restore
-several. OUTPUT is a video (.mp4, .mkv, .mov, .webm), a folder (of PNG images, or of videos for several inputs), or `-`.
-Audio, subtitles, chapters and metadata are passed through.
+INPUT is a video, its http(s) URL, a folder of images or `-` for a pipe; several names, a folder of videos or a quoted
+glob restore several. OUTPUT is a video (.mp4, .mkv, .mov, .webm), a folder (of PNG images, or of videos for several
+inputs), or `-`. Audio, subtitles, chapters and metadata are passed through.
 """
 
 import argparse
@@ -38,7 +38,7 @@ SUMMARY = "restore a video or a folder of images"
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments."""
     add_bundle(parser)
-    parser.add_argument("inputs", nargs="+", metavar="INPUT", help="video, folder, glob, or - for a pipe")
+    parser.add_argument("inputs", nargs="+", metavar="INPUT", help="video, URL, folder, glob, or - for a pipe")
     parser.add_argument("output", metavar="OUTPUT", help="video, folder, or - for a pipe")
     parser.add_argument(
         "--stream",
@@ -114,6 +114,11 @@ def _configure_encoding(group: Any) -> None:
     group.add_argument("--preset", help="the encoder's speed preset")
     group.add_argument("--pix-fmt", metavar="NAME", help="pixel format (default: as deep as the source)")
     group.add_argument("--hardware", action="store_true", help="use a hardware encoder")
+    group.add_argument(
+        "--lean",
+        action="store_true",
+        help="encode with less memory, and larger files (chosen by itself where memory is short)",
+    )
     group.add_argument(
         "--encoder-threads",
         type=positive,
@@ -194,7 +199,7 @@ def _jobs(args: argparse.Namespace) -> list[tuple[Any, Any]]:
             raise ArgumentError("a pipe takes one restored video: give one INPUT, no --preview, --resume or --ray")
         if sys.stdout.isatty():
             raise VideoError("video can't be written to a terminal; pipe it into a program")
-        return [(args.inputs[0] if args.inputs == ["-"] else Path(args.inputs[0]), "-")]
+        return [(args.inputs[0], "-")]
     jobs = [("-", args.output)] if args.inputs == ["-"] else list(video.find_jobs(args.inputs, Path(args.output)))
     if any(Path(target).name in ("", "..") for _, target in jobs):
         raise ArgumentError(f"invalid output {args.output!r}; give the name of a file or of a new folder")
@@ -212,6 +217,7 @@ def _options(args: argparse.Namespace) -> "video.Options":
             preset=args.preset,
             pix_fmt=args.pix_fmt,
             hardware=args.hardware,
+            lean=args.lean,
             threads=args.encoder_threads,
         ),
         excerpt=video.Excerpt(
