@@ -250,6 +250,7 @@ def test_one_machine_s_own_cluster_from_python(is_whole: Same, clip: Path, tmp_p
 
 OPENING = """
 import sys
+import threading
 from functools import partial
 from zsm.cluster import Cluster
 from zsm.errors import ArgumentError
@@ -258,11 +259,11 @@ from zsm.runtime.video import Encoding, Options
 source, target, address = sys.argv[1:]
 options = Options(segment=14, encoding=Encoding(preset="ultrafast", threads=2))
 with Cluster("compact", address=address) as cluster:
-    with open(source, "rb") as file:
-        try:
-            cluster.restore(lambda: file, target, options)
-        except ArgumentError as error:
-            print(error)
+    lock = threading.Lock()
+    try:
+        cluster.restore(lambda: lock and open(source, "rb"), target, options)
+    except ArgumentError as error:
+        print(error)
     cluster.restore(partial(open, source, "rb"), target, options)
 """
 
