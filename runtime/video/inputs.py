@@ -3,6 +3,7 @@
 import glob
 from collections.abc import Sequence
 from pathlib import Path
+from urllib.parse import unquote
 
 from zsm.errors import ArgumentError, VideoError
 from zsm.runtime.video import images
@@ -48,7 +49,7 @@ def _expand(text: str) -> Sequence[Path | Url]:
 
 
 def _output_name(place: Path | Url) -> str:
-    path = Path(str(place))
+    path = Path(unquote(str(place)).replace("\0", "") if isinstance(place, Url) else place)
     if path.is_dir() or images.is_image(path):
         return path.name
     return path.name if path.suffix.lower() in CONTAINERS else f"{path.stem}.mkv"

@@ -24,7 +24,7 @@ from zsm.runtime.video.opening import open_source
 from zsm.runtime.video.options import Options, Restorer, Settings
 from zsm.runtime.video.pieces import Crew, outputs, pieces
 from zsm.runtime.video.reader import Reader
-from zsm.runtime.video.resume import Segment, Workspace, check_target, has_result, identify_source
+from zsm.runtime.video.resume import Segment, Workspace, check_target, has_result, identify_source, is_known
 from zsm.runtime.video.scan import Scan
 from zsm.runtime.video.sinks import FolderSink, PipeSink, SegmentSink, Sink, Timeline, check_folder
 from zsm.runtime.video.source import DEFAULT_RATE, Source
@@ -159,8 +159,12 @@ def check(source: Source, target: Path, settings: Settings, options: Options) ->
 
 
 def is_finished(source: Source, target: Path, settings: Settings, options: Options) -> bool:
-    """Whether `target` is the unchanged result of this very run; never true for a pipe."""
-    if source.info.location is None:
+    """Whether `target` is the unchanged result of this very run.
+
+    Never true for a source that another one could be taken for: a pipe, a function, or a URL whose server gives neither
+    ETag nor Last-Modified.
+    """
+    if not is_known(source.info.location):
         return False
     options = fitted(source.info, target, options, settings)
     return has_result(target, _described(source, target, settings, options))

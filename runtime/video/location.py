@@ -5,9 +5,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
+from urllib.parse import urlsplit
 
 from zsm.errors import ArgumentError
-from zsm.runtime.video.web import WebFile
+from zsm.runtime.video.web import Version, WebFile
 
 URL = re.compile(r"(?P<scheme>[a-z][a-z0-9+.-]+)://(?:[^/?#]*@)?(?P<rest>[^?#]*)", re.IGNORECASE)
 SCHEMES = ("http", "https")
@@ -24,8 +25,15 @@ class Url:
     """
 
     full: str = field(repr=False)
+    version: Version | None = None
+    """The version of the file that is read, once it has been opened; opening another is an error."""
 
     def __post_init__(self) -> None:
+        if not _is_clear(self.full):
+            raise ArgumentError(
+                "invalid URL: host and port can't be told from user and password; write the characters / ? # @ of a "
+                "password, and any @ after the host, as %2F %3F %23 %40"
+            )
         match = URL.match(self.full)
         if match is None or match["scheme"].lower() not in SCHEMES:
             raise ArgumentError(
@@ -39,10 +47,20 @@ class Url:
 
     def __call__(self) -> Any:
         """Open it; raises OSError."""
-        return WebFile(self.full)
+        return WebFile(self.full, self.version)
 
 
 Location = Path | Url | Opener
+
+
+def _is_clear(url: str) -> bool:
+    """Whether a URL's password ends where it seems to, so that it can be left out of messages."""
+    try:
+        parts = urlsplit(url)
+        (parts.hostname or "").encode("idna")
+        return parts.port != 0 and not ("@" in parts.netloc and "@" in parts.path + parts.query + parts.fragment)
+    except ValueError:
+        return False
 
 
 def locate(text: str) -> Path | Url:

@@ -15,10 +15,10 @@ from zsm.errors import Error, VideoError
 from zsm.runtime.video import matroska, tags
 from zsm.runtime.video import timestamps as timing
 from zsm.runtime.video.clock import Followers, time_of
-from zsm.runtime.video.location import is_elsewhere, name_of
+from zsm.runtime.video.location import name_of
 from zsm.runtime.video.passengers import Converted, Copied, Cover, Passengers, Track, name, shift
 from zsm.runtime.video.sinks import Timeline
-from zsm.runtime.video.source import lost, message, open_container
+from zsm.runtime.video.source import message, open_container, raise_if_lost
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,7 +91,8 @@ def _rescue(segments: list[Path], target: Path, picture: Picture) -> str:
 
 
 def _assemble(segments: list[Path], target: Path, picture: Picture, others: Others | None) -> None:
-    source = open_container(others.passengers.source, name_of(others.passengers.source)) if others else None
+    opened = open_container(others.passengers.source, name_of(others.passengers.source)) if others else None
+    source = opened.container if opened else None
     options = dict(others.passengers.tags.options) if others else {}
     in_header = picture.aspect != 1 and target.suffix in (".mkv", ".webm")
     try:
@@ -115,8 +116,8 @@ def _assemble(segments: list[Path], target: Path, picture: Picture, others: Othe
                     container.mux(packet)
             first.close()
     finally:
-        if source is not None:
-            source.close()
+        if opened is not None:
+            opened.close()
     if in_header:
         matroska.write_aspect(target, picture.aspect)
 
@@ -203,8 +204,8 @@ def _absent(others: Others) -> set[int]:
                 absent.discard(packet.stream.index)
                 if not absent:
                     break
-        except (FFmpegError, OSError):
-            pass  # Reported when the file is read again.
+        except (FFmpegError, OSError) as error:
+            raise_if_lost(passengers.source, error)  # anything else is reported when the file is read again
     return absent
 
 
@@ -221,8 +222,7 @@ def _read(source: Any, tracks: dict[int, Track], others: Others) -> Iterator[Any
             if packet.stream.index in tracks:
                 yield from _part(tracks, source.streams[packet.stream.index], others, packet)
     except (FFmpegError, OSError) as error:
-        if isinstance(error, OSError) and is_elsewhere(others.passengers.source):
-            raise lost(name_of(others.passengers.source), error) from None
+        raise_if_lost(others.passengers.source, error)
         others.notes.append(f"audio and subtitles end early: {message(error)}")
     for stream in streams:
         if stream.index in tracks:

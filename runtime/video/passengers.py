@@ -17,7 +17,7 @@ from av.error import FFmpegError
 from zsm.runtime.video import tags
 from zsm.runtime.video.audio import AudioForm, ConvertedTrack, choose_form, is_named
 from zsm.runtime.video.location import Location, name_of
-from zsm.runtime.video.source import message, open_container
+from zsm.runtime.video.source import message, open_container, raise_if_lost
 from zsm.runtime.video.tags import Tags
 
 SAMPLES = {"audio": 24, "subtitle": 4, "video": 1}
@@ -142,7 +142,7 @@ def plan(source: Location, video: int, muxer: str, stretch: int) -> tuple[Passen
     passages: dict[int, Passage] = {}
     notes: list[str] = []
     with open_container(source, name_of(source)) as opened:
-        samples = _sample(opened)
+        samples = _sample(opened, source)
         chosen, lost = tags.plan(opened.metadata, opened.streams[video].metadata, muxer)
         if lost:
             notes.append(f"tags that {muxer} can't hold are left out: {', '.join(lost)}")
@@ -178,7 +178,7 @@ def name(stream: Any) -> str:
     return f"{stream.type} stream {stream.index} ({codec})"
 
 
-def _sample(source: Any) -> dict[int, list[Any]]:
+def _sample(source: Any, location: Location) -> dict[int, list[Any]]:
     """Read the first packets of each stream. Reads on to the end for audio of which there is none."""
     samples: dict[int, list[Any]] = {
         stream.index: [] for stream in source.streams if stream.type in ("audio", "subtitle") or is_cover(stream)
@@ -195,8 +195,8 @@ def _sample(source: Any) -> dict[int, list[Any]]:
                     missing.discard(packet.stream.index)
             if not missing:
                 break
-    except (FFmpegError, OSError):
-        pass  # Reported when the file is read again.
+    except (FFmpegError, OSError) as error:
+        raise_if_lost(location, error)  # anything else is reported when the file is read again
     return samples
 
 

@@ -21,6 +21,7 @@ from filelock import FileLock, Timeout
 from zsm import files
 from zsm.errors import VideoError
 from zsm.runtime.video import images
+from zsm.runtime.video.location import Location, Url
 from zsm.runtime.video.scan import Scan
 from zsm.runtime.video.source import Info
 
@@ -192,13 +193,23 @@ def identify(path: Path) -> dict[str, str]:
 
 
 def identify_source(info: Info) -> dict[str, str]:
-    """Describe a source, so that another one isn't taken for it: what isn't a path by its name and length.
+    """Describe a source, so that another one isn't taken for it: what isn't a path by what is known of it.
 
     The scan's checksums do the rest.
     """
     if isinstance(info.location, Path):
         return identify(info.location)
-    return {"input": info.name} | ({} if info.length is None else {"input size": str(info.length)})
+    found: dict[str, object] = {"size": info.length}
+    if isinstance(info.location, Url) and info.location.version is not None:
+        found |= {"ETag": info.location.version.etag, "time": info.location.version.modified}
+    return {"input": info.name} | {f"input {key}": str(value) for key, value in found.items() if value is not None}
+
+
+def is_known(location: Location | None) -> bool:
+    """Whether another source would be described differently, even if it has the same length."""
+    if isinstance(location, Url):
+        return location.version is not None and (location.version.etag or location.version.modified) is not None
+    return isinstance(location, Path)
 
 
 def _describe(path: Path) -> dict[str, str]:

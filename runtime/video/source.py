@@ -1,6 +1,7 @@
 """What a source of frames is: its properties, its frames, and how files are opened."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -12,7 +13,7 @@ from av.error import FFmpegError
 
 from zsm.errors import Error, VideoError
 from zsm.runtime.video.colour import Codes, Colour
-from zsm.runtime.video.location import Location
+from zsm.runtime.video.location import Location, is_elsewhere, name_of
 
 MAX_PIXELS = 2**26
 """The largest input frame; restored, a larger one would take more than 3 GB."""
@@ -132,57 +133,111 @@ class Source(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class OpenFile:
+    """A container open for reading. Leaving the context closes it."""
+
+    container: av.container.InputContainer
+    file: Any = None
+    """The file under it if it was opened for it: PyAV doesn't close the files it is given."""
+
+    def close(self) -> None:
+        self.container.close()
+        if self.file is not None:
+            with suppress(Exception):  # nothing was written
+                self.file.close()
+
+    def __enter__(self) -> av.container.InputContainer:
+        return self.container
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+
 def open_container(
     file: Location | BinaryIO, name: str, *, container_format: str | None = None, options: dict[str, str] | None = None
-) -> av.container.InputContainer:
+) -> OpenFile:
     """Open a file for reading; raises VideoError, with the reason, if it isn't a video or can't be read."""
+    opened: Any = None
     try:
-        opened: Any = file
+        given: Any = file
         if isinstance(file, Path):
             if file.stat().st_size == 0:
                 raise VideoError(f"{name} is empty")
-            opened = str(file.absolute())  # FFmpeg would take a relative name with a colon for a URL
+            given = str(file.absolute())  # FFmpeg would take a relative name with a colon for a URL
         elif callable(file):
-            opened = _Owned(file())
+            with _only_oserror():
+                opened = file()
+            given = _Guarded(opened)
         container: av.container.InputContainer = av.open(
-            opened, "r", format=container_format, options=options or {}, metadata_errors="replace"
+            given, "r", format=container_format, options=options or {}, metadata_errors="replace"
         )
-        return container
-    except Error:
+        return OpenFile(container, opened)
+    except BaseException as error:
+        if opened is not None:
+            with suppress(Exception):
+                opened.close()
+        if isinstance(error, FFmpegError | OSError | ValueError) and not isinstance(error, Error):
+            raise VideoError(f"can't open {name}: {message(error)}") from error
         raise
-    except (FFmpegError, OSError, ValueError) as error:
-        raise VideoError(f"can't open {name}: {message(error)}") from error
 
 
-class _Owned:
-    """A file that is closed when its container is dropped, and is at its end once it couldn't be read.
-
-    Containers don't close files, and print all errors but the one that they raise.
-    """
+class _Guarded:
+    """A file that raises nothing but OSError, and no more than once: PyAV prints every error after the first."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
+        self._begun = False
         self._failed = False
 
     def read(self, size: int) -> bytes:
+        """The next bytes; none at the end, and after an error."""
         if self._failed:
             return b""
-        try:
-            return self._file.read(size)
-        except Exception:
-            self._failed = True
-            raise
+        with self._once():
+            data = bytes(self._file.read(size))
+            if not data and not self._begun:
+                raise OSError("it is empty")
+            self._begun = True
+            return data
+
+    def seek(self, offset: int, whence: int) -> Any:
+        """Go to a place; -1 after an error."""
+        if self._failed:
+            return -1
+        with self._once():
+            return self._file.seek(offset, whence)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._file, name)
 
-    def __del__(self) -> None:
-        self._file.close()
+    @contextmanager
+    def _once(self) -> Iterator[None]:
+        try:
+            with _only_oserror():
+                yield
+        except OSError:
+            self._failed = True
+            raise
 
 
-def lost(name: str, error: BaseException) -> VideoError:
-    """The error for a source elsewhere that can't be read to its end. What has been read isn't taken for the whole."""
-    return VideoError(f"reading {name} failed: {message(error)}; check the connection, or download the file first")
+@contextmanager
+def _only_oserror() -> Iterator[None]:
+    """Turn all exceptions of somebody else's file into OSError: others would be taken for damage, or for our own."""
+    try:
+        yield
+    except OSError:
+        raise
+    except Exception as error:
+        raise OSError(f"{type(error).__name__}: {error}") from error
+
+
+def raise_if_lost(location: Location | None, error: BaseException) -> None:
+    """Raise VideoError if a source elsewhere can't be read to its end: what has been read isn't taken for the whole."""
+    if isinstance(error, OSError) and is_elsewhere(location):
+        raise VideoError(
+            f"reading {name_of(location)} failed: {message(error)}; check the connection, or download the file first"
+        ) from None
 
 
 def check_size(size: tuple[int, int], name: str) -> tuple[int, int]:

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from itertools import islice
 from pathlib import Path
@@ -29,9 +29,9 @@ from zsm.runtime.video.source import (
     SourceFrame,
     changed,
     check_size,
-    lost,
     message,
     open_container,
+    raise_if_lost,
 )
 from zsm.runtime.video.spool import Spool
 
@@ -106,11 +106,14 @@ class VideoSource:
             )
             """The first frame's SMPTE time code, as the file gives it; or None."""
         except BaseException:
-            self.container.close()
+            self._opened.close()
             raise
 
     def _open(self) -> None:
-        self.container = open_container(self._file, self._name, **self._opening)
+        self._opened = open_container(self._file, self._name, **self._opening)
+        self.container = self._opened.container
+        if isinstance(self._file, Url):
+            self._file = self._location = replace(self._file, version=self._opened.file.version)
         try:
             self.stream = self._video_stream()
             self.stream.thread_type = "AUTO"
@@ -120,7 +123,7 @@ class VideoSource:
             self._frames = self._decode()
             self._first = next(self._frames, None)
         except BaseException:
-            self.container.close()
+            self._opened.close()
             raise
 
     def keep_others(self, path: Path) -> Spool | None:
@@ -196,7 +199,7 @@ class VideoSource:
         return [*self._notes, *self._troubles, *counted, *lost]
 
     def close(self) -> None:
-        self.container.close()
+        self._opened.close()
 
     @property
     def clock_jumps(self) -> bool:
@@ -236,7 +239,7 @@ class VideoSource:
 
     def _from_the_beginning(self) -> Iterator[av.VideoFrame]:
         if self._moved:
-            self.container.close()
+            self._opened.close()
             self._counts.clear()
             self._troubles.clear()
             self._lost.clear()
@@ -252,7 +255,7 @@ class VideoSource:
             self._moved = True
             try:
                 self.container.seek(key, stream=self.stream)
-            except FFmpegError:
+            except (FFmpegError, OSError):
                 continue
             yield self._decode_from(entry.frames[0].stamp)
         yield islice(self._from_the_beginning(), entry.first, None)
@@ -279,8 +282,8 @@ class VideoSource:
             try:
                 packet = next(packets, None)
             except (FFmpegError, OSError, ValueError) as error:
-                if isinstance(error, OSError) and is_elsewhere(self._location) and not sought:
-                    raise lost(self._name, error) from None
+                if not sought:
+                    raise_if_lost(self._location, error)
                 self._troubles.append(f"reading stopped early: {message(error)}")
                 return
             if packet is None:
@@ -316,7 +319,7 @@ class VideoSource:
         return Info(
             name=self._name,
             location=self._location,
-            length=_length(self.container) if is_elsewhere(self._location) else None,
+            length=self._length(),
             stream=self.stream.index,
             size=size,
             colour=colours.describe(frame),
@@ -329,6 +332,11 @@ class VideoSource:
             mastering=found.get(Type.MASTERING_DISPLAY_METADATA),
             light_level=found.get(Type.CONTENT_LIGHT_LEVEL),
         )
+
+    def _length(self) -> int | None:
+        if isinstance(self._location, Url) and self._location.version is not None:
+            return self._location.version.length
+        return self.container.size if is_elsewhere(self._location) and self.container.size > 0 else None
 
     def _same_size(self, frame: av.VideoFrame, number: int) -> av.VideoFrame:
         assert self._first is not None
@@ -350,10 +358,6 @@ class VideoSource:
                     return ": animated WebP isn't supported; convert it to another format first"
         hint = "; if the server sends whole files only, download it first" if isinstance(self._location, Url) else ""
         return f": {'; '.join(self.notes())}{hint}" if self.notes() else hint
-
-
-def _length(container: av.container.InputContainer) -> int | None:
-    return container.size if container.size > 0 else None
 
 
 def _stamp(frame: av.VideoFrame) -> int | None:

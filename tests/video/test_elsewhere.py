@@ -107,7 +107,7 @@ def test_a_lost_connection_ends_the_run_which_can_be_resumed(
     whole: Callable[[Path, str], bool], folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A part of the film isn't taken for the whole. The password and the query may have changed."""
-    monkeypatch.setattr(web, "WAITS", (0, 0.5))
+    monkeypatch.setattr(web, "PATIENCE", 0.5)
     target, begun = tmp_path / "out.mkv", []
     with serving(folder) as server:
         server.drops, server.most = 10**6, 20_000

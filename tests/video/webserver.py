@@ -3,11 +3,14 @@
 import base64
 import re
 import ssl
+import time
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
+from urllib.parse import unquote, urlsplit
 
 
 class Server(ThreadingHTTPServer):
@@ -29,6 +32,24 @@ class Server(ThreadingHTTPServer):
         """USER:PASSWORD that every request needs."""
         self.redirect: str | None = None
         """Where all requests are sent to."""
+        self.elsewhere: dict[str, str] = {}
+        """Where requests of single paths are sent to."""
+        self.largest: int | None = None
+        """The most bytes of a part."""
+        self.shift = 0
+        """How far from where it should a part begins, unless it begins at 0."""
+        self.framing = "length"
+        """What tells the end of a whole file: `length`, `chunks`, or `nothing` but the end of the connection."""
+        self.versions = True
+        """Whether there are ETags."""
+        self.refusals: list[int] = []
+        """With which statuses the next requests are answered."""
+        self.nonsense: bytes | None = None
+        """What all requests are answered with, instead of HTTP."""
+        self.silence = 0.0
+        """Seconds before the rest of each answer is sent after `most` bytes."""
+        self.asked: list[str] = []
+        """The hosts of all requests."""
         self.requests = 0
         scheme = "http" if context is None else "https"
         self.url = f"{scheme}://127.0.0.1:{self.server_port}"
@@ -40,11 +61,20 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         self.server.requests += 1
-        path = self.server.folder / self.path.partition("?")[0].lstrip("/")
-        if self.server.redirect is not None:
+        self.server.asked.append(self.headers["Host"])
+        name = unquote(urlsplit(self.path).path).lstrip("/")
+        path = self.server.folder / name
+        if self.server.nonsense is not None:
+            self.wfile.write(self.server.nonsense)
+            self.close_connection = True
+        elif self.server.refusals:
+            self._refuse(self.server.refusals.pop(0))
+        elif self.server.redirect is not None:
             self._refuse(302, Location=self.server.redirect)
         elif self.server.password is not None and self.headers["Authorization"] != _basic(self.server.password):
             self._refuse(401, **{"WWW-Authenticate": 'Basic realm="films"'})
+        elif name in self.server.elsewhere:
+            self._refuse(302, Location=self.server.elsewhere[name])
         elif not path.is_file():
             self._refuse(404)
         else:
@@ -60,21 +90,46 @@ class _Handler(BaseHTTPRequestHandler):
     def _send(self, content: bytes) -> None:
         wanted = re.match(r"bytes=(\d+)-", self.headers["Range"] or "")
         first = int(wanted[1]) if wanted and self.server.ranges else 0
+        if first:
+            first += self.server.shift
+        body = content[first:]
         if wanted and self.server.ranges:
+            if not body:
+                self._refuse(416, **{"Content-Range": f"bytes */{len(content)}"})
+                return
+            body = body[: self.server.largest]
             self.send_response(206)
-            self.send_header("Content-Range", f"bytes {first}-{len(content) - 1}/{len(content)}")
+            self.send_header("Content-Range", f"bytes {first}-{first + len(body) - 1}/{len(content)}")
         else:
             self.send_response(200)
         if self.server.ranges:
             self.send_header("Accept-Ranges", "bytes")
-        body = content[first:]
-        self.send_header("Content-Length", str(len(body)))
+        if self.server.versions:
+            self.send_header("ETag", f'"{zlib.crc32(content)}"')
+        self._end_headers(body)
+        self._write(b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body) if self.server.framing == "chunks" else body)
+
+    def _end_headers(self, body: bytes) -> None:
+        """Say how the body ends."""
+        if self.server.framing == "length":
+            self.send_header("Content-Length", str(len(body)))
+        elif self.server.framing == "chunks":
+            self.send_header("Transfer-Encoding", "chunked")
+        else:
+            self.close_connection = True
         self.end_headers()
-        if self.server.drops and len(body) > self.server.most:
-            self.server.drops -= 1
-            body = body[: self.server.most]
+
+    def _write(self, body: bytes) -> None:
+        server = self.server
+        if server.drops and len(body) > server.most:
+            server.drops -= 1
+            body = body[: server.most]
             self.close_connection = True
         try:
+            if server.silence:
+                self.wfile.write(body[: server.most])
+                body = body[server.most :]
+                time.sleep(server.silence)
             self.wfile.write(body)
         except OSError:  # the client has seen enough
             self.close_connection = True

@@ -189,6 +189,7 @@ def _open_runtime(args: argparse.Namespace) -> "engine.Runtime | cluster.Cluster
 def _jobs(args: argparse.Namespace) -> list[tuple[Any, Any]]:
     """Pair inputs with outputs; either may be `-`."""
     from zsm.runtime import video
+    from zsm.runtime.video.location import locate
 
     if args.raw and args.inputs != ["-"]:
         raise ArgumentError("--raw describes frames that come through a pipe: give - as INPUT")
@@ -199,7 +200,8 @@ def _jobs(args: argparse.Namespace) -> list[tuple[Any, Any]]:
             raise ArgumentError("a pipe takes one restored video: give one INPUT, no --preview, --resume or --ray")
         if sys.stdout.isatty():
             raise VideoError("video can't be written to a terminal; pipe it into a program")
-        return [(args.inputs[0], "-")]
+        (source,) = args.inputs
+        return [(source if source == "-" else locate(source), "-")]
     jobs = [("-", args.output)] if args.inputs == ["-"] else list(video.find_jobs(args.inputs, Path(args.output)))
     if any(Path(target).name in ("", "..") for _, target in jobs):
         raise ArgumentError(f"invalid output {args.output!r}; give the name of a file or of a new folder")
