@@ -128,7 +128,7 @@ class Encoding:
     hardware: bool = False
     """Use the first hardware encoder that works."""
     lean: bool = False
-    """Take less memory, and more bits for the same quality. Chosen by itself where memory is short."""
+    """Take less memory, and more bits for the same quality. Chosen automatically where memory is short."""
     threads: int | None = None
     """Threads of a software encoder, some of which write other frames with another number; None: one per processor."""
 
@@ -429,7 +429,7 @@ def _options(encoding: Encoding, codec: Codec, encoder: str, info: Info, scale: 
         options["svtav1-params"] = ":".join(hdr.svt_parameters(info))
     if encoding.lean:
         if codec.lean is None or encoder != codec.software:
-            able = ", ".join(key for key, known in CODECS.items() if known.lean)
+            able = ", ".join(known.software for known in CODECS.values() if known.lean)
             raise ArgumentError(f"{encoder} can't be made lean; leave out --lean, or choose --codec {able}")
         name, value = codec.lean
         options[name] = ":".join(filter(None, [options.get(name), value]))

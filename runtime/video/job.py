@@ -101,7 +101,8 @@ def restore_source(
 
     A stream gets y4m, or with `raw` the frames alone in the source's pixel format. Otherwise as `restore`.
     """
-    options = fitted(source.info, target if isinstance(target, Path) else None, options, restorer)
+    if isinstance(target, Path):
+        options = fitted(source.info, target, options, restorer)
     job = _Here(source, restorer, options, listener)
     stop = stop or threading.Event()
     return _to_path(job, target, stop) if isinstance(target, Path) else _to_stream(job, target, stop, raw=raw)
@@ -119,6 +120,7 @@ def restore_elsewhere(
 ) -> Summary:
     """Restore an open source to a video file whose segments are made by a crew. Otherwise as `restore`.
 
+    `options` are taken as they are, even if the encoder needs more memory than is free (`space.fitted`).
     An interrupted run can be resumed with another crew, or without one. Once `stop` is set, the run ends with
     StoppedError as soon as the crew returns.
     """
@@ -126,7 +128,6 @@ def restore_elsewhere(
         raise ArgumentError("a pipe can be read here only; give the name of a file that all workers can read")
     if target.suffix == "" or target.is_dir():
         raise ArgumentError(f"workers make segments of a video, but {target} is a folder; choose a video's name")
-    options = fitted(source.info, target, options, settings)
     return _to_path(_Elsewhere(source, settings, options, listener, crew), target, stop or threading.Event())
 
 
@@ -166,7 +167,7 @@ def is_finished(source: Source, target: Path, settings: Settings, options: Optio
     """
     if not is_known(source.info.location):
         return False
-    options = fitted(source.info, target, options, settings)
+    options = fitted(source.info, target, options, settings, quiet=True)
     return has_result(target, _described(source, target, settings, options))
 
 
@@ -199,6 +200,7 @@ def _to_path(job: "_Job", target: Path, stop: threading.Event) -> Summary:
         overwrite=options.overwrite,
         pipe=source.info.location is None,
         threads=1 if plan is None else plan.threads,
+        lean=options.encoding.lean,
     )
     try:
         with workspace:

@@ -123,7 +123,6 @@ class Options:
             "overlap": str(settings.overlap),
             **{name: str(getattr(self, name)) for name in names},
             "encoding": str(replace(self.encoding, lean=False)),
-            "lean": str(self.encoding.lean),
             "cuts": str(self.given_cuts()),
             "version of av": av.__version__,
         }

@@ -47,6 +47,8 @@ class Journal:
     """The finished segments by their numbers, in any order and with gaps."""
     threads: int = 1
     """The encoder's threads: frames may depend on them, so that a resumed run has as many, on whatever machine."""
+    lean: bool = False
+    """Whether the encoder is lean, which a resumed run keeps, whatever memory is free then."""
     replaces: dict[str, str] = field(default_factory=dict)
     """Describes what stood in the output's place when the job began."""
     result: dict[str, str] = field(default_factory=dict)
@@ -69,12 +71,13 @@ class Workspace:
         overwrite: bool,
         pipe: bool = False,
         threads: int = 1,
+        lean: bool = False,
     ) -> None:
         self.target = target
         self.remedy = "a pipe can't be resumed: start over with --overwrite" if pipe else "continue with --resume"
         self.folder = folder_of(target)
         self.images = self.folder / "frames"
-        self.journal = Journal(job=dict(job), threads=threads)
+        self.journal = Journal(job=dict(job), threads=threads, lean=lean)
         check_target(target, overwrite=overwrite, resume=resume)
         self._lock = self._locked()
         try:
@@ -168,22 +171,20 @@ class Workspace:
             raise VideoError(f"{self._path} is damaged ({error}); start over with --overwrite") from error
         changed = sorted(key for key in found.job | self.journal.job if found.job.get(key) != self.journal.job.get(key))
         if changed:
+            tile = f" (it had --tile {found.job['tile']})" if "tile" in set(changed) & set(found.job) else ""
             raise VideoError(
-                f"the interrupted run in {self.folder} was another job, with different {', '.join(changed)}"
-                f"{_chosen(found.job, changed)}; "
+                f"the interrupted run in {self.folder} was another job, with different {', '.join(changed)}{tile}; "
                 "use the same options, or start over with --overwrite"
             )
         self.journal = found
 
 
-def _chosen(job: Mapping[str, str], changed: Iterable[str]) -> str:
-    """The options that zsm may have chosen for a job itself, as far as they have changed."""
-    had = []
-    if "tile" in changed and "tile" in job:
-        had.append(f"--tile {job['tile']}")
-    if "lean" in changed and job.get("lean") == "True":
-        had.append("--lean")
-    return f" (it had {' '.join(had)})" if had else ""
+def began_lean(target: Path) -> bool | None:
+    """Whether the interrupted run of `target` has a lean encoder; None if there is no such run."""
+    try:
+        return bool(json.loads((folder_of(target) / "journal.json").read_text())["lean"])
+    except (OSError, ValueError, KeyError, TypeError):  # a damaged journal is reported when the run begins
+        return None
 
 
 def identify(path: Path) -> dict[str, str]:

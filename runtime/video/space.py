@@ -11,6 +11,7 @@ from zsm.errors import VideoError
 from zsm.runtime.video import encoders
 from zsm.runtime.video.encoders import Plan
 from zsm.runtime.video.options import Options, Settings
+from zsm.runtime.video.resume import began_lean
 from zsm.runtime.video.source import Info
 
 log = logging.getLogger("zsm")
@@ -37,22 +38,34 @@ def check_space(target: Path, pixels: int, plan: Plan | None) -> None:
         )
 
 
-def fitted(info: Info, target: Path | None, options: Options, settings: Settings) -> Options:
-    """The options, with a lean encoder where the usual one would take more than half of the memory that is free."""
-    room = settings.room
-    taken = memory(info, target, options, settings.scale)
-    if room is None or taken <= room // 2 or target is None or options.encoding.lean:
+def fitted(info: Info, target: Path, options: Options, settings: Settings, *, quiet: bool = False) -> Options:
+    """The options, with a lean encoder where the usual one would take more than half of the memory that is free.
+
+    A resumed run keeps the encoder that it began with. Raises VideoError if it is to become lean. Unless `quiet`, the
+    choice is logged.
+    """
+    begun = began_lean(target) if options.resume else None
+    if options.encoding.lean:
+        if begun is False:
+            raise VideoError(
+                f"the interrupted run of {target} began without --lean: leave that out, or start over with --overwrite"
+            )
         return options
-    suffix = target.suffix.lower()
-    if suffix not in encoders.CONTAINERS or not encoders.can_be_lean(options.encoding, info, suffix):
-        return options
-    log.warning(
-        "encoding would take %s of the %s MiB of memory that are free: the encoder gets by with less, and makes larger "
-        "files (--lean)",
-        f"{taken >> 20:,}",
-        f"{room >> 20:,}",
+    lean = _is_short(info, target, options, settings) if begun is None else begun
+    if lean and not quiet:
+        log.warning("memory is short: the encoder gets by with less of it, and makes larger files (--lean)")
+    return replace(options, encoding=replace(options.encoding, lean=lean))
+
+
+def _is_short(info: Info, target: Path, options: Options, settings: Settings) -> bool:
+    """Whether the encoder would take more than half of the memory, and can be made lean."""
+    suffix, room = target.suffix.lower(), settings.room
+    return (
+        room is not None
+        and suffix in encoders.CONTAINERS
+        and encoders.can_be_lean(options.encoding, info, suffix)
+        and memory(info, target, options, settings.scale) > room // 2
     )
-    return replace(options, encoding=replace(options.encoding, lean=True))
 
 
 def memory(info: Info, target: Path | None, options: Options, scale: int) -> int:

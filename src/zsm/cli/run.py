@@ -117,7 +117,7 @@ def _configure_encoding(group: Any) -> None:
     group.add_argument(
         "--lean",
         action="store_true",
-        help="encode with less memory, and larger files (chosen by itself where memory is short)",
+        help="encode with less memory, and larger files (chosen automatically where memory is short)",
     )
     group.add_argument(
         "--encoder-threads",
