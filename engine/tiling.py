@@ -123,12 +123,13 @@ class Tiling:
         fitting = bisect_right(ascending, left, key=lambda tile: self.needs(size, tile, itemsize))
         if fitting:
             return min(ascending[:fitting], key=lambda tile: computed[tile])
-        smallest = Size(min(size.width, LEAST), min(size.height, LEAST))
+        smallest = min([size, *ascending[:1]], key=lambda tile: self.needs(size, tile, itemsize))
         least = _readable(self.needs(size, smallest, itemsize))
+        how = "as a whole" if smallest == size else f"in tiles of {smallest}"
         writing = f", and writing them {_readable(besides)}" if besides else ""
         fewer = ", write images or another --codec" if besides else ""
         raise OutOfMemoryError(
-            f"frames of {size} don't fit in {_readable(memory)} of memory, even in tiles, which need {least}{writing}; "
+            f"frames of {size} don't fit in {_readable(memory)} of memory: {how} they need {least}{writing}; "
             f"use a smaller window, an fp16 bundle or smaller frames{fewer}, or close other programs that take memory"
         )
 

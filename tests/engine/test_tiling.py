@@ -1,6 +1,7 @@
 """Choosing tiles, and processing in them by way of Runtime."""
 
 import logging
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -47,10 +48,22 @@ def test_tiles_fit_and_cover_the_frame(part: float, tiny_bundle: Path) -> None:
 
 def test_too_little_memory_for_any_tile_says_what_would_do(tiny_bundle: Path) -> None:
     chosen = tiling(tiny_bundle)
-    with pytest.raises(OutOfMemoryError, match=r"1000x540 don.t fit in 10 MiB .* even in tiles, which need \d+ MiB;"):
+    with pytest.raises(
+        OutOfMemoryError, match=r"1000x540 don.t fit in 10 MiB of memory: in tiles of \d+x\d+ they need \d+ MiB;"
+    ):
         chosen.largest(FRAME, 1, 10 * 2**20)
-    with pytest.raises(OutOfMemoryError, match=r"which need \d+ MiB, and writing them 30 MiB; .* another --codec"):
+    with pytest.raises(OutOfMemoryError, match=r"they need \d+ MiB, and writing them 30 MiB; .* another --codec"):
         chosen.largest(FRAME, 1, 10 * 2**20, besides=30 * 2**20)
+
+
+@pytest.mark.parametrize("size", [Size(100, 80), Size(200, 200), Size(280, 200), FRAME])
+def test_what_would_do_does(size: Size, tiny_bundle: Path) -> None:
+    """One MiB more than the message says is enough."""
+    chosen = tiling(tiny_bundle)
+    with pytest.raises(OutOfMemoryError) as caught:
+        chosen.largest(size, 1, 0)
+    least = int(re.findall(r"they need (\d+) MiB", str(caught.value))[0])
+    chosen.largest(size, 1, (least + 1) * 2**20)
 
 
 def test_what_the_caller_needs_itself_is_left_to_it(tiny_bundle: Path) -> None:
