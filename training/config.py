@@ -100,10 +100,17 @@ class Start:
 
     weights: Path | None = None
     """A safetensors file; parameters that it lacks are initialised as for a new network."""
+    keep: float = 0.0
+    """The part of `weights` in the weights that are saved, 0 to below 1; the rest is what was learnt from there. A network
+    that is fine-tuned for one kind of footage then loses less on others."""
     identity: bool = False
     """Start with alignments that return their source. Parameters from `weights` keep their values."""
     base: bool = False
     """Start with the last convolution at zero, so that the output is the base, unless `weights` has that layer."""
+
+    def __post_init__(self) -> None:
+        _require(0 <= self.keep < 1, f"start.keep is {self.keep}; give 0 up to below 1")
+        _require(not self.keep or self.weights is not None, "start.keep needs start.weights")
 
 
 @dataclass(frozen=True, kw_only=True)

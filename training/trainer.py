@@ -5,6 +5,7 @@ weights at the last validation, with configuration and scores) and `logs/` for T
 starts one process per GPU, and each takes its share of every batch.
 """
 
+import copy
 import json
 import logging
 import math
@@ -55,6 +56,7 @@ class Trainer:
         self.config, self.sources, self.folder, self.processes = config, sources, folder, processes
         torch.manual_seed(config.run.seed)
         network = initial.network(config.network, config.start)
+        self._began = copy.deepcopy(network.state_dict()) if config.start.keep else {}
         self.objective = Objective(network, config.loss.weights, config.loss.synthesis_blocks)
         # Low-precision convolutions are fastest in channels-last format, also on CPUs.
         self.objective.to(device=processes.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -147,14 +149,23 @@ class Trainer:
         yield from loader
 
     def _validate(self, journal: Journal) -> None:
-        """Score the averaged weights on the held-out septuplets, and write them."""
+        """Score the weights on the held-out septuplets, and write them."""
         if self.processes.first:
-            network = self.average.module.eval()
-            assert isinstance(network, Network)
+            network = self._result()
             scores = [validation.score(network, held, self.processes.device) for held in self.sources.held_out]
             journal.validation(self.progress.step, scores, self.sources.held_out)
             self._write_weights(network, scores)
         self.processes.wait()
+
+    def _result(self) -> Network:
+        """The averaged weights, and what the run keeps of those that it began with."""
+        network = self.average.module
+        assert isinstance(network, Network)
+        if self._began:
+            network = copy.deepcopy(network)
+            for name, tensor in network.state_dict().items():
+                tensor.lerp_(self._began[name].to(tensor.device), self.config.start.keep)
+        return network.eval()
 
     def _write_weights(self, network: Network, scores: list[validation.Score]) -> None:
         metadata = {

@@ -57,6 +57,8 @@ def test_every_table_reaches_its_dataclass(tmp_path: Path) -> None:
         ("data = {layout = 'vimeo', hold_out = ['a']}", "hold_out"),
         ("run.precision = 'float16'", "float16"),
         ("network.width = 7", "width 7"),
+        ("start.keep = 1", r"start\.keep is 1\.0; give 0 up to below 1"),
+        ("start.keep = 0.5", r"start\.keep needs start\.weights"),
         ("loss.reconstruction = 0", "every loss weight is 0"),
         ("loss = ", "TOML"),
     ],

@@ -106,6 +106,23 @@ def test_a_killed_and_resumed_run_gives_the_same_bits(
     torch.testing.assert_close(weights[0], weights[1], rtol=0, atol=0)
 
 
+def test_a_part_of_the_weights_can_be_kept(config: Path, footage_folder: Path, tmp_path: Path) -> None:
+    """What is saved lies that far from the trained weights on the way back to the first ones."""
+    torch.manual_seed(1)
+    checkpoint.save(Network(NETWORK), tmp_path / "first.safetensors")
+    short = RUN.replace(f"steps = {STEPS}", "steps = 3")
+    for keep in (0, 0.25):
+        run = tmp_path / f"{keep}.toml"
+        run.write_text(f'{short}[start]\nweights = "{tmp_path}/first.safetensors"\nkeep = {keep}\n')
+        assert main(arguments(run, footage_folder, tmp_path / str(keep))) == 0
+    first, trained, kept = (
+        load_file(tmp_path / f"{name}.safetensors") for name in ("first", "0/latest", "0.25/latest")
+    )
+    assert any((trained[name] != first[name]).any() for name in first)
+    expected = {name: 0.25 * first[name] + 0.75 * trained[name] for name in first}
+    torch.testing.assert_close(kept, expected, rtol=0, atol=1e-7)
+
+
 @pytest.mark.slow
 def test_two_processes_learn_the_same_as_one(
     config: Path, footage_folder: Path, whole_run: Path, tmp_path: Path
