@@ -101,8 +101,8 @@ class Start:
     weights: Path | None = None
     """A safetensors file; parameters that it lacks are initialised as for a new network."""
     keep: float = 0.0
-    """The part of `weights` in the weights that are saved, 0 to below 1; the rest is what was learnt from there. A network
-    that is fine-tuned for one kind of footage then loses less on others."""
+    """The part of `weights` in the weights that are saved, 0 to below 1; the rest is what was learnt from there. So a
+    network that is fine-tuned for one kind of footage loses less on others."""
     identity: bool = False
     """Start with alignments that return their source. Parameters from `weights` keep their values."""
     base: bool = False
