@@ -15,6 +15,7 @@ IN_WHEEL = {
     "zsm/py.typed",
     "zsm/models/compact/manifest.json",
     "zsm/models/compact-int8/manifest.json",
+    "zsm/models/compact-video/manifest.json",
     "zsm/training/configs/paper.toml",
     *(f"zsm/{package}/__init__.py" for package in PACKAGES),
 }
