@@ -1,4 +1,4 @@
-"""How far a cluster scales, and what one costs that has a single worker.
+"""How far a cluster scales, and the overhead of a cluster with a single worker.
 
     python benchmarks/cluster.py BUNDLE FILM [--segments 6] [--hours 2]
 

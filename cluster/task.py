@@ -8,6 +8,7 @@ from fractions import Fraction
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import av
 
@@ -28,7 +29,8 @@ class Film:
     """What all segments of a film have in common."""
 
     source: Location = field(compare=False)
-    """Two films with another function to open the same source are the same."""
+    """Functions come to each task as other objects, so that `run` tells films apart."""
+    run: str = field(default_factory=lambda: uuid4().hex)
     rate: Fraction
     """Frames per second of a folder of images."""
     stream: int
@@ -78,7 +80,8 @@ def make(film: Film, piece: Piece, node: str) -> tuple[Segment, bytes]:
         with closing(film.open()) as source, tempfile.TemporaryDirectory(prefix="zsm-") as folder:
             path = Path(folder) / "segment.mkv"
             segment = render(source, piece, runtime, film.plan, path)
-            segment.made = {"node": node} | {key: str(value) for key, value in runtime.describe().items()}
+            said = {key: str(value) for key, value in runtime.describe().items() if key != "builds"}
+            segment.made = {"node": node} | said
             return segment, path.read_bytes()
     except Error as error:
         raise type(error)(f"{error} (segment {piece.number}, on node {node})") from error

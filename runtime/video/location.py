@@ -58,7 +58,8 @@ def _is_clear(url: str) -> bool:
     try:
         parts = urlsplit(url)
         (parts.hostname or "").encode("idna")
-        return parts.port != 0 and not ("@" in parts.netloc and "@" in parts.path + parts.query + parts.fragment)
+        doubled = "@" in parts.netloc and "@" in parts.path + parts.query + parts.fragment
+        return not (doubled or parts.port == 0 or parts.netloc.endswith(":"))
     except ValueError:
         return False
 

@@ -12,8 +12,9 @@ from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import pytest
@@ -252,9 +253,15 @@ OPENING = """
 import sys
 import threading
 from functools import partial
+from pickle import PicklingError
 from zsm.cluster import Cluster
 from zsm.errors import ArgumentError
 from zsm.runtime.video import Encoding, Options
+
+class Stubborn(partial):
+    def __reduce__(self):
+        raise PicklingError("stubborn")
+
 
 source, target, address = sys.argv[1:]
 options = Options(segment=14, encoding=Encoding(preset="ultrafast", threads=2))
@@ -264,6 +271,10 @@ with Cluster("compact", address=address) as cluster:
         cluster.restore(lambda: lock and open(source, "rb"), target, options)
     except ArgumentError as error:
         print(error)
+    try:
+        cluster.restore(Stubborn(source, "rb"), target, options)
+    except ArgumentError as error:
+        print(error)
     cluster.restore(partial(open, source, "rb"), target, options)
 """
 
@@ -271,8 +282,28 @@ with Cluster("compact", address=address) as cluster:
 def test_workers_open_a_film_by_a_function(is_whole: Same, clip: Path, nodes: Nodes, tmp_path: Path) -> None:
     arguments = [sys.executable, "-c", OPENING, str(clip), str(tmp_path / "out.mkv"), nodes.address]
     done = subprocess.run(arguments, check=True, capture_output=True, text=True)
-    assert "the function that opens the source can't be sent to workers" in done.stdout
+    refused = "the function that opens the source can't be sent to workers"
+    assert done.stdout.count(refused) == 2
+    assert f"{refused} (stubborn); give one" in done.stdout
     assert is_whole(tmp_path / "out.mkv")
+
+
+def test_each_film_is_checked_though_another_one_looked_the_same(clip: Path) -> None:
+    """Functions have no names: a worker that could call one may be unable to call the next."""
+
+    def open_clip() -> BinaryIO:
+        return clip.open("rb")
+
+    def fail() -> BinaryIO:
+        raise OSError("no access")
+
+    with closing(open_source(open_clip)) as source:
+        same = conditions(source.info, BUNDLE)
+        plan = encoders.uncompressed(source.info, None, Fraction(25), 4, raw=True)
+    film = partial(Film, rate=Fraction(25), stream=0, bundle=BUNDLE, runtime=(), plan=plan, same=same)
+    check(film(source=open_clip), "10.0.0.7")
+    with pytest.raises(ClusterError, match=r"node 10\.0\.0\.7 can't take part: can't open .*no access"):
+        check(film(source=fail), "10.0.0.7")
 
 
 def test_a_node_that_differs_is_refused(clip: Path) -> None:

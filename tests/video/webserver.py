@@ -42,8 +42,8 @@ class Server(ThreadingHTTPServer):
         """What tells the end of a whole file: `length`, `chunks`, or `nothing` but the end of the connection."""
         self.versions = True
         """Whether there are ETags."""
-        self.refusals: list[int] = []
-        """With which statuses the next requests are answered."""
+        self.statuses: list[int] = []
+        """What the next requests are answered with; 200 stands for the file."""
         self.nonsense: bytes | None = None
         """What all requests are answered with, instead of HTTP."""
         self.silence = 0.0
@@ -67,8 +67,8 @@ class _Handler(BaseHTTPRequestHandler):
         if self.server.nonsense is not None:
             self.wfile.write(self.server.nonsense)
             self.close_connection = True
-        elif self.server.refusals:
-            self._refuse(self.server.refusals.pop(0))
+        elif (status := self.server.statuses.pop(0) if self.server.statuses else 200) != 200:
+            self._refuse(status)
         elif self.server.redirect is not None:
             self._refuse(302, Location=self.server.redirect)
         elif self.server.password is not None and self.headers["Authorization"] != _basic(self.server.password):
