@@ -170,7 +170,7 @@ def test_reconnecting_ends_at_once_if_refused_and_soon_if_not_answered(
     monkeypatch.setattr(web, "PATIENCE", 1)
     server.silence = 3
     begin = time.monotonic()
-    with pytest.raises(VideoError, match=r"the connection was lost .*timed out"):
+    with pytest.raises(VideoError, match="timed out"):
         list(read_frames(f"{server.url}/end.mp4"))
     assert time.monotonic() - begin < 10
 
