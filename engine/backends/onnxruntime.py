@@ -64,7 +64,11 @@ class OrtStage:
 
 def open_stage(stage: str, content: bytes, threads: int | None) -> OrtStage:
     """Load a stage on the CPU; raises BackendError."""
-    return OrtStage(open_session(stage, content, _options(threads), onnxruntime_library(), CPU))
+    options = _options(threads)
+    # A buffer is kept for the tensor that will use it next, however late; in the full-size network's recurrence, with
+    # its pyramids of offsets, that took a third more memory.
+    options.enable_mem_reuse = stage != "propagate"
+    return OrtStage(open_session(stage, content, options, onnxruntime_library(), CPU))
 
 
 @cache
