@@ -80,8 +80,7 @@ def make(film: Film, piece: Piece, node: str) -> tuple[Segment, bytes]:
         with closing(film.open()) as source, tempfile.TemporaryDirectory(prefix="zsm-") as folder:
             path = Path(folder) / "segment.mkv"
             segment = render(source, piece, runtime, film.plan, path)
-            said = {key: str(value) for key, value in runtime.describe().items() if key != "builds"}
-            segment.made = {"node": node} | said
+            segment.made = {"node": node} | {key: str(value) for key, value in runtime.describe().items()}
             return segment, path.read_bytes()
     except Error as error:
         raise type(error)(f"{error} (segment {piece.number}, on node {node})") from error
