@@ -1,8 +1,9 @@
 """Device names, and the options that a backend is opened with."""
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, Self, cast, get_args
+from typing import Any, Literal, Protocol, Self, cast, get_args
 
 from zsm.errors import ArgumentError, ArgumentTypeError, BackendError
 from zsm.runtime.arguments import whole_number
@@ -17,6 +18,17 @@ ChosenPrecision = Literal["bundle", "bfloat16"]
 """What a backend computes in: the bundle's own precision, or bfloat16."""
 
 CLOSED = "this Runtime is closed; make a new one"
+
+Engine = tuple[Mapping[str, Any], bytes]
+"""A TensorRT engine, after everything that it depends on (`EngineKey`) in plain values."""
+
+
+class Exchange(Protocol):
+    """Settles which build of an engine is used by all who share it: two builds of one may differ in pixels."""
+
+    def settle(self, asked: Mapping[str, Any], found: Engine | None) -> Engine | None:
+        """Offer the engine that was found here for a key, if any; returns the one to use, None if nobody has any."""
+        ...
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -65,6 +77,8 @@ class OpenOptions:
     """The handle of the caller's stream to compute on, instead of one of the backend's own."""
     cuda_graphs: bool = False
     """Whether stages are launched as CUDA graphs."""
+    exchange: Exchange | None = None
+    """Where TensorRT engines are settled; None for those of this machine's cache."""
 
     def __post_init__(self) -> None:
         if self.threads is not None and not 1 <= whole_number("threads", self.threads) <= MOST_THREADS:

@@ -13,7 +13,7 @@ from zsm.engine.backends import open_backend
 from zsm.engine.backends.gpu.frames import DeviceFrame
 from zsm.engine.backends.timed import StageTime, TimedBackend
 from zsm.engine.bundle.manifest import Bundle
-from zsm.engine.devices import CLOSED, ChosenPrecision, Device, OpenOptions
+from zsm.engine.devices import CLOSED, ChosenPrecision, Device, Exchange, OpenOptions
 from zsm.engine.tiling import Tiling
 from zsm.errors import ArgumentError, ArgumentTypeError, BackendError, FrameError
 from zsm.runtime import SCALE, Backend, Cuts, FrameStream, Pixels, To, windows
@@ -55,6 +55,7 @@ class Runtime:
         memory: str | int | None = None,
         cuda_stream: int | None = None,
         cuda_graphs: bool = False,
+        exchange: Exchange | None = None,
     ) -> None:
         """Open a bundle: a folder, or the name of one in the box.
 
@@ -70,7 +71,8 @@ class Runtime:
         makes no tiles. `memory`: a limit for `auto` in place of free memory, such as `4GiB`; on the CPU it holds for
         the whole process. `cuda_stream`: the handle of a CUDA stream to compute on, such as torch's
         `Stream.cuda_stream`; frames made and outputs used on that stream need no waiting.
-        `cuda_graphs`: record each stage once per frame size, and launch it as a CUDA graph (TensorRT only).
+        `cuda_graphs`: record each stage once per frame size, and launch it as a CUDA graph (TensorRT only). `exchange`:
+        settles with other processes which build of a TensorRT engine all of them use.
 
         Raises ArgumentTypeError, ArgumentError, WindowError, TileError or SizeError for an invalid argument,
         BundleError for an invalid bundle, and BackendError, PluginError or OutOfMemoryError if the backend can't be
@@ -84,6 +86,7 @@ class Runtime:
             build=build,
             cuda_stream=None if cuda_stream is None else whole_number("cuda_stream", cuda_stream),
             cuda_graphs=cuda_graphs,
+            exchange=exchange,
         )
         if not isinstance(bundle, (str, Path, Bundle)):
             raise ArgumentTypeError(f"bundle is {bundle!r}; give a folder, or the name of a bundle in the box")
@@ -123,6 +126,14 @@ class Runtime:
         """Identifies the network and its precision: the manifest has every graph's digest."""
         chosen = "" if self._precision == "bundle" else self._precision
         return self.bundle.manifest.to_json() + chosen
+
+    @property
+    def builds(self) -> dict[str, str]:
+        """The checksums of the TensorRT engines loaded so far, by stage, frame size and GPU.
+
+        Two builds of one engine may differ in pixels.
+        """
+        return dict(self._open().describe().get("builds", {}))
 
     @property
     def room(self) -> int:

@@ -355,7 +355,10 @@ class _Here(_Job):
         numbers = count(begin)
 
         def write(pixels: Codes) -> None:
-            sink.write(next(numbers), pixels)
+            number = next(numbers)
+            if number == begin:
+                sink.use(restorer.builds)
+            sink.write(number, pixels)
             self._count(1)
 
         pipeline.run(

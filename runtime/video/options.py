@@ -1,6 +1,6 @@
 """How a video is restored, and by what."""
 
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
@@ -58,6 +58,11 @@ class Settings(Protocol):
 
 class Restorer(Settings, Protocol):
     """The part of `zsm.Runtime` that restoring a video needs."""
+
+    @property
+    def builds(self) -> Mapping[str, str]:
+        """The checksums of engines, by what they are for, once frames have come; empty if nothing is compiled."""
+        ...
 
     def stream(self, frames: Iterable[Codes], *, cuts: Cuts = None, first: int = 0, every: int = 1) -> Iterator[Codes]:
         """Turn N frames (h,w,3) into 2N-1 (scale*h,scale*w,3), and yield number first, first + every, ..."""

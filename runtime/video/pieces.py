@@ -96,7 +96,9 @@ def render(source: Source, piece: Piece, restorer: Restorer, plan: Plan, path: P
         )
         if writer.frames != piece.outputs:
             raise VideoError(f"segment {piece.number} has {writer.frames} frames instead of {piece.outputs}")
-        return writer.close(path)
+        segment = writer.close(path)
+        segment.builds = dict(restorer.builds)
+        return segment
     except BaseException:
         writer.abandon()
         raise

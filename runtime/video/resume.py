@@ -35,6 +35,8 @@ class Segment:
     """The most frames by which a packet is out of order."""
     made: dict[str, str] = field(default_factory=dict)
     """Where and by what it was made, if not by the run itself."""
+    builds: dict[str, str] = field(default_factory=dict)
+    """The checksums of the engines that it was made with, if not by the run itself."""
 
 
 @dataclass(kw_only=True)
@@ -49,6 +51,8 @@ class Journal:
     """The encoder's threads: frames may depend on them, so that a resumed run has as many, on whatever machine."""
     lean: bool = False
     """Whether the encoder is lean, which a resumed run keeps, whatever memory is free then."""
+    builds: dict[str, str] = field(default_factory=dict)
+    """The checksums of the engines that the frames are made with, by what they are for."""
     replaces: dict[str, str] = field(default_factory=dict)
     """Describes what stood in the output's place when the job began."""
     result: dict[str, str] = field(default_factory=dict)
@@ -103,6 +107,20 @@ class Workspace:
     def segment(self, number: int) -> Path:
         """The file of a segment."""
         return self.folder / f"segment-{number:06d}.mkv"
+
+    def use(self, builds: Mapping[str, str]) -> None:
+        """Enter the engines that the next frames are made with; raises VideoError if others made the finished part."""
+        known = self.journal.builds
+        for engine, checksum in builds.items():
+            if known.get(engine, checksum) != checksum:
+                raise VideoError(
+                    f"the engine of {engine} is another build than the one that made the finished part, and may give "
+                    "other pixels: copy the cache folder ($ZSM_CACHE) of the machine that began the run, which needs "
+                    "the same driver, CUDA, TensorRT and plugin, or start over with --overwrite"
+                )
+        if builds.keys() - known.keys():
+            known.update(builds)
+            self.save()
 
     def save(self) -> None:
         """Replace the journal on disk."""

@@ -3,7 +3,7 @@
 import re
 import shutil
 import threading
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
@@ -51,6 +51,10 @@ class Sink(Protocol):
 
     def gaps(self, total: int | None) -> list[Gap]:
         """List the outputs that are missing, of `total` or of an unknown number."""
+        ...
+
+    def use(self, builds: Mapping[str, str]) -> None:
+        """Tell which engines make the next outputs; raises VideoError if other builds made those from before."""
         ...
 
     def write(self, number: int, pixels: Codes) -> None:
@@ -104,6 +108,9 @@ class SegmentSink:
             begin = (number + 1) * self._length
         return found if total is not None and begin >= total else [*found, (begin, total)]
 
+    def use(self, builds: Mapping[str, str]) -> None:
+        self._workspace.use(builds)
+
     def write(self, number: int, pixels: Codes) -> None:
         with _explained(self._workspace.folder):
             if self._open is None:
@@ -120,7 +127,8 @@ class SegmentSink:
             raise StoppedError(_stopped(self._workspace))
 
     def put(self, number: int, segment: Segment, content: bytes) -> None:
-        """Take a segment that was encoded elsewhere."""
+        """Take a segment that was encoded elsewhere; raises VideoError if other builds of engines made the others."""
+        self.use(segment.builds)
         with _explained(self._workspace.folder):
             files.write(self._workspace.segment(number), content)
         self._enter(number, segment)
@@ -225,6 +233,9 @@ class FolderSink:
     def gaps(self, total: int | None) -> list[Gap]:
         return [(self.done, total)]
 
+    def use(self, builds: Mapping[str, str]) -> None:
+        self._workspace.use(builds)
+
     def write(self, number: int, pixels: Codes) -> None:
         images.write(self._path(number), pixels)
         if self._stop.is_set():
@@ -256,6 +267,9 @@ class PipeSink:
 
     def gaps(self, total: int | None) -> list[Gap]:
         return [(0, total)]
+
+    def use(self, builds: Mapping[str, str]) -> None:
+        """Do nothing: a pipe can't be resumed."""
 
     def write(self, number: int, pixels: Codes) -> None:
         frame = colour.from_rgb(pixels, self._plan.colour, self._plan.pixel_format)

@@ -4,7 +4,7 @@ import json
 import shutil
 import subprocess
 from collections.abc import Callable, Collection, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -96,6 +96,7 @@ class Repeater:
     overlap: int = 1
     identity: str = "repeater"
     room: int | None = None
+    builds: dict[str, str] = field(default_factory=dict)
 
     def tile(self, width: int, height: int, itemsize: int, *, besides: int = 0) -> str | None:
         return None

@@ -91,6 +91,7 @@ class Watching:
     overlap: int = 1
     identity: str = "watching"
     room: int | None = None
+    builds: dict[str, str] = field(default_factory=dict)
     given: list[int] = field(default_factory=list)
 
     def tile(self, width: int, height: int, itemsize: int, *, besides: int = 0) -> str | None:

@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.video.conftest import REPEATER, three_scenes
+from tests.video.conftest import REPEATER, Repeater, three_scenes
 
 from zsm import Runtime
-from zsm.errors import ArgumentError, StoppedError
+from zsm.errors import ArgumentError, StoppedError, VideoError
 from zsm.runtime.video import (
     Encoding,
     Excerpt,
@@ -101,6 +101,31 @@ def test_a_run_is_handed_from_one_to_another(ffmpeg: Ffmpeg, clip: Path, tmp_pat
             restore(clip, tmp_path / "parts.mkv", REPEATER, options, crew=crew, stop=stop)
     assert restore(clip, tmp_path / "parts.mkv", REPEATER, options).resumed_at in range(8 * 9 - 8, 8 * 9 + 1)
     assert framemd5(ffmpeg, tmp_path / "parts.mkv") == framemd5(ffmpeg, tmp_path / "whole.mkv")
+
+
+@pytest.mark.parametrize(("name", "crew"), [("out", False), ("out.mkv", False), ("out.mkv", True)])
+def test_a_run_with_another_build_of_an_engine_is_refused(clip: Path, tmp_path: Path, name: str, crew: bool) -> None:
+    """Images and videos; segments from here and from elsewhere."""
+    stop = threading.Event()
+    stop.set()
+    preset = None if name == "out" else "ultrafast"
+    options = Options(segment=9, encoding=Encoding(preset=preset), resume=True)
+
+    def run(build: str, *, crew: bool) -> Summary:
+        restorer = Repeater(builds={"propagate for 32x24 on GPU": build})
+        with closing(open_source(clip)) as source:
+            if crew:
+                some = Shuffled(clip, restorer, tmp_path, seed=1, most=3)
+                return restore_elsewhere(source, tmp_path / name, restorer, options, some, stop=stop)
+            return restore_source(source, tmp_path / name, restorer, options, stop=stop)
+
+    with pytest.raises(StoppedError):
+        run("first", crew=crew)
+    for elsewhere in {crew, False}:
+        with pytest.raises(VideoError, match="the engine of propagate for 32x24 on GPU is another build than"):
+            run("another", crew=elsewhere)
+    stop.clear()
+    assert run("first", crew=False).frames_out == 101
 
 
 def test_what_workers_cannot_do_is_said_first(clip: Path, tmp_path: Path) -> None:

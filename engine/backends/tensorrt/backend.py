@@ -1,8 +1,10 @@
 """Stages on TensorRT: engines from the cache, which share one block of memory for activations."""
 
+import hashlib
 import logging
 import time
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
 from numpy.typing import DTypeLike
@@ -16,7 +18,7 @@ from zsm.engine.backends.tensorrt.cache import EngineCache, EngineKey
 from zsm.engine.backends.tensorrt.progress import Progress
 from zsm.engine.bundle.manifest import Bundle
 from zsm.engine.bundle.shapes import Size, SizeRange
-from zsm.engine.devices import OpenOptions
+from zsm.engine.devices import Engine, Exchange, OpenOptions
 from zsm.errors import BackendError
 
 log = logging.getLogger("zsm")
@@ -30,7 +32,7 @@ def open_bundle(bundle: Bundle, options: OpenOptions) -> DeviceBackend:
     library.tensorrt()
     gpu = Gpu(options.device.index)
     cuda_stream = gpu.stream(options.cuda_stream)
-    compiler = Engines(bundle, gpu, options.build)
+    compiler = Engines(bundle, gpu, options.build, options.exchange)
     borrowed = options.cuda_stream is not None
     return DeviceBackend(gpu, cuda_stream, compiler, borrowed=borrowed, cuda_graphs=options.cuda_graphs)
 
@@ -42,22 +44,32 @@ def best(keys: list[EngineKey], size: Size) -> EngineKey | None:
     return min(fitting, key=lambda each: each[0])[1] if fitting else None
 
 
+def find_best(cache: EngineCache, asked: EngineKey) -> Engine | None:
+    """Read the best engine for the size that a key asks for; None if there is none, or it is damaged."""
+    key = best(cache.similar(asked), Size.parse(asked.sizes["opt"]))
+    content = None if key is None else cache.find(key)
+    return None if key is None or content is None else (asdict(key), content)
+
+
 class Engines:
     """A bundle's engines on one GPU."""
 
     recordable = True
     uint16 = False
 
-    def __init__(self, bundle: Bundle, gpu: Gpu, build: bool) -> None:
+    def __init__(self, bundle: Bundle, gpu: Gpu, build: bool, exchange: Exchange | None = None) -> None:
         self._bundle = bundle
         self._gpu = gpu
         self._build = build
+        self._exchange = exchange
         self._cache = EngineCache()
         self._runtime = library.tensorrt().Runtime(library.logger())
-        self._engines: dict[str, Any] = {}
+        self._engines: dict[str, tuple[Any, str]] = {}
+        """Each engine and its checksum, by its key's digest."""
         self._stages: dict[tuple[str, Size], TensorRtStage] = {}
         self._memory = (0, 0)
         self._used: dict[str, dict[str, Any]] = {}
+        self._builds: dict[str, str] = {}
 
     def load(self, size: Size) -> "dict[str, TensorRtStage]":
         """Load the stages for a size; raises BackendError, which names the command, if engines are missing."""
@@ -76,7 +88,7 @@ class Engines:
         return {stage: executable for stage, executable in found.items() if executable is not None}
 
     def describe(self) -> dict[str, Any]:
-        """Report what executes, with the sizes and options of the engines loaded last."""
+        """Report what executes, with the sizes and options of the engines loaded last, and the checksums of all."""
         return {
             "backend": "tensorrt",
             "version": library.tensorrt().__version__,
@@ -85,6 +97,7 @@ class Engines:
             "driver": self._gpu.driver,
             "cuda": self._gpu.cuda,
             "engines": self._used,
+            "builds": self._builds,
         }
 
     def close(self) -> None:
@@ -99,23 +112,23 @@ class Engines:
         for stage in engine_stages(self._bundle.manifest):
             options = BuildOptions(sizes=SizeRange.only(size))
             asked = EngineKey.of(self._bundle, stage, self._gpu, options.sizes, options.to_dict())
-            key = best(self._cache.similar(asked), size)
-            found[stage] = None if key is None else self._open(key, size)
+            engine = find_best(self._cache, asked)
+            if self._exchange is not None:
+                engine = self._exchange.settle(asdict(asked), engine)
+            found[stage] = None if engine is None else self._open(EngineKey(**engine[0]), engine[1], size)
         return found
 
-    def _open(self, key: EngineKey, size: Size) -> "TensorRtStage | None":
+    def _open(self, key: EngineKey, content: bytes, size: Size) -> "TensorRtStage":
         """Make a stage with a context of its own: CUDA graphs need one that never sees another shape."""
         self._used[key.stage] = {"sizes": key.sizes, **key.options}
         if key.digest not in self._engines:
-            content = self._cache.find(key)
-            if content is None:
-                return None
             engine = self._runtime.deserialize_cuda_engine(content)
             if engine is None:
                 raise library.failure(f"TensorRT can't load the engine of stage {key.stage}")
-            self._engines[key.digest] = engine
+            self._engines[key.digest] = engine, hashlib.sha256(content).hexdigest()
+        engine, self._builds[f"{key.stage} for {size} on {self._gpu.name}"] = self._engines[key.digest]
         if (key.digest, size) not in self._stages:
-            self._stages[key.digest, size] = TensorRtStage(key.stage, self._engines[key.digest])
+            self._stages[key.digest, size] = TensorRtStage(key.stage, engine)
         return self._stages[key.digest, size]
 
     def _share_memory(self) -> None:
