@@ -36,6 +36,9 @@ RESULT = Path(__file__).parent / "results" / "network-cpu.json"
 
 Process = Callable[[], Any]
 
+SIDE = 2048
+"""Rows and columns of the matrices that show what the processor can do."""
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -129,7 +132,8 @@ def quantise(bundle: Path, out: Path) -> None:
         ranges = dict.fromkeys(graphs.activations(model), 1.0)
         after = graphs.quantise(model, [layer.node for layer in graphs.layers(model)], ranges).SerializeToString()
         path.write_bytes(after)
-        manifest = manifest.replace(*(hashlib.sha256(content).hexdigest() for content in (before, after)))
+        digest, new_digest = (hashlib.sha256(content).hexdigest() for content in (before, after))
+        manifest = manifest.replace(digest, new_digest)
     (out / "manifest.json").write_text(manifest)
 
 
@@ -214,6 +218,42 @@ def pytorch(models: Path, clip: Any, threads: int, *, compiled: bool = False) ->
     return torch.inference_mode()(lambda: run(planes))
 
 
+def products_onnxruntime(models: Path, clip: Any, threads: int) -> Process:
+    """As much arithmetic as the network's, in large matrix products: what it would take at the processor's best."""
+    import onnxruntime as ort
+    from onnx import TensorProto, helper
+
+    infos = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [SIDE, SIDE]) for name in "abc"]
+    graph = helper.make_graph([helper.make_node("MatMul", ["a", "b"], ["c"])], "product", infos[:2], infos[2:])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    matrix = np.random.default_rng(0).random((SIDE, SIDE), np.float32)
+    return repeated(lambda: session.run(None, {"a": matrix, "b": matrix}), models, clip)
+
+
+def products_pytorch_bfloat16(models: Path, clip: Any, threads: int) -> Process:
+    import torch
+
+    torch.set_num_threads(threads)
+    matrix = torch.rand(SIDE, SIDE).bfloat16()
+    return repeated(lambda: torch.mm(matrix, matrix), models, clip)
+
+
+def repeated(product: Process, models: Path, clip: Any) -> Process:
+    """Multiply as often as it takes for the network's arithmetic on the clip."""
+    from zsm.engine import Bundle
+
+    frames, height, width, _ = clip.shape
+    outputs = 2 * frames - 1
+    calls = {"extract": frames, "interpolate": frames - 1, "propagate": 2 * outputs, "reconstruct": outputs}
+    stages = Bundle(models / "bundle").manifest.stages
+    flop = height * width * sum(stages[name].flop_per_pixel * count for name, count in calls.items())
+    times = round(flop / (2 * SIDE**3))
+    return lambda: [product() for _ in range(times)]
+
+
 CONTESTANTS: dict[str, Callable[[Path, Any, int], Process]] = {
     "zsm": partial(zsm, backend="onnxruntime"),
     "zsm-native": partial(zsm_native, backend="onnxruntime"),
@@ -229,6 +269,8 @@ CONTESTANTS: dict[str, Callable[[Path, Any, int], Process]] = {
     "unrolled-openvino-bfloat16": partial(unrolled_openvino, precision="bf16"),
     "pytorch": pytorch,
     "pytorch-compiled": partial(pytorch, compiled=True),
+    "products-onnxruntime": products_onnxruntime,
+    "products-pytorch-bfloat16": products_pytorch_bfloat16,
 }
 """By name, what makes a function that processes the clip once. `native` means this project's deformable convolution."""
 
