@@ -14,11 +14,13 @@ from typing import Any, Self
 import numpy as np
 
 from zsm.cluster import task
+from zsm.cluster.engines import Depot, ToDepot
 from zsm.engine import Bundle
 from zsm.engine.bundle.shapes import Size
 from zsm.engine.devices import Device
 from zsm.engine.tiling import Tiling
 from zsm.errors import ArgumentError, ClusterError, Error
+from zsm.files import cache_folder
 from zsm.runtime import SCALE, windows
 from zsm.runtime.video import Info, Listener, Options, Source, Summary, open_source, restore_elsewhere, space
 from zsm.runtime.video.encoders import Plan
@@ -71,8 +73,9 @@ class Cluster:
 
         `address`: `auto` for the cluster that this machine belongs to, `local` for one of this machine's own, or
         HOST:PORT. `cpus`, `gpus`: what a segment takes; with a part of a GPU, such as 0.5, several share it. `backend`,
-        `window`, `overlap`: as for `zsm.Runtime`; TensorRT engines must have been built. `tile`: as there, but `auto`
-        makes tiles only if `memory` is given and too small, because free memory differs between nodes.
+        `window`, `overlap`: as for `zsm.Runtime`; TensorRT engines are taken from this machine's cache, and what it
+        lacks is built by a worker. `tile`: as there, but `auto` makes tiles only if `memory` is given and too small,
+        because free memory differs between nodes.
 
         Raises BundleError, ArgumentError, WindowError or TileError for invalid arguments, and ClusterError if there is
         no cluster.
@@ -95,6 +98,7 @@ class Cluster:
             memory=memory,
         )
         self._ray = _connect(address)
+        self._depot = _here(self._ray, Depot, cache_folder().absolute()) if gpus else None
 
     @property
     def scale(self) -> int:
@@ -167,7 +171,7 @@ class Cluster:
 
         def crew(plan: Plan, pieces: Iterator[Piece | None], deliver: Deliver) -> None:
             request = self._request(source.info, space.memory(source.info, target, options, SCALE))
-            _Run(self._ray, self._film(source.info, plan), request, stop).make(pieces, deliver)
+            _Run(self._ray, self._film(source.info, plan), request, stop, self._depot).make(pieces, deliver)
 
         return restore_elsewhere(source, target, self, options, crew, listener=listener, stop=stop)
 
@@ -194,6 +198,8 @@ class Cluster:
             "threads": self._cpus,
             "tile": self.tile(*info.size, np.dtype(info.colour.dtype).itemsize),
         }
+        if self._depot is not None:
+            runtime |= {"build": True, "exchange": ToDepot(self._depot)}
         return task.Film(
             source=source,
             rate=info.rate,
@@ -216,20 +222,22 @@ class Cluster:
 class _Run:
     """One film on the cluster."""
 
-    def __init__(self, ray: Any, film: task.Film, request: dict[str, float], stop: threading.Event) -> None:
+    def __init__(self, ray: Any, film: task.Film, request: dict[str, float], stop: threading.Event, depot: Any) -> None:
         self._ray = ray
         self._request = request
         self._stop = stop
         self._film = film
         self._pending: dict[Any, int] = {}
         """The number of the segment that each task makes."""
+        self._depot = depot
+        self._news = None if depot is None else depot.news.remote()
 
     def make(self, pieces: Iterator[Piece | None], deliver: Deliver) -> None:
         """Make all pieces, unless a stop is asked for; see `Crew`."""
         self._check_room()
         film = self._put(self._film)
         self._check_nodes(film)
-        switch = self._switch()
+        switch = _here(self._ray, _Switch)
         make = self._ray.remote(
             num_cpus=self._request["CPU"],
             num_gpus=self._request["GPU"],
@@ -267,13 +275,6 @@ class _Run:
                 f"the function that opens the source can't be sent to workers ({reason}); give one that can be pickled"
             ) from error
 
-    def _switch(self) -> Any:
-        """Start the switch on this machine, so that it is lost only with the driver."""
-        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-
-        here = NodeAffinitySchedulingStrategy(self._ray.get_runtime_context().get_node_id(), soft=False)
-        return self._ray.remote(num_cpus=0, scheduling_strategy=here)(_Switch).remote()
-
     def _wait(self, deliver: Deliver, switch: Any) -> None:
         """Wait for what was begun; after a stop, tasks that weren't yet begin no more."""
         switched = False
@@ -289,7 +290,11 @@ class _Run:
                 looked = time.monotonic()
 
     def _collect(self, deliver: Deliver, timeout: float) -> int:
-        """Deliver what is finished; returns how many tasks were."""
+        """Deliver what is finished, and log what is being built; returns how many tasks were finished."""
+        if self._news is not None and self._ray.wait([self._news], timeout=0)[0]:
+            for line in self._ray.get(self._news):
+                log.warning(line)
+            self._news = self._depot.news.remote()
         if not self._pending:
             return 0
         waiting = list(self._pending)
@@ -401,6 +406,14 @@ def _connect(address: str) -> Any:
             "local to use this machine alone"
         ) from error
     return ray
+
+
+def _here(ray: Any, kind: type, *arguments: Any) -> Any:
+    """Start an actor on this machine, so that it is lost only with the driver."""
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    return ray.remote(num_cpus=0, scheduling_strategy=here)(kind).remote(*arguments)
 
 
 def _reach(address: str) -> None:

@@ -80,7 +80,8 @@ def make(film: Film, piece: Piece, node: str) -> tuple[Segment, bytes]:
         with closing(film.open()) as source, tempfile.TemporaryDirectory(prefix="zsm-") as folder:
             path = Path(folder) / "segment.mkv"
             segment = render(source, piece, runtime, film.plan, path)
-            segment.made = {"node": node} | {key: str(value) for key, value in runtime.describe().items()}
+            said = {key: str(value) for key, value in runtime.describe().items() if key != "builds"}
+            segment.made = {"node": node} | said
             return segment, path.read_bytes()
     except Error as error:
         raise type(error)(f"{error} (segment {piece.number}, on node {node})") from error

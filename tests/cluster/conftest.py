@@ -41,12 +41,13 @@ class Nodes:
             f"--temp-dir={self._folder / 'ray'}",
         )  # fmt: skip
 
-    def add(self, number: int, cpus: int = 1) -> None:
-        """Add a node at 127.0.0.NUMBER, which offers so many CPUs, be they there or not."""
+    def add(self, number: int, cpus: int = 1, gpus: int = 0) -> None:
+        """Add a node at 127.0.0.NUMBER, which offers so many CPUs and GPUs, be they there or not."""
         ip = f"127.0.0.{number}"
         self._start(
-            ip, f"--address={self.address}", f"--node-ip-address={ip}", f"--num-cpus={cpus}", f"--memory={4 * 2**30}"
-        )
+            ip, f"--address={self.address}", f"--node-ip-address={ip}", f"--num-cpus={cpus}", f"--num-gpus={gpus}",
+            f"--memory={4 * 2**30}",
+        )  # fmt: skip
 
     def kill(self, number: int) -> None:
         """Kill a node with everything on it."""
@@ -60,9 +61,9 @@ class Nodes:
         node.wait()
 
     @contextmanager
-    def added(self, number: int, cpus: int) -> Iterator[None]:
+    def added(self, number: int, cpus: int, gpus: int = 0) -> Iterator[None]:
         """Add a node, and kill it afterwards."""
-        self.add(number, cpus)
+        self.add(number, cpus, gpus)
         try:
             yield
         finally:
