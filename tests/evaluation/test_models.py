@@ -6,6 +6,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from zsm.engine import Bundle, Runtime
 from zsm.engine.bundle.manifest import included
@@ -42,10 +43,17 @@ def test_each_model_is_better_at_its_own_kind_of_footage(degradation: str | None
 def score(rt: Runtime, folder: Path, degradation: str | None) -> float:
     """Y-PSNR of the original frames."""
     lr, hr = (
-        np.stack([cv2.imread(str(path))[..., ::-1] for path in sorted(folder.glob(f"{kind}_*.png"))[::2]])
+        np.stack([imread(path)[..., ::-1] for path in sorted(folder.glob(f"{kind}_*.png"))[::2]])
         for kind in ("LR", "HR")
     )
     if degradation is not None:
         lr = degradations.parse(degradation)(lr, np.random.default_rng(0))
     pairs = zip(rt(lr)[::2], hr, strict=True)
     return float(np.mean([metrics.psnr(metrics.luma(ours), metrics.luma(truth)) for ours, truth in pairs]))
+
+
+def imread(path: Path) -> NDArray[np.uint8]:
+    """BGR."""
+    image = cv2.imread(str(path))
+    assert image is not None
+    return image.astype(np.uint8, copy=False)
