@@ -272,7 +272,7 @@ with Cluster("compact", address=address) as cluster:
     except ArgumentError as error:
         print(error)
     try:
-        cluster.restore(Stubborn(source, "rb"), target, options)
+        cluster.restore(Stubborn(open, source, "rb"), target, options)
     except ArgumentError as error:
         print(error)
     cluster.restore(partial(open, source, "rb"), target, options)
