@@ -6,7 +6,8 @@ Weights are random: speed doesn't depend on them. Neither does it on the ranges 
 convolution is quantised to made-up ones. Each contestant runs in its own process, so that peak memory can be
 measured; they take turns, so that a slower phase of the machine affects all. On a machine that others use meanwhile,
 compare `cpu_seconds` with `--threads 1`: the processor time per output frame. Those that this machine can't run (no
-native library, no bfloat16, ...) are listed with the reason. Results go to benchmarks/results/network-cpu.json.
+native library, no bfloat16, ...) are listed with the reason. `products` are no networks: as much arithmetic in large
+matrix products, a bound. Results go to benchmarks/results/network-cpu.json.
 """
 
 import argparse

@@ -88,6 +88,7 @@ class Cluster:
         self._cpus, self._gpus = cpus, gpus
         self._device = "cuda:0" if gpus else "cpu"
         self._backend = backend
+        self._limited = memory is not None and not gpus
         self._tiling = Tiling(
             self._bundle,
             Device.parse(self._device),
@@ -123,7 +124,7 @@ class Cluster:
     @property
     def room(self) -> int | None:
         """The bytes of a worker's memory, if a limit was given: free memory differs between nodes."""
-        return None if self._gpus else self._tiling.room() or None
+        return self._tiling.room() if self._limited else None
 
     def tile(self, width: int, height: int, itemsize: int, *, besides: int = 0) -> str | None:
         """The tiles, `WxH`, in which frames of a size are processed; None if they are processed whole.

@@ -142,7 +142,7 @@ class Workspace:
 
     @property
     def _path(self) -> Path:
-        return self.folder / "journal.json"
+        return _journal_of(self.target)
 
     def _locked(self) -> FileLock:
         """Lock the folder. The system drops the lock of a process that ends, however it ends."""
@@ -200,7 +200,7 @@ class Workspace:
 def began_lean(target: Path) -> bool | None:
     """Whether the interrupted run of `target` has a lean encoder; None if there is no such run."""
     try:
-        return bool(json.loads((folder_of(target) / "journal.json").read_text())["lean"])
+        return bool(json.loads(_journal_of(target).read_text())["lean"])
     except (OSError, ValueError, KeyError, TypeError):  # a damaged journal is reported when the run begins
         return None
 
@@ -254,6 +254,10 @@ def folder_of(target: Path) -> Path:
     return files.beside(target.absolute(), ".", ".zsm")
 
 
+def _journal_of(target: Path) -> Path:
+    return folder_of(target) / "journal.json"
+
+
 def has_result(target: Path, job: Mapping[str, str]) -> bool:
     """Whether the output is the unchanged result of this job, and no interrupted run would replace it."""
     try:
@@ -268,7 +272,7 @@ def check_target(target: Path, *, overwrite: bool, resume: bool = False) -> None
         return
     if not resume:
         raise VideoError(f"{target} exists; replace it with --overwrite")
-    if not (folder_of(target) / "journal.json").exists():
+    if not _journal_of(target).exists():
         raise VideoError(f"{target} exists, but isn't the result of this run; replace it with --overwrite")
 
 

@@ -79,7 +79,6 @@ class VideoSource:
     ) -> None:
         self._name = name or name_of(file)
         self._file = file
-        self._location: Location | None = file if isinstance(file, Path) or callable(file) else None
         self._wanted = stream
         self._opening: dict[str, Any] = {"container_format": container_format, "options": options}
         self._counts: Counter[str] = Counter()
@@ -113,7 +112,7 @@ class VideoSource:
         self._opened = open_container(self._file, self._name, **self._opening)
         self.container = self._opened.container
         if isinstance(self._file, Url):
-            self._file = self._location = replace(self._file, version=self._opened.file.version)
+            self._file = replace(self._file, version=self._opened.file.version)
         try:
             self.stream = self._video_stream()
             self.stream.thread_type = "AUTO"
@@ -125,6 +124,11 @@ class VideoSource:
         except BaseException:
             self._opened.close()
             raise
+
+    @property
+    def _location(self) -> Location | None:
+        """None for a pipe."""
+        return self._file if isinstance(self._file, Path) or callable(self._file) else None
 
     def keep_others(self, path: Path) -> Spool | None:
         """Keep the other streams of a pipe in a file, while frames are read; None if there are none.
