@@ -2,8 +2,8 @@
 
 A network with base `bicubic` whose last convolution is zero computes the baseline: bicubic enlargement and frame
 averaging. An alignment at the identity returns its source. The interpolation then averages its neighbours'
-features, and a deformable recurrence computes what a plain one would, so that a network can first be trained with a
-plain recurrence and continue with a deformable one from the same outputs.
+features, and a recurrence that aligns or refines its states computes what a plain one would, so that a network can
+first be trained with a plain recurrence and continue with another from the same outputs.
 """
 
 from pathlib import Path
@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from zsm.errors import DataError
 from zsm.export.model import Network, NetworkConfig, checkpoint
-from zsm.export.model.layers import FinerAlign, MutualAlign
-from zsm.export.model.network import StateAlign
+from zsm.export.model.layers import FinerAlign, MutualAlign, ResidualBlock
+from zsm.export.model.network import StateAlign, StateRefinement
 from zsm.training.config import Start
 
 
@@ -53,7 +53,7 @@ def start_at_base(network: Network) -> None:
 
 
 def start_at_identity(network: Network) -> None:
-    """Make every alignment return its source. Offsets must be zero, as they are in a new network."""
+    """Make every alignment and refinement return its source. Offsets must be zero, as they are in a new network."""
     for module in network.modules():
         if isinstance(module, FinerAlign):
             # At zero offset the mask is sigmoid(0) = 1/2.
@@ -65,6 +65,11 @@ def start_at_identity(network: Network) -> None:
         if isinstance(module, StateAlign):
             # The alignment gives (feature aligned to state, state aligned to feature); take the second.
             _blend(module.align.fusion, 0.0, 1.0)
+        if isinstance(module, StateRefinement):
+            _blend(module.merge, 0.0, 1.0)
+            for block in module.blocks.children():
+                assert isinstance(block, ResidualBlock)
+                nn.init.zeros_(block.conv2.weight)
 
 
 def _bias(module: nn.Module) -> Tensor:

@@ -14,7 +14,7 @@ Recurrence = Literal["deformable", "plain", "none"]
 class NetworkConfig:
     """The hyperparameters of one network. The defaults are the released network's (paper, section 3.6).
 
-    The last three fields switch modules off, for the paper's ablations (table 5) and for compact networks. Raises
+    The last four fields switch modules off or on, for the paper's ablations (table 5) and for compact networks. Raises
     ArgumentError for an invalid value.
     """
 
@@ -32,6 +32,9 @@ class NetworkConfig:
     """How a missing frame's feature is made: sampled along the motion (eq. 3), or just blended."""
     recurrence: Recurrence = "deformable"
     """ConvLSTM with aligned states (eq. 6), without alignment (eq. 5), or no recurrence."""
+    recurrence_blocks: int = 0
+    """Residual blocks through which the hidden state goes, together with the current feature, before the gates. Without
+    alignment, they are what makes up for motion."""
     bidirectional: bool = True
     """Whether the recurrence also runs backwards through the sequence."""
 
@@ -41,6 +44,7 @@ class NetworkConfig:
             ("extraction_blocks", 0),
             ("reconstruction_blocks", 0),
             ("deformable_groups", 1),
+            ("recurrence_blocks", 0),
         ):
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or value < least:
@@ -51,6 +55,10 @@ class NetworkConfig:
             value = getattr(self, name)
             if value not in get_args(choices):
                 raise ArgumentError(f"network {name} is {value!r}; choose from {', '.join(get_args(choices))}")
+        if self.recurrence_blocks and self.recurrence == "none":
+            raise ArgumentError(
+                f"network recurrence_blocks is {self.recurrence_blocks}, but recurrence is 'none'; give 0"
+            )
         if self.width % self.deformable_groups:
             raise ArgumentError(
                 f"network width {self.width} can't be divided into {self.deformable_groups} deformable groups"

@@ -1,7 +1,5 @@
 """The network, in the parts that become stages: extraction, interpolation, recurrence, reconstruction."""
 
-from itertools import pairwise
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -9,6 +7,8 @@ from torch.nn import functional
 from zsm.engine.bundle.network import NetworkConfig
 from zsm.export.model.bicubic import Bicubic
 from zsm.export.model.layers import Levels, MutualAlign, Pyramid, ResidualBlock, activate, conv3x3
+
+_BEFORE, _AFTER = slice(None, -1), slice(1, None)
 
 
 class Extraction(nn.Module):
@@ -52,21 +52,44 @@ class StateAlign(nn.Module):
         return aligned
 
 
+class StateRefinement(nn.Module):
+    """Passes the hidden state and the current feature through residual blocks (not in the paper).
+
+    A cheap stand-in for alignment: each step's receptive field covers small motion.
+    """
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__()
+        width = config.width
+        self.merge = nn.Conv2d(2 * width, width, 1)
+        self.blocks = nn.Sequential(*(ResidualBlock(width) for _ in range(config.recurrence_blocks)))
+
+    def forward(self, feature: Tensor, hidden: Tensor) -> Tensor:
+        """The current feature and the hidden state, (N,C,H,W) each, to the refined state."""
+        refined: Tensor = self.blocks(self.merge(torch.cat((feature, hidden), 1)))
+        return refined
+
+
 class Recurrence(nn.Module):
-    """One step of the ConvLSTM, with aligned states where the configuration says so (eqs. 5, 6)."""
+    """One step of the ConvLSTM, with aligned or refined states where the configuration says so (eqs. 5, 6)."""
 
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
         deformable = config.recurrence == "deformable"
         self.align_hidden = StateAlign(config) if deformable else None
         self.align_cell = StateAlign(config) if deformable else None
+        self.refine_hidden = StateRefinement(config) if config.recurrence_blocks else None
         self.gates = conv3x3(2 * config.width, 4 * config.width)
 
     def forward(self, feature: Tensor, hidden: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:
         """The current feature and the state, (N,C,H,W) each, to the next hidden and cell state."""
         if self.align_hidden is not None and self.align_cell is not None:
             hidden, cell = self.align_hidden(feature, hidden), self.align_cell(feature, cell)
-        i, f, o, g = self.gates(torch.cat((feature, hidden), 1)).chunk(4, 1)
+        if self.refine_hidden is not None:
+            hidden = self.refine_hidden(feature, hidden)
+        gates = self.gates(torch.cat((feature, hidden), 1)).chunk(4, 1)
+        # Training takes half as long here with gates that are contiguous.
+        i, f, o, g = (gate.contiguous(memory_format=torch.channels_last) for gate in gates)
         cell = f.sigmoid() * cell + i.sigmoid() * g.tanh()
         return o.sigmoid() * cell.tanh(), cell
 
@@ -123,20 +146,25 @@ class Network(nn.Module):
         """(B,N,3,H,W) to the features of all 2N-1 frames, (B,2N-1,C,H,W) (sections 3.1, 3.2)."""
         batch, count = frames.shape[:2]
         levels = [level.unflatten(0, (batch, count)) for level in self.extraction(frames.flatten(0, 1))]
-        extracted = [tuple(level[:, t] for level in levels) for t in range(count)]
-        sequence = [extracted[0][0]]
-        for previous, following in pairwise(extracted):
-            sequence += [self.interpolation(previous, following), following[0]]
-        return torch.stack(sequence, 1)
+        previous, following = (tuple(level[:, span].flatten(0, 1) for level in levels) for span in (_BEFORE, _AFTER))
+        between = self.interpolation(previous, following).unflatten(0, (batch, count - 1))
+        extracted = levels[0]
+        pairs = torch.stack((extracted[:, :-1], between), 2).flatten(1, 2)
+        return torch.cat((pairs, extracted[:, -1:]), 1)
 
-    def restore(self, features: Tensor, frames: Tensor) -> Tensor:
-        """Features (B,2N-1,C,H,W) and the input frames (B,N,3,H,W) to output frames (sections 3.3, 3.4)."""
+    def restore(self, features: Tensor, frames: Tensor, times: Tensor | None = None) -> Tensor:
+        """Features (B,2N-1,C,H,W) and the input frames (B,N,3,H,W) to output frames (sections 3.3, 3.4).
+
+        times: (B,K), of each clip the outputs to reconstruct; all of them by default.
+        """
         batch, count = features.shape[:2]
-        states = tuple(hidden.flatten(0, 1) for hidden in self.propagate(features))
-        times = torch.arange(count, device=frames.device)
-        base = (frames[:, times // 2].flatten(0, 1), frames[:, (times + 1) // 2].flatten(0, 1))
+        if times is None:
+            times = torch.arange(count, device=frames.device).expand(batch, count)
+        clip = torch.arange(batch, device=frames.device)[:, None]
+        states = tuple(hidden[clip, times].flatten(0, 1) for hidden in self.propagate(features))
+        base = (frames[clip, times // 2].flatten(0, 1), frames[clip, (times + 1) // 2].flatten(0, 1))
         out: Tensor = self.reconstruction(states, base)
-        return out.unflatten(0, (batch, count))
+        return out.unflatten(0, times.shape)
 
     def propagate(self, features: Tensor) -> tuple[Tensor, ...]:
         """(B,T,C,H,W) to hidden states of the same shape, one tensor per direction (section 3.3).

@@ -42,6 +42,17 @@ def test_a_deformable_recurrence_at_the_identity_gives_the_outputs_of_the_plain_
 
 
 @torch.no_grad()
+def test_a_refined_recurrence_at_the_identity_gives_the_outputs_of_the_plain_one(tmp_path: Path) -> None:
+    torch.manual_seed(3)
+    plain = initial.network(PLAIN, Start())
+    checkpoint.save(plain, tmp_path / "plain.safetensors")
+    start = Start(weights=tmp_path / "plain.safetensors", identity=True)
+    refined = initial.network(replace(PLAIN, recurrence_blocks=2), start)
+    frames = torch.rand(2, 4, 3, 16, 20)
+    torch.testing.assert_close(refined(frames), plain(frames), atol=1e-5, rtol=0)
+
+
+@torch.no_grad()
 def test_interpolation_at_the_identity_averages_its_neighbours() -> None:
     torch.manual_seed(2)
     network = initial.network(PLAIN, Start(identity=True))
