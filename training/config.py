@@ -10,7 +10,7 @@ from zsm.errors import ArgumentError, Error
 from zsm.evaluation import degradations
 from zsm.export.model import NetworkConfig
 from zsm.runtime import SCALE
-from zsm.training.footage import Preparation
+from zsm.training.footage import SEPTUPLET, Preparation
 from zsm.training.schedule import Schedule
 
 T = TypeVar("T")
@@ -33,6 +33,9 @@ class Data:
     """Side of the LR crops in pixels, a multiple of 4."""
     candidates: int = 1
     """Random places tried for each crop; the one with most motion is taken."""
+    outputs: int = SEPTUPLET
+    """Outputs of each septuplet, drawn at random, that are reconstructed and compared with the truth. With fewer, a
+    step takes less time, and a run sees more footage."""
     degradation: str | None = None
     """Applied to the LR frames: `noise`, `noise:SIGMA`, `jpeg:QUALITY` or `h264:CRF` (section 4.3)."""
     validate_degraded: tuple[str, ...] = ()
@@ -51,6 +54,7 @@ class Data:
             "data.hold_out is for layout clips; vimeo validates on its test list",
         )
         _require(self.candidates >= 1, f"data.candidates is {self.candidates}; give 1 or more")
+        _require(1 <= self.outputs <= SEPTUPLET, f"data.outputs is {self.outputs}; give 1 to {SEPTUPLET}")
         for text in (self.degradation, *self.validate_degraded):
             if text is not None:
                 degradations.parse(text)

@@ -72,10 +72,11 @@ class ImageSeptuplets:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Examples(Dataset[tuple[Tensor, Tensor]]):
-    """Example number k: LR (7,3,s,s) and HR (7,3,4s,4s), float32 in [0, 1].
+class Examples(Dataset[tuple[Tensor, Tensor, Tensor]]):
+    """Example number k: LR (7,3,s,s) and HR (7,3,4s,4s), float32 in [0, 1], and which outputs count, (K,) int64.
 
     crop: s, in LR pixels.
+    outputs: K.
     candidates: places drawn for each crop, of which the one that changes most from frame to frame is taken.
     degradation: done to the LR frames.
     """
@@ -83,10 +84,11 @@ class Examples(Dataset[tuple[Tensor, Tensor]]):
     septuplets: Septuplets
     seed: int
     crop: int
+    outputs: int = SEPTUPLET
     candidates: int = 1
     degradation: Degradation | None = None
 
-    def __getitem__(self, number: int) -> tuple[Tensor, Tensor]:
+    def __getitem__(self, number: int) -> tuple[Tensor, Tensor, Tensor]:
         """The same for the same number, whoever asks."""
         epoch, position = divmod(number, len(self.septuplets))
         hr, lr = self.septuplets[int(_order(self.seed, epoch, len(self.septuplets))[position])]
@@ -97,7 +99,8 @@ class Examples(Dataset[tuple[Tensor, Tensor]]):
         hr, lr = turn(hr), turn(lr)
         if self.degradation is not None:
             lr = self.degradation(lr, rng)
-        return to_tensor(lr), to_tensor(hr)
+        times = np.sort(rng.permutation(SEPTUPLET)[: self.outputs])
+        return to_tensor(lr), to_tensor(hr), torch.from_numpy(times)
 
     def _place(self, lr: Frames, rng: np.random.Generator) -> tuple[int, int]:
         height, width = lr.shape[1:3]

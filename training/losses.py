@@ -75,11 +75,15 @@ class Objective(nn.Module):
         width = network.config.width
         self.synthesis = LrSynthesis(width, synthesis_blocks) if any(weights[1:]) else None
 
-    def forward(self, lr: Tensor, hr: Tensor) -> Losses:
-        """Compute the losses of LR frames (B,7,3,h,w), of which 1, 3, 5, 7 are the input, and HR (B,7,3,4h,4w)."""
+    def forward(self, lr: Tensor, hr: Tensor, times: Tensor | None = None) -> Losses:
+        """Compute the losses of LR frames (B,7,3,h,w), of which 1, 3, 5, 7 are the input, and HR (B,7,3,4h,4w).
+
+        times: (B,K), the outputs that are reconstructed; all by default.
+        """
         inputs = lr[:, ::2]
         features = self.network.features(inputs)
-        reconstruction = charbonnier(self.network.restore(features, inputs), hr)
+        truth = hr if times is None else hr[torch.arange(len(hr), device=hr.device)[:, None], times]
+        reconstruction = charbonnier(self.network.restore(features, inputs, times), truth)
         first = second = torch.zeros_like(reconstruction)
         if self.synthesis is not None:
             first, second = cyclic(self.network, self.synthesis, features, lr)

@@ -34,6 +34,9 @@ log = logging.getLogger("zsm")
 
 LATEST = "latest.safetensors"
 
+Batch = tuple[Tensor, Tensor, Tensor]
+"""LR and HR septuplets, and of each the outputs that count."""
+
 
 class Trainer:
     """A run in `folder`, new or resumed."""
@@ -79,8 +82,8 @@ class Trainer:
             if self.progress.step == 0:
                 self._validate(journal)
             started = time.perf_counter()
-            for lr, hr in self._batches() if not self._done() else ():
-                losses = self._step(module, lr, hr)
+            for batch in self._batches() if not self._done() else ():
+                losses = self._step(module, batch)
                 self.progress.step += 1
                 self.progress.seconds += self.processes.agree(time.perf_counter() - started)
                 self._after_step(journal, losses)
@@ -92,13 +95,13 @@ class Trainer:
     def _done(self) -> bool:
         return self.config.schedule.progress(self.progress.step, self.progress.seconds) >= 1
 
-    def _step(self, module: nn.Module, lr: Tensor, hr: Tensor) -> Losses:
+    def _step(self, module: nn.Module, batch: Batch) -> Losses:
         rate = self.config.schedule.rate(self.progress.step, self.progress.seconds)
         for group in self.adam.param_groups:
             group["lr"] = rate
         device, low = self.processes.device, self.config.run.precision == "bfloat16"
         with torch.autocast(device.type, torch.bfloat16, enabled=low):
-            losses: Losses = module(lr.to(device, non_blocking=True), hr.to(device, non_blocking=True))
+            losses: Losses = module(*(tensor.to(device, non_blocking=True) for tensor in batch))
         self.adam.zero_grad()
         losses.total.backward()
         if self.config.optimiser.gradient_clip:
@@ -127,18 +130,19 @@ class Trainer:
         if save and self.processes.first:
             self._state.save()
 
-    def _batches(self) -> Iterator[tuple[Tensor, Tensor]]:
+    def _batches(self) -> Iterator[Batch]:
         """Yield this process's share of each batch, endlessly, beginning with the next step's."""
         data, batch, processes = self.config.data, self.config.optimiser.batch, self.processes
         examples = Examples(
             septuplets=self.sources.training,
             seed=self.config.run.seed,
             crop=data.crop,
+            outputs=data.outputs,
             candidates=data.candidates,
             degradation=degradations.parse(data.degradation) if data.degradation else None,
         )
         mine = range(processes.rank, batch, processes.count)
-        loader: DataLoader[tuple[Tensor, Tensor]] = DataLoader(
+        loader: DataLoader[Batch] = DataLoader(
             examples,
             batch_sampler=Numbers(self.progress.step, batch, mine),
             num_workers=self.config.run.workers,

@@ -144,7 +144,7 @@ def test_crops_of_lr_and_hr_show_the_same_place() -> None:
     examples = Examples(septuplets=Ramp(), seed=1, crop=8)
     seen = set()
     for number in range(40):
-        lr, hr = examples[number]
+        lr, hr, _ = examples[number]
         assert lr.shape == (7, 3, 8, 8)
         assert hr.shape == (7, 3, 32, 32)
         # The LR pixel is one of the HR block's corners: which, depends on the turn.
@@ -153,6 +153,14 @@ def test_crops_of_lr_and_hr_show_the_same_place() -> None:
         assert any(torch.equal(lr, corner) for corner in corners)
         seen.add((lr * 255).round()[0, :, 0, 0].int().tolist().__str__())
     assert len(seen) > 20
+
+
+def test_of_each_septuplet_some_outputs_are_drawn() -> None:
+    examples = Examples(septuplets=Ramp(), seed=1, crop=8, outputs=3)
+    drawn = [examples[number][2].tolist() for number in range(100)]
+    assert all(len(times) == 3 and times == sorted(set(times)) for times in drawn)
+    assert {time for times in drawn for time in times} == set(range(7))
+    assert Examples(septuplets=Ramp(), seed=1, crop=8)[0][2].tolist() == list(range(7))
 
 
 def test_turns_are_the_sixteen_symmetries() -> None:

@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -72,6 +73,19 @@ def test_the_total_is_the_weighted_sum() -> None:
     expected = losses.reconstruction + 0.5 * losses.first_order + 0.25 * losses.second_order
     torch.testing.assert_close(losses.total, expected)
     assert min(losses.first_order.item(), losses.second_order.item()) > 0
+
+
+@torch.no_grad()
+def test_chosen_outputs_are_those_of_the_whole_sequence() -> None:
+    torch.manual_seed(6)
+    network = Network(replace(GENTLE, base="bicubic"))
+    lr, hr = torch.rand(2, 7, 3, 8, 8), torch.rand(2, 7, 3, 32, 32)
+    times = torch.tensor([[0, 3, 4], [1, 2, 6]])
+    objective = Objective(network, (1.0, 0.0, 0.0), synthesis_blocks=0)
+    whole = network(lr[:, ::2])
+    chosen = torch.stack([whole[clip, times[clip]] for clip in range(2)])
+    truth = torch.stack([hr[clip, times[clip]] for clip in range(2)])
+    torch.testing.assert_close(objective(lr, hr, times).total, charbonnier(chosen, truth))
 
 
 def test_without_guidance_there_is_no_synthesis_module() -> None:
