@@ -102,10 +102,8 @@ def save(network: Network, path: Path, metadata: Mapping[str, str] | None = None
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
     header = {**(metadata or {}), "network": json.dumps(network.config.to_dict())}
     with replacing(path) as temporary:
-        try:
-            safetensors.torch.save_file(tensors, temporary, header)
-        except SafetensorError as error:  # such as a full disk
-            raise OSError(str(error)) from error
+        # Not save_file: its files can be read by their owner only.
+        temporary.write_bytes(safetensors.torch.save(tensors, header))
 
 
 def metadata(path: Path) -> dict[str, str]:

@@ -79,6 +79,12 @@ def test_a_file_without_weights_is_rejected(name: str, content: bytes, message: 
         checkpoint.load(path)
 
 
+def test_weights_can_be_read_by_whoever_may_read_new_files(tiny_network: Network, tmp_path: Path) -> None:
+    checkpoint.save(tiny_network, tmp_path / "weights.safetensors")
+    (tmp_path / "other").touch()
+    assert (tmp_path / "weights.safetensors").stat().st_mode == (tmp_path / "other").stat().st_mode
+
+
 @pytest.mark.parametrize("network", ["{not json", "[1]", '{"width": -1}'])
 def test_an_invalid_configuration_is_rejected(network: str, tmp_path: Path) -> None:
     path = tmp_path / "odd.safetensors"
