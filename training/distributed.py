@@ -29,7 +29,8 @@ class Processes:
         """Make the module average its gradients over all processes."""
         if self.count == 1:
             return module
-        return DistributedDataParallel(module)
+        # All buffers are constants.
+        return DistributedDataParallel(module, broadcast_buffers=False)
 
     def mean(self, value: Tensor) -> float:
         """Average a scalar over all processes, each of which must call this."""
