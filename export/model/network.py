@@ -146,6 +146,8 @@ class Network(nn.Module):
         """(B,N,3,H,W) to the features of all 2N-1 frames, (B,2N-1,C,H,W) (sections 3.1, 3.2)."""
         batch, count = frames.shape[:2]
         levels = [level.unflatten(0, (batch, count)) for level in self.extraction(frames.flatten(0, 1))]
+        if count == 1:
+            return levels[0]
         previous, following = (tuple(level[:, span].flatten(0, 1) for level in levels) for span in (_BEFORE, _AFTER))
         between = self.interpolation(previous, following).unflatten(0, (batch, count - 1))
         extracted, between = _last(levels[0]), _last(between)
