@@ -16,6 +16,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from zsm import files
 from zsm.errors import DataError, Error, OutputError
 from zsm.runtime.video import images
 
@@ -152,15 +153,14 @@ def make_clips(photographs: Path, clips: Path, per_photograph: int) -> None:
     The same photographs give the same clips. Raises DataError if there are none or one can't be read, OutputError if a
     clip can't be written.
     """
-    files = sorted(path for path in photographs.iterdir() if images.is_image(path)) if photographs.is_dir() else []
-    if not files:
+    found = sorted(path for path in photographs.iterdir() if images.is_image(path)) if photographs.is_dir() else []
+    if not found:
         raise DataError(f"there are no images in {photographs}; give a folder of photographs")
-    clips.mkdir(parents=True, exist_ok=True)
-    for file in files:
+    for file in found:
         photograph = _read(file)
         for number in range(per_photograph):
             rng = np.random.default_rng((zlib.crc32(file.name.encode()), number))
-            others = [_read(files[i]) for i in rng.integers(len(files), size=rng.integers(3))]
+            others = [_read(found[i]) for i in rng.integers(len(found), size=rng.integers(3))]
             _write(animate(photograph, others, rng), clips / f"{file.stem}_{number + 1}.mkv")
 
 
@@ -170,14 +170,12 @@ def _read(file: Path) -> Frames:
 
 
 def _write(frames: Iterator[Frames], path: Path) -> None:
-    part = path.with_suffix(".part")
     try:
-        with av.open(part, "w", format="matroska") as container:
+        with files.replacing(path) as temporary, av.open(temporary, "w", format="matroska") as container:
             stream = container.add_stream("ffv1", 25, width=WIDTH, height=HEIGHT, pix_fmt="bgr0")
             for frame in frames:
                 container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
             container.mux(stream.encode())
-        part.replace(path)
     except OSError as error:
         raise OutputError(f"can't write {path}: {error}") from error
 

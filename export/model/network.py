@@ -8,8 +8,6 @@ from zsm.engine.bundle.network import NetworkConfig
 from zsm.export.model.bicubic import Bicubic
 from zsm.export.model.layers import Levels, MutualAlign, Pyramid, ResidualBlock, activate, conv3x3
 
-_BEFORE, _AFTER = slice(None, -1), slice(1, None)
-
 
 class Extraction(nn.Module):
     """An input frame's feature (section 3.1)."""
@@ -148,7 +146,8 @@ class Network(nn.Module):
         levels = [level.unflatten(0, (batch, count)) for level in self.extraction(frames.flatten(0, 1))]
         if count == 1:
             return levels[0]
-        previous, following = (tuple(level[:, span].flatten(0, 1) for level in levels) for span in (_BEFORE, _AFTER))
+        previous = tuple(level[:, :-1].flatten(0, 1) for level in levels)
+        following = tuple(level[:, 1:].flatten(0, 1) for level in levels)
         between = self.interpolation(previous, following).unflatten(0, (batch, count - 1))
         extracted, between = _last(levels[0]), _last(between)
         pairs = torch.stack((extracted[:, :-1], between), 2).flatten(1, 2)
@@ -176,10 +175,10 @@ class Network(nn.Module):
         if self.recurrence is None:
             return (features,)
         directions = self.config.directions
-        forward = features.unbind(1)
+        sequence = features.unbind(1)
         states: list[tuple[Tensor, ...]] = []
-        hidden = cell = torch.zeros_like(torch.cat(forward[:1] * directions))
-        for pair in zip(forward, forward[::-1], strict=True):
+        hidden = cell = torch.zeros_like(torch.cat(sequence[:1] * directions))
+        for pair in zip(sequence, sequence[::-1], strict=True):
             hidden, cell = self.recurrence(torch.cat(pair[:directions]), hidden, cell)
             states.append(hidden.chunk(directions))
         orders = (states, states[::-1])[:directions]
@@ -189,11 +188,12 @@ class Network(nn.Module):
         )
 
 
-# With channels last in memory from end to end, a training step on CPUs takes two thirds of the time.
-
-
 def _last(features: Tensor) -> Tensor:
-    """(...,C,H,W) as (...,H,W,C)."""
+    """(...,C,H,W) as (...,H,W,C).
+
+    Stacked and indexed in this order, features keep their channels last in memory, and a training step on CPUs takes a
+    quarter less time.
+    """
     return features.movedim(-3, -1)
 
 
