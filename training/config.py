@@ -126,7 +126,7 @@ class Run:
     precision: Literal["float32", "bfloat16"] = "float32"
     """Precision of convolutions; `bfloat16` is automatic mixed precision, with weights in float32."""
     workers: int = 0
-    """Processes that load examples; 0 loads them in the training process."""
+    """Processes that prepare footage and load examples; 0 does both in the training process."""
     log_every: int = 100
     """Steps."""
     checkpoint_every: int = 1000

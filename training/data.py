@@ -73,10 +73,10 @@ class ImageSeptuplets:
 
 @dataclass(frozen=True, kw_only=True)
 class Examples(Dataset[tuple[Tensor, Tensor, Tensor]]):
-    """Example number k: LR (7,3,s,s) and HR (7,3,4s,4s), float32 in [0, 1], and which outputs count, (K,) int64.
+    """Example number k: LR (7,3,s,s), HR (K,3,4s,4s), both uint8, and the places of those K in the septuplet, int64.
 
     crop: s, in LR pixels.
-    outputs: K.
+    outputs: K, of the seven outputs those that are compared with the truth.
     candidates: places drawn for each crop, of which the one that changes most from frame to frame is taken.
     degradation: done to the LR frames.
     """
@@ -100,7 +100,7 @@ class Examples(Dataset[tuple[Tensor, Tensor, Tensor]]):
         if self.degradation is not None:
             lr = self.degradation(lr, rng)
         times = np.sort(rng.permutation(SEPTUPLET)[: self.outputs])
-        return to_tensor(lr), to_tensor(hr), torch.from_numpy(times)
+        return _planes(lr), _planes(hr[times]), torch.from_numpy(times)
 
     def _place(self, lr: Frames, rng: np.random.Generator) -> tuple[int, int]:
         height, width = lr.shape[1:3]
@@ -154,5 +154,13 @@ class Turn:
 
 def to_tensor(frames: Frames) -> Tensor:
     """(N,H,W,3) uint8 to (N,3,H,W) float32 in [0, 1]."""
-    planes = np.ascontiguousarray(frames.transpose(0, 3, 1, 2))
-    return torch.from_numpy(planes).float() / 255
+    return to_float(_planes(frames))
+
+
+def to_float(pixels: Tensor) -> Tensor:
+    """uint8 to float32 in [0, 1]."""
+    return pixels.float() / 255
+
+
+def _planes(frames: Frames) -> Tensor:
+    return torch.from_numpy(np.ascontiguousarray(frames.transpose(0, 3, 1, 2)))

@@ -64,11 +64,13 @@ def join(device: str) -> Iterator[Processes]:
     if device == "cuda" and count > 1:
         device = f"cuda:{os.environ['LOCAL_RANK']}"
     chosen = _device(device)
+    if chosen.type == "cuda":
+        torch.cuda.set_device(chosen)
+        torch.backends.cudnn.benchmark = True  # all batches have the same shape
+        torch.backends.cudnn.allow_tf32 = False  # float32 means float32
     if count == 1:
         yield Processes(device=chosen)
         return
-    if chosen.type == "cuda":
-        torch.cuda.set_device(chosen)
     distributed.init_process_group("nccl" if chosen.type == "cuda" else "gloo")
     try:
         yield Processes(device=chosen, rank=distributed.get_rank(), count=count)

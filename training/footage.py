@@ -10,6 +10,7 @@ import shutil
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from zsm.evaluation import bicubic
 from zsm.evaluation.layouts import Clip
 from zsm.runtime import SCALE
 from zsm.runtime.video.cuts import CutDetector
+from zsm.training import parallel
 from zsm.training.delivery import Delivery
 
 Frames = NDArray[np.uint8]
@@ -76,36 +78,42 @@ class Footage:
     starts: NDArray[np.int64]
 
 
-def prepare(clips: Sequence[Clip], cache: Path, preparation: Preparation) -> list[Footage]:
+def prepare(clips: Sequence[Clip], cache: Path, preparation: Preparation, workers: int = 0) -> list[Footage]:
     """Prepare every clip at every size, or find it in the cache; clips without a usable septuplet are left out.
+
+    workers: processes that share the clips; 0 prepares them in this one.
 
     Raises DataError if nothing is left.
     """
-    found = [footage for clip in clips for footage in _prepare_clip(clip, cache, preparation)]
-    found = [footage for footage in found if len(footage.starts)]
+    prepare_clip = partial(_prepare_clip, cache=cache, preparation=preparation)
+    folders = [folder for made in parallel.each(prepare_clip, clips, workers) for folder in made]
+    found = [footage for footage in map(_open, folders) if len(footage.starts)]
     if not found:
         names = ", ".join(clip.name for clip in clips) or "no clips"
         raise DataError(f"no seven consecutive moving frames in {names}; give other footage")
     return found
 
 
-def _prepare_clip(clip: Clip, cache: Path, preparation: Preparation) -> Iterator[Footage]:
+def _prepare_clip(clip: Clip, cache: Path, preparation: Preparation) -> list[Path]:
+    """Return the clip's folders, made anew where the cache hasn't got them."""
     first = next(iter(clip.frames(frames=1)), None)
     if first is None:
         raise DataError(f"clip {clip.name} has no frames")
     scales = preparation.sizes(len(first))
     origin: dict[str, object] = {"source": _signature(clip), "preparation": asdict(preparation)}
     folders = {scale: cache / f"{clip.name}@{scale:g}" for scale in scales}
-    stale = {scale: folder for scale, folder in folders.items() if not _made_from(folder, origin)}
-    if stale:
-        frames = list(clip.frames())
-        for scale, folder in stale.items():
-            try:
-                _write(folder, [_shrink(frame, scale) for frame in frames], preparation, origin)
-            except OSError as error:
-                raise DataError(f"can't prepare {clip.name} in {folder}: {error}") from error
-    for folder in folders.values():
-        yield _open(folder)
+    stale: dict[float, list[Frames]] = {
+        scale: [] for scale, folder in folders.items() if not _made_from(folder, origin)
+    }
+    for frame in clip.frames() if stale else ():
+        for scale, frames in stale.items():
+            frames.append(_shrink(frame, scale))
+    for scale, frames in stale.items():
+        try:
+            _write(folders[scale], frames, preparation, origin)
+        except OSError as error:
+            raise DataError(f"can't prepare {clip.name} in {folders[scale]}: {error}") from error
+    return list(folders.values())
 
 
 def _signature(clip: Clip) -> list[list[str | int]]:

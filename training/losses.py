@@ -65,7 +65,7 @@ class Losses:
 
 
 class Objective(nn.Module):
-    """The network and its loss in one module: LR and HR septuplets in, losses out."""
+    """The network and its loss in one module: LR septuplets and their HR frames in, losses out."""
 
     def __init__(self, network: Network, weights: tuple[float, float, float], synthesis_blocks: int) -> None:
         """`weights` are lambda 1 to 3; if lambda 2 and 3 are zero, there is no synthesis module."""
@@ -76,14 +76,13 @@ class Objective(nn.Module):
         self.synthesis = LrSynthesis(width, synthesis_blocks) if any(weights[1:]) else None
 
     def forward(self, lr: Tensor, hr: Tensor, times: Tensor | None = None) -> Losses:
-        """Compute the losses of LR frames (B,7,3,h,w), of which 1, 3, 5, 7 are the input, and HR (B,7,3,4h,4w).
+        """Compute the losses of LR frames (B,7,3,h,w), of which 1, 3, 5, 7 are the input, and HR (B,K,3,4h,4w).
 
-        times: (B,K), the outputs that are reconstructed; all by default.
+        times: (B,K), the outputs that are reconstructed, of which `hr` is the truth; all seven by default.
         """
         inputs = lr[:, ::2]
         features = self.network.features(inputs)
-        truth = hr if times is None else hr[torch.arange(len(hr), device=hr.device)[:, None], times]
-        reconstruction = charbonnier(self.network.restore(features, inputs, times), truth)
+        reconstruction = charbonnier(self.network.restore(features, inputs, times), hr)
         first = second = torch.zeros_like(reconstruction)
         if self.synthesis is not None:
             first, second = cyclic(self.network, self.synthesis, features, lr)

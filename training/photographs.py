@@ -9,6 +9,7 @@ import sys
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import av
@@ -19,6 +20,7 @@ from numpy.typing import NDArray
 from zsm import files
 from zsm.errors import DataError, Error, OutputError
 from zsm.runtime.video import images
+from zsm.training import parallel
 
 Frames = NDArray[np.uint8]
 Matrix = NDArray[np.float64]
@@ -147,21 +149,24 @@ def _shrink(photograph: Frames, size: NDArray[np.float64]) -> Frames:
     return shrunk.astype(np.uint8)
 
 
-def make_clips(photographs: Path, clips: Path, per_photograph: int) -> None:
+def make_clips(photographs: Path, clips: Path, per_photograph: int, workers: int = 0) -> None:
     """Write `per_photograph` clips of each photograph in a folder, lossless, named after it.
 
-    The same photographs give the same clips. Raises DataError if there are none or one can't be read, OutputError if a
-    clip can't be written.
+    The same photographs give the same clips, made by `workers` processes, or in this one. Raises DataError if there are
+    none or one can't be read, OutputError if a clip can't be written.
     """
     found = sorted(path for path in photographs.iterdir() if images.is_image(path)) if photographs.is_dir() else []
     if not found:
         raise DataError(f"there are no images in {photographs}; give a folder of photographs")
-    for file in found:
-        photograph = _read(file)
-        for number in range(per_photograph):
-            rng = np.random.default_rng((zlib.crc32(file.name.encode()), number))
-            others = [_read(found[i]) for i in rng.integers(len(found), size=rng.integers(3))]
-            _write(animate(photograph, others, rng), clips / f"{file.stem}_{number + 1}.mkv")
+    parallel.each(partial(_make_clips, others=found, clips=clips, count=per_photograph), found, workers)
+
+
+def _make_clips(file: Path, others: Sequence[Path], clips: Path, count: int) -> None:
+    photograph = _read(file)
+    for number in range(count):
+        rng = np.random.default_rng((zlib.crc32(file.name.encode()), number))
+        pieces = [_read(others[i]) for i in rng.integers(len(others), size=rng.integers(3))]
+        _write(animate(photograph, pieces, rng), clips / f"{file.stem}_{number + 1}.mkv")
 
 
 def _read(file: Path) -> Frames:
@@ -185,9 +190,10 @@ def main() -> int:
     parser.add_argument("photographs", type=Path, help="folder of images, best of 1600 pixels and more")
     parser.add_argument("clips", type=Path, help="folder for the clips, for zsm train --data")
     parser.add_argument("--each", type=int, default=2, metavar="N", help="clips of each photograph (default: 2)")
+    parser.add_argument("--workers", type=int, default=0, metavar="N", help="processes beside this one (default: 0)")
     options = parser.parse_args()
     try:
-        make_clips(options.photographs, options.clips, options.each)
+        make_clips(options.photographs, options.clips, options.each, options.workers)
     except Error as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

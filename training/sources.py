@@ -20,10 +20,11 @@ class Sources:
     held_out: list[HeldOut]
 
 
-def find(data: Data, root: Path, cache: Path, septuplets: int) -> Sources:
+def find(data: Data, root: Path, cache: Path, septuplets: int, workers: int = 0) -> Sources:
     """Find a configuration's data under `root`; footage is prepared in `cache` the first time.
 
     septuplets: how many of each held-out clip, or of the test list, to validate on.
+    workers: processes that prepare footage.
     """
     if data.layout == "vimeo":
         return _vimeo(data, root, septuplets)
@@ -33,7 +34,7 @@ def find(data: Data, root: Path, cache: Path, septuplets: int) -> Sources:
     for clip in (clip for clip in clips if clip.name in data.hold_out):
         held_out += _held_footage(clip, data, cache, septuplets)
     kept = [clip for clip in clips if clip.name not in data.hold_out]
-    return Sources(training=FootageSeptuplets(prepare(kept, cache, data.preparation)), held_out=held_out)
+    return Sources(training=FootageSeptuplets(prepare(kept, cache, data.preparation, workers)), held_out=held_out)
 
 
 def _held_footage(clip: Clip, data: Data, cache: Path, septuplets: int) -> list[HeldOut]:

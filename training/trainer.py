@@ -15,8 +15,6 @@ from itertools import count
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 
 from zsm.errors import OutputError, TrainingError
@@ -29,13 +27,11 @@ from zsm.training.distributed import Processes
 from zsm.training.journal import Journal
 from zsm.training.losses import Losses, Objective
 from zsm.training.sources import Sources
+from zsm.training.step import Batch, Step, adam
 
 log = logging.getLogger("zsm")
 
 LATEST = "latest.safetensors"
-
-Batch = tuple[Tensor, Tensor, Tensor]
-"""LR and HR septuplets, and of each the outputs that count."""
 
 
 class Trainer:
@@ -63,9 +59,8 @@ class Trainer:
         self.objective = Objective(network, config.loss.weights, config.loss.synthesis_blocks)
         # Low-precision convolutions are fastest in channels-last format, also on CPUs.
         self.objective.to(device=processes.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        average = get_ema_multi_avg_fn(config.optimiser.average)
-        self.average = AveragedModel(self.objective.network, multi_avg_fn=average)
-        self.adam = torch.optim.Adam(self.objective.parameters(), betas=(0.9, 0.99))
+        self.average = copy.deepcopy(self.objective.network).requires_grad_(False).eval()
+        self.adam = adam(self.objective, processes.device)
         self.progress = state.Progress()
         self._state = state.State(folder / "state.pt", config, self.objective, self.average, self.adam, self.progress)
 
@@ -77,16 +72,17 @@ class Trainer:
         """
         if self._state.load(self.processes.device):
             log.info("resuming at step %d in %s", self.progress.step, self.folder)
-        module = self.processes.wrap(self.objective)
+        step = Step(self.config, self.objective, self.average, self.adam, self.processes)
         with Journal(self.folder / "logs" if self.processes.first else None, self.progress.step) as journal:
             if self.progress.step == 0:
                 self._validate(journal)
             started = time.perf_counter()
             for batch in self._batches() if not self._done() else ():
-                losses = self._step(module, batch)
+                rate = self.config.schedule.rate(self.progress.step, self.progress.seconds)
+                losses = step(batch, rate)
                 self.progress.step += 1
                 self.progress.seconds += self.processes.agree(time.perf_counter() - started)
-                self._after_step(journal, losses)
+                self._after_step(journal, losses, rate)
                 if self._done():
                     break
                 started = time.perf_counter()
@@ -95,22 +91,7 @@ class Trainer:
     def _done(self) -> bool:
         return self.config.schedule.progress(self.progress.step, self.progress.seconds) >= 1
 
-    def _step(self, module: nn.Module, batch: Batch) -> Losses:
-        rate = self.config.schedule.rate(self.progress.step, self.progress.seconds)
-        for group in self.adam.param_groups:
-            group["lr"] = rate
-        device, low = self.processes.device, self.config.run.precision == "bfloat16"
-        with torch.autocast(device.type, torch.bfloat16, enabled=low):
-            losses: Losses = module(*(tensor.to(device, non_blocking=True) for tensor in batch))
-        self.adam.zero_grad()
-        losses.total.backward()
-        if self.config.optimiser.gradient_clip:
-            nn.utils.clip_grad_norm_(self.objective.parameters(), self.config.optimiser.gradient_clip)
-        self.adam.step()
-        self.average.update_parameters(self.objective.network)
-        return losses
-
-    def _after_step(self, journal: Journal, losses: Losses) -> None:
+    def _after_step(self, journal: Journal, losses: Losses, rate: float) -> None:
         run, step = self.config.run, self.progress.step
         log_it, validate, save = (
             step % often == 0 or self._done() for often in (run.log_every, run.validate_every, run.checkpoint_every)
@@ -123,7 +104,6 @@ class Trainer:
                 f"the loss at step {step} is {means['total']}; lower schedule.learning_rate and start again"
             )
         if log_it:
-            rate = self.adam.param_groups[0]["lr"]
             journal.losses(step, {**means, "learning rate": rate}, self.progress.seconds)
         if validate:
             self._validate(journal)
@@ -163,13 +143,12 @@ class Trainer:
 
     def _result(self) -> Network:
         """The averaged weights, and what the run keeps of those that it began with."""
-        network = self.average.module
-        assert isinstance(network, Network)
-        if self._began:
-            network = copy.deepcopy(network)
-            for name, tensor in network.state_dict().items():
-                tensor.lerp_(self._began[name].to(tensor.device), self.config.start.keep)
-        return network.eval()
+        if not self._began:
+            return self.average
+        network = copy.deepcopy(self.average)
+        for name, tensor in network.state_dict().items():
+            tensor.lerp_(self._began[name].to(tensor.device), self.config.start.keep)
+        return network
 
     def _write_weights(self, network: Network, scores: list[validation.Score]) -> None:
         metadata = {

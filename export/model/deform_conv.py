@@ -31,7 +31,7 @@ def deform_conv2d_plain(x: Tensor, offset_mask: Tensor, weight: Tensor, bias: Te
     offset, logit = offset_mask.split([2 * TAPS * groups, TAPS * groups], dim=1)
     # Coordinates need float32 even if features have less.
     offset = offset.to(torch.promote_types(offset.dtype, torch.float32))
-    grid = _normalise(_positions(offset.reshape(n * groups, TAPS, 2, h, w)), h, w)
+    grid = _grid(offset.reshape(n * groups, TAPS, 2, h, w))
     sampled = functional.grid_sample(
         x.reshape(n * groups, c // groups, h, w).to(grid.dtype),
         grid,
@@ -45,20 +45,15 @@ def deform_conv2d_plain(x: Tensor, offset_mask: Tensor, weight: Tensor, bias: Te
     return (out + bias[:, None]).reshape(n, -1, h, w)
 
 
-def _positions(offset: Tensor) -> Tensor:
-    """Offsets (M,9,2,H,W) to sampling positions (y, x) in pixels, (M,9,H,W,2)."""
+def _grid(offset: Tensor) -> Tensor:
+    """Offsets (M,9,2,H,W) in pixels to grid_sample's positions (M,9H,W,2), (x, y) in [-1, 1]."""
     h, w = offset.shape[-2:]
     y = torch.arange(h, dtype=offset.dtype, device=offset.device)[:, None]
     x = torch.arange(w, dtype=offset.dtype, device=offset.device)
     tap = torch.arange(TAPS, device=offset.device)[:, None, None]
     dy, dx = offset.unbind(2)
-    return torch.stack((y + dy + (tap // KERNEL - 1), x + dx + (tap % KERNEL - 1)), dim=-1)
-
-
-def _normalise(positions: Tensor, h: int, w: int) -> Tensor:
-    """Pixel positions (M,9,H,W,2) as (y, x) to grid_sample's (M,9H,W,2) as (x, y) in [-1, 1]."""
-    size = positions.new_tensor((h, w))
-    return ((2 * positions + 1) / size - 1).flip(-1).flatten(1, 2)
+    positions = (x + dx + (tap % KERNEL - 1), w), (y + dy + (tap // KERNEL - 1), h)
+    return torch.stack([(2 * position + 1) / side - 1 for position, side in positions], dim=-1).flatten(1, 2)
 
 
 def _node(x: Tensor, offset_mask: Tensor, weight: Tensor, bias: Tensor, groups: int) -> Tensor:

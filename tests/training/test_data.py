@@ -151,7 +151,7 @@ def test_crops_of_lr_and_hr_show_the_same_place() -> None:
         blocks = hr.unflatten(-1, (8, 4)).unflatten(-3, (8, 4))
         corners = [blocks[:, :, :, y, :, x] for y in (0, 3) for x in (0, 3)]
         assert any(torch.equal(lr, corner) for corner in corners)
-        seen.add((lr * 255).round()[0, :, 0, 0].int().tolist().__str__())
+        seen.add(tuple(lr[0, :, 0, 0].tolist()))
     assert len(seen) > 20
 
 
@@ -160,7 +160,11 @@ def test_of_each_septuplet_some_outputs_are_drawn() -> None:
     drawn = [examples[number][2].tolist() for number in range(100)]
     assert all(len(times) == 3 and times == sorted(set(times)) for times in drawn)
     assert {time for times in drawn for time in times} == set(range(7))
-    assert Examples(septuplets=Ramp(), seed=1, crop=8)[0][2].tolist() == list(range(7))
+    everything = Examples(septuplets=Ramp(), seed=1, crop=8)
+    assert everything[0][2].tolist() == list(range(7))
+    for number in range(10):
+        _, hr, times = examples[number]
+        torch.testing.assert_close(hr, everything[number][1][times], rtol=0, atol=0)
 
 
 def test_turns_are_the_sixteen_symmetries() -> None:
@@ -226,7 +230,7 @@ def test_of_several_places_the_most_moving_is_taken() -> None:
 
     def moving(candidates: int) -> int:
         examples = Examples(septuplets=Corner(), seed=0, crop=8, candidates=candidates)
-        return sum(bool((examples[n][0].diff(dim=0).abs().mean() > 0.005).item()) for n in range(40))
+        return sum(bool((examples[n][0].float().diff(dim=0).abs().mean() > 1.3).item()) for n in range(40))
 
     assert moving(8) > moving(1) + 10
 

@@ -38,7 +38,8 @@ def execute(args: argparse.Namespace) -> int:
     with distributed.join(args.device) as processes:
         if not processes.first:
             processes.wait()  # the first process prepares what all of them read
-        found = sources.find(settings.data, args.data, cache, settings.run.validation_septuplets)
+        run = settings.run
+        found = sources.find(settings.data, args.data, cache, run.validation_septuplets, run.workers)
         if processes.first:
             processes.wait()
         Trainer(settings, found, args.out, processes).run()

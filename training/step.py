@@ -1,0 +1,115 @@
+"""One step of training: loss, gradients, Adam, and the weights' average."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
+
+from zsm.export.model import Network
+from zsm.training.config import TrainingConfig
+from zsm.training.data import to_float
+from zsm.training.distributed import Processes
+from zsm.training.losses import Losses, Objective
+
+Batch = tuple[Tensor, Tensor, Tensor]
+"""LR septuplets, the HR frames of the outputs that count, and those outputs' places (see `data.Examples`)."""
+
+
+def adam(objective: Objective, device: torch.device) -> torch.optim.Adam:
+    """Make the optimiser; on a GPU, one whose learning rate and step count live there, as a captured step needs."""
+    if device.type == "cpu":
+        return torch.optim.Adam(objective.parameters(), betas=(0.9, 0.99))
+    rate = torch.zeros((), device=device)
+    return torch.optim.Adam(objective.parameters(), rate, betas=(0.9, 0.99), fused=True, capturable=True)
+
+
+class Step:
+    """Updates an objective's weights, and their moving average, from a batch.
+
+    A step is thousands of small kernels. On a single GPU it is captured as a CUDA graph after the first few, and
+    replayed from then on, so that the GPU doesn't wait for Python.
+    """
+
+    def __init__(
+        self,
+        config: TrainingConfig,
+        objective: Objective,
+        average: Network,
+        optimiser: torch.optim.Adam,
+        processes: Processes,
+    ) -> None:
+        self._config, self._objective, self._adam = config, objective, optimiser
+        self._module = processes.wrap(objective)
+        self._device = processes.device
+        self._weights = list(objective.network.parameters())
+        self._average = list(average.parameters())
+        self._update_average = get_ema_multi_avg_fn(config.optimiser.average)
+        self._captured = _Captured(self._run) if self._device.type == "cuda" and processes.count == 1 else None
+
+    def __call__(self, batch: Batch, rate: float) -> Losses:
+        """Make a step with this learning rate, and return the losses before it.
+
+        On a GPU the losses' tensors are overwritten by the next step.
+        """
+        for group in self._adam.param_groups:
+            if isinstance(group["lr"], Tensor):
+                group["lr"].fill_(rate)
+            else:
+                group["lr"] = rate
+        run = self._run if self._captured is None else self._captured
+        lr, hr, times = (tensor.to(self._device, non_blocking=True) for tensor in batch)
+        return run(lr, hr, times)
+
+    def _run(self, lr: Tensor, hr: Tensor, times: Tensor) -> Losses:
+        low = self._config.run.precision == "bfloat16"
+        with torch.autocast(self._device.type, torch.bfloat16, enabled=low):
+            losses: Losses = self._module(to_float(lr), to_float(hr), times)
+        self._adam.zero_grad()
+        losses.total.backward()
+        if self._config.optimiser.gradient_clip:
+            nn.utils.clip_grad_norm_(self._objective.parameters(), self._config.optimiser.gradient_clip)
+        self._adam.step()
+        self._update_average(self._average, self._weights, 0)
+        return losses
+
+
+class _Captured:
+    """A step as a CUDA graph. The first few run as they are: cuDNN chooses its algorithms, Adam makes its state."""
+
+    WARM_UP = 3
+
+    def __init__(self, run: Callable[[Tensor, Tensor, Tensor], Losses]) -> None:
+        self._run = run
+        self._runs = 0
+        self._stream = torch.cuda.Stream()
+        self._graph = torch.cuda.CUDAGraph()
+        self._batch: tuple[Tensor, ...] = ()
+        self._losses: Losses | None = None
+
+    def __call__(self, lr: Tensor, hr: Tensor, times: Tensor) -> Losses:
+        if self._runs < self.WARM_UP:
+            self._runs += 1
+            return self._run_aside(lr, hr, times)
+        if self._losses is None:
+            self._capture(lr, hr, times)
+        for captured, tensor in zip(self._batch, (lr, hr, times), strict=True):
+            captured.copy_(tensor)
+        self._graph.replay()
+        assert self._losses is not None
+        return self._losses
+
+    def _run_aside(self, lr: Tensor, hr: Tensor, times: Tensor) -> Losses:
+        """Run on the stream of the capture, to which autograd ties what it keeps."""
+        current = torch.cuda.current_stream()
+        self._stream.wait_stream(current)
+        with torch.cuda.stream(self._stream):
+            losses = self._run(lr, hr, times)
+        current.wait_stream(self._stream)
+        return losses
+
+    def _capture(self, lr: Tensor, hr: Tensor, times: Tensor) -> None:
+        self._batch = lr.clone(), hr.clone(), times.clone()
+        # The default mode would forbid CUDA calls also to the thread that pins the next batches.
+        with torch.cuda.graph(self._graph, stream=self._stream, capture_error_mode="thread_local"):
+            self._losses = self._run(*self._batch)
