@@ -87,4 +87,4 @@ def _device(name: str) -> torch.device:
         raise BackendError(f"training doesn't run on {name}: give cpu, cuda or cuda:N")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise BackendError(f"there is no device {name}: torch finds {torch.cuda.device_count()} GPUs")
-    return device
+    return torch.device("cuda", device.index or 0) if device.type == "cuda" else device

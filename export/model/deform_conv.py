@@ -42,7 +42,8 @@ def deform_conv2d_plain(x: Tensor, offset_mask: Tensor, weight: Tensor, bias: Te
     sampled = sampled.reshape(n * groups, c // groups, TAPS, h * w)
     columns = sampled * logit.sigmoid().reshape(n * groups, 1, TAPS, h * w)
     out = weight.flatten(1) @ columns.reshape(n, c * TAPS, h * w).to(weight.dtype)
-    return (out + bias[:, None]).reshape(n, -1, h, w)
+    out = (out + bias[:, None].to(out.dtype)).reshape(n, -1, h, w)
+    return out.contiguous(memory_format=torch.channels_last)
 
 
 def _grid(offset: Tensor) -> Tensor:

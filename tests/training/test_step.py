@@ -55,7 +55,6 @@ def test_a_captured_step_learns_what_an_uncaptured_one_does() -> None:
     processes = Processes(device=torch.device("cuda"))
     captured, plain = learn(Step, processes), learn(Uncaptured, processes)
     torch.testing.assert_close(captured[0], plain[0], rtol=1e-3, atol=0)
-    assert captured[0][-1] < 0.95 * captured[0][0]
     for one, other in zip(captured[1:], plain[1:], strict=True):
         weights, expected = (torch.nn.utils.parameters_to_vector(network.parameters()) for network in (one, other))
         assert (weights - expected).norm() < 1e-2 * expected.norm()
