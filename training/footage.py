@@ -37,13 +37,13 @@ class Preparation:
     """How clips are prepared for training."""
 
     scales: tuple[float, ...] = (1.0, 0.5, 0.25)
-    """Factors by which each clip is shrunk, as far as the resulting height is within the limits.
+    """Factors by which each clip is shrunk, as far as the shorter side is then within the limits.
 
     Shrinking removes codec artefacts, and gives several sizes of motion and detail.
     """
-    least_height: int = 160
+    least_side: int = 160
     """HR pixels."""
-    greatest_height: int = 576
+    greatest_side: int = 576
     """HR pixels."""
     still: float = 0.5
     """Septuplets that change less than this from frame to frame are dropped: mean absolute difference of luma, in 8-bit
@@ -54,18 +54,18 @@ class Preparation:
     def __post_init__(self) -> None:
         if not self.scales or not all(0 < scale <= 1 for scale in self.scales):
             raise ArgumentError(f"data scales are {list(self.scales)}; give one or more above 0, up to 1")
-        if not SCALE <= self.least_height <= self.greatest_height:
+        if not SCALE <= self.least_side <= self.greatest_side:
             raise ArgumentError(
-                f"data heights are {self.least_height} to {self.greatest_height};"
+                f"data.preparation's sides are {self.least_side} to {self.greatest_side};"
                 f" give at least {SCALE}, the lesser first"
             )
         if self.compressed < 0:
             raise ArgumentError(f"data.preparation.compressed must be 0 or more, got {self.compressed}")
 
-    def sizes(self, height: int) -> list[float]:
-        """The scales within the limits for a clip of this height, or the one that comes closest."""
-        fitting = [s for s in self.scales if self.least_height <= int(height * s) <= self.greatest_height]
-        return fitting or [min(self.scales, key=lambda s: abs(int(height * s) - self.greatest_height))]
+    def sizes(self, side: int) -> list[float]:
+        """The scales within the limits for a clip whose shorter side this is, or the one that comes closest."""
+        fitting = [s for s in self.scales if self.least_side <= int(side * s) <= self.greatest_side]
+        return fitting or [min(self.scales, key=lambda s: abs(int(side * s) - self.greatest_side))]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,7 +99,7 @@ def _prepare_clip(clip: Clip, cache: Path, preparation: Preparation) -> list[Pat
     first = next(iter(clip.frames(frames=1)), None)
     if first is None:
         raise DataError(f"clip {clip.name} has no frames")
-    scales = preparation.sizes(len(first))
+    scales = preparation.sizes(min(first.shape[:2]))
     origin: dict[str, object] = {"source": _signature(clip), "preparation": asdict(preparation)}
     folders = {scale: cache / f"{clip.name}@{scale:g}" for scale in scales}
     stale: dict[float, list[Frames]] = {

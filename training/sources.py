@@ -3,12 +3,13 @@
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from zsm.errors import ArgumentError
+from zsm.errors import ArgumentError, DataError
 from zsm.evaluation import degradations, layouts
 from zsm.evaluation.layouts import Clip
+from zsm.runtime import SCALE
 from zsm.training.config import Data
 from zsm.training.data import FootageSeptuplets, ImageSeptuplets, Septuplets
-from zsm.training.footage import prepare
+from zsm.training.footage import Footage, prepare
 from zsm.training.validation import HeldOut, choose
 
 
@@ -34,7 +35,9 @@ def find(data: Data, root: Path, cache: Path, septuplets: int, workers: int = 0)
     for clip in (clip for clip in clips if clip.name in data.hold_out):
         held_out += _held_footage(clip, data, cache, septuplets)
     kept = [clip for clip in clips if clip.name not in data.hold_out]
-    return Sources(training=FootageSeptuplets(prepare(kept, cache, data.preparation, workers)), held_out=held_out)
+    prepared = prepare(kept, cache, data.preparation, workers)
+    _check_sizes(prepared, data.crop)
+    return Sources(training=FootageSeptuplets(prepared), held_out=held_out)
 
 
 def _held_footage(clip: Clip, data: Data, cache: Path, septuplets: int) -> list[HeldOut]:
@@ -57,6 +60,16 @@ def _check_names(names: tuple[str, ...], known: list[str], root: Path) -> None:
         raise ArgumentError(
             f"data.hold_out names {', '.join(missing)}, which {root} hasn't; it has {', '.join(known[:20])}"
         )
+
+
+def _check_sizes(prepared: list[Footage], crop: int) -> None:
+    for footage in prepared:
+        height, width = footage.hr.shape[1:3]
+        if min(height, width) < SCALE * crop:
+            raise DataError(
+                f"{footage.name} has frames of {width}x{height}, too small for crops of {SCALE * crop};"
+                f" remove the clip, or lower data.crop, or give data.preparation.least_side = {SCALE * crop}"
+            )
 
 
 def _held(name: str, source: Septuplets, data: Data, count: int) -> list[HeldOut]:

@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 from torch.utils.data import DataLoader
 
-from zsm.errors import OutputError, TrainingError
+from zsm.errors import Error, OutputError, TrainingError
 from zsm.evaluation import degradations
 from zsm.export.model import Network, checkpoint
 from zsm.training import initial, state, validation
@@ -130,7 +130,11 @@ class Trainer:
             multiprocessing_context="fork" if self.config.run.workers else None,
             pin_memory=processes.device.type == "cuda",
         )
-        yield from loader
+        try:
+            yield from loader
+        except Error as error:
+            # A worker's error arrives with a traceback before its message.
+            raise type(error)(str(error).rpartition(f"{type(error).__name__}: ")[2].strip()) from error
 
     def _validate(self, journal: Journal) -> None:
         """Score the weights on the held-out septuplets, and write them."""

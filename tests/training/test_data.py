@@ -16,7 +16,7 @@ from zsm.training.data import Examples, FootageSeptuplets, ImageSeptuplets, Turn
 from zsm.training.footage import Preparation, prepare, septuplet_starts
 from zsm.training.trainer import Numbers
 
-SMALL = Preparation(scales=(1.0, 0.5), least_height=32, greatest_height=64)
+SMALL = Preparation(scales=(1.0, 0.5), least_side=32, greatest_side=64)
 
 
 class Ramp:
@@ -44,6 +44,27 @@ def test_footage_is_kept_at_every_size_within_the_limits(footage_folder: Path, t
     assert whole.starts.tolist() == [0, 1, 2, 3]
 
 
+def test_the_limits_are_those_of_the_shorter_side(tmp_path: Path) -> None:
+    write_clip(tmp_path / "data" / "portrait", gliding(8, 160, 80))
+    found = prepare(layouts.find(tmp_path / "data"), tmp_path / "cache", SMALL)
+    assert [footage.hr.shape[1:3] for footage in found] == [(80, 40)]
+
+
+def test_several_processes_prepare_the_same_footage(footage_folder: Path, tmp_path: Path) -> None:
+    clips = layouts.find(footage_folder)
+    alone, shared = (prepare(clips, tmp_path / str(workers), SMALL, workers) for workers in (0, 2))
+    assert [footage.name for footage in alone] == [footage.name for footage in shared]
+    for one, other in zip(alone, shared, strict=True):
+        np.testing.assert_array_equal(one.hr, other.hr)
+        np.testing.assert_array_equal(one.lr, other.lr)
+
+
+def test_footage_too_small_for_the_crops_is_refused_before_training(footage_folder: Path, tmp_path: Path) -> None:
+    data = Data(crop=16, preparation=Preparation(scales=(0.5,), least_side=32))
+    with pytest.raises(DataError, match=r"clip0@0\.5 has frames of 40x32, too small for crops of 64"):
+        sources.find(data, footage_folder, tmp_path, septuplets=1)
+
+
 def test_footage_is_prepared_once_and_again_when_it_changes(footage_folder: Path, tmp_path: Path) -> None:
     clips = layouts.find(footage_folder)[:1]
     note = tmp_path / "clip0@1" / "footage.json"
@@ -51,14 +72,14 @@ def test_footage_is_prepared_once_and_again_when_it_changes(footage_folder: Path
     written = note.stat().st_mtime_ns
     prepare(clips, tmp_path, SMALL)
     assert note.stat().st_mtime_ns == written
-    prepare(clips, tmp_path, Preparation(scales=(1.0,), least_height=32))
+    prepare(clips, tmp_path, Preparation(scales=(1.0,), least_side=32))
     assert note.stat().st_mtime_ns > written
 
 
 def test_footage_is_prepared_again_when_an_image_is_edited(tmp_path: Path) -> None:
     frames = gliding(8, 32, 40)
     write_clip(tmp_path / "data" / "clip", frames)
-    preparation = Preparation(scales=(1.0,), least_height=32)
+    preparation = Preparation(scales=(1.0,), least_side=32)
     prepare(layouts.find(tmp_path / "data"), tmp_path / "cache", preparation)
     edited = frames[2] // 8 * 8
     cv2.imwrite(str(tmp_path / "data" / "clip" / "im3.png"), edited[..., ::-1])
@@ -68,7 +89,7 @@ def test_footage_is_prepared_again_when_an_image_is_edited(tmp_path: Path) -> No
 
 def test_a_clip_has_a_clean_version_and_compressed_ones(footage_folder: Path, tmp_path: Path) -> None:
     clips = layouts.find(footage_folder)[:1]
-    preparation = Preparation(scales=(1.0,), least_height=32, compressed=2)
+    preparation = Preparation(scales=(1.0,), least_side=32, compressed=2)
     (footage,) = prepare(clips, tmp_path / "one", preparation)
     assert footage.lr.shape == (3, 10, 16, 20, 3)
     clean = bicubic.resize(footage.hr, 0.25)
@@ -80,7 +101,7 @@ def test_a_clip_has_a_clean_version_and_compressed_ones(footage_folder: Path, tm
 
 
 def test_an_epoch_holds_every_version_of_every_septuplet(footage_folder: Path, tmp_path: Path) -> None:
-    preparation = Preparation(scales=(1.0,), least_height=32, compressed=1)
+    preparation = Preparation(scales=(1.0,), least_side=32, compressed=1)
     footage = prepare(layouts.find(footage_folder), tmp_path, preparation)
     septuplets = FootageSeptuplets(footage)
     seen = {(hr.tobytes(), lr.tobytes()) for hr, lr in (septuplets[n] for n in range(len(septuplets)))}
@@ -95,8 +116,8 @@ def test_an_epoch_holds_every_version_of_every_septuplet(footage_folder: Path, t
 
 
 def test_held_out_clips_stay_clean_and_are_validated_again_degraded(footage_folder: Path, tmp_path: Path) -> None:
-    preparation = Preparation(scales=(1.0,), least_height=32, compressed=1)
-    data = Data(hold_out=("clip1",), preparation=preparation, validate_degraded=("h264:40",))
+    preparation = Preparation(scales=(1.0,), least_side=32, compressed=1)
+    data = Data(crop=8, hold_out=("clip1",), preparation=preparation, validate_degraded=("h264:40",))
     clean, degraded = sources.find(data, footage_folder, tmp_path, septuplets=1).held_out
     assert (clean.name, degraded.name) == ("clip1", "clip1 h264:40")
     np.testing.assert_array_equal(clean.hr, degraded.hr)
@@ -117,7 +138,7 @@ def test_footage_without_motion_is_refused(tmp_path: Path) -> None:
 
 
 def test_held_out_clips_are_not_trained_on(footage_folder: Path, tmp_path: Path) -> None:
-    data = Data(hold_out=("clip1",), preparation=SMALL)
+    data = Data(crop=8, hold_out=("clip1",), preparation=SMALL)
     found = sources.find(data, footage_folder, tmp_path, septuplets=2)
     assert [held.name for held in found.held_out] == ["clip1 1", "clip1 2"]
     assert len(found.training) == 2 * 2 * 4
@@ -182,7 +203,7 @@ def test_turns_are_the_sixteen_symmetries() -> None:
 
 
 def test_each_example_is_the_same_whoever_loads_it(footage_folder: Path, tmp_path: Path) -> None:
-    found = sources.find(Data(preparation=SMALL), footage_folder, tmp_path, septuplets=1)
+    found = sources.find(Data(crop=8, preparation=SMALL), footage_folder, tmp_path, septuplets=1)
     examples = Examples(septuplets=found.training, seed=7, crop=8, candidates=2, degradation=Noise(sigma=5))
     one, two = (
         next(iter(DataLoader(examples, batch_sampler=Numbers(3, 4, range(4)), num_workers=workers)))
@@ -194,7 +215,7 @@ def test_each_example_is_the_same_whoever_loads_it(footage_folder: Path, tmp_pat
 
 
 def test_an_epoch_holds_every_septuplet_once(footage_folder: Path, tmp_path: Path) -> None:
-    found = sources.find(Data(preparation=SMALL), footage_folder, tmp_path, septuplets=1)
+    found = sources.find(Data(crop=8, preparation=SMALL), footage_folder, tmp_path, septuplets=1)
     asked: list[int] = []
 
     class Asked:

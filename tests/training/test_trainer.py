@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from tests.training.moving import gliding
+from tests.training.moving import gliding, write_clip
 
 from zsm.cli import main
 from zsm.errors import OutputError, TrainingError
@@ -58,7 +58,7 @@ crop = 8
 candidates = 2
 degradation = "noise:5"
 hold_out = ["clip2"]
-preparation = {{scales = [1.0], least_height = 32}}
+preparation = {{scales = [1.0], least_side = 32}}
 """
 ZSM = str(Path(sys.executable).with_name("zsm"))
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--no-python", "--standalone", "--nproc-per-node=2"]
@@ -269,6 +269,19 @@ def test_a_diverging_run_stops_without_saving_its_state(
     out = tmp_path / "out"
     assert "lower schedule.learning_rate" in fails(wild, footage_folder, out, capsys)
     assert not (out / "state.pt").exists()
+
+
+def test_an_error_in_a_worker_gives_one_message(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_clip(tmp_path / "data/sequences/00001/0001", gliding(7, 24, 48))
+    for name in ("sep_trainlist.txt", "sep_testlist.txt"):
+        (tmp_path / "data" / name).write_text("00001/0001\n")
+    config = tmp_path / "run.toml"
+    vimeo = RUN.partition("[data]")[0].replace("[run]", "[run]\nworkers = 1") + '[data]\nlayout = "vimeo"\ncrop = 8\n'
+    config.write_text(vimeo)
+    assert main(arguments(config, tmp_path / "data", tmp_path / "out")) == 1
+    error = capsys.readouterr().err
+    assert "Traceback" not in error
+    assert error.splitlines()[-1].startswith("zsm train: frames of 48x24 are too small for crops of 32")
 
 
 def test_a_batch_that_cannot_be_divided_among_processes_is_rejected(tmp_path: Path) -> None:
