@@ -12,6 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tests.needs import missing
 from tests.training.moving import gliding, write_clip
 
 from zsm.cli import main
@@ -83,10 +84,7 @@ def whole_run(config: Path, footage_folder: Path, tmp_path_factory: pytest.TempP
     return out
 
 
-def test_a_killed_and_resumed_run_gives_the_same_bits(
-    config: Path, footage_folder: Path, whole_run: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    command = [ZSM, *arguments(config, footage_folder, tmp_path)]
+def kill_at_step_10(command: list[str]) -> None:
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
         for line in process.stderr:
@@ -94,6 +92,12 @@ def test_a_killed_and_resumed_run_gives_the_same_bits(
                 process.send_signal(signal.SIGKILL)
                 break
     assert process.returncode == -signal.SIGKILL
+
+
+def test_a_killed_and_resumed_run_gives_the_same_bits(
+    config: Path, footage_folder: Path, whole_run: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    kill_at_step_10([ZSM, *arguments(config, footage_folder, tmp_path)])
     before = torch.load(tmp_path / "state.pt", weights_only=True)
     assert before["progress"]["step"] in (7, 14, 21)
     with caplog.at_level(logging.INFO, "zsm"):
@@ -123,6 +127,18 @@ def test_a_part_of_the_weights_can_be_kept(config: Path, footage_folder: Path, t
     torch.testing.assert_close(kept, expected, rtol=0, atol=1e-7)
 
 
+def distance(run: Path, other: Path) -> float:
+    """How far two runs' weights ended from each other, relative to what the first one learnt."""
+    torch.manual_seed(0)
+    initially = Network(NETWORK).state_dict()
+    one, two = (
+        torch.load(folder / "state.pt", weights_only=True, map_location="cpu")["objective"] for folder in (run, other)
+    )
+    learnt = torch.cat([(one[f"network.{name}"] - initially[name]).flatten() for name in initially])
+    difference = torch.cat([(one[f"network.{name}"] - two[f"network.{name}"]).flatten() for name in initially])
+    return float(difference.norm() / learnt.norm())
+
+
 @pytest.mark.slow
 def test_two_processes_learn_the_same_as_one(
     config: Path, footage_folder: Path, whole_run: Path, tmp_path: Path
@@ -130,12 +146,19 @@ def test_two_processes_learn_the_same_as_one(
     command = [*TORCHRUN, ZSM, *arguments(config, footage_folder, tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
-    torch.manual_seed(0)
-    initially = Network(NETWORK).state_dict()
-    one, two = (torch.load(run / "state.pt", weights_only=True)["objective"] for run in (whole_run, tmp_path))
-    learnt = torch.cat([(one[f"network.{name}"] - initially[name]).flatten() for name in initially])
-    difference = torch.cat([(one[f"network.{name}"] - two[f"network.{name}"]).flatten() for name in initially])
-    assert difference.norm() < 0.02 * learnt.norm()
+    assert distance(whole_run, tmp_path) < 0.02
+
+
+@pytest.mark.gpu
+def test_a_killed_and_resumed_run_on_a_gpu_learns_what_a_cpu_does(
+    config: Path, footage_folder: Path, whole_run: Path, tmp_path: Path
+) -> None:
+    if not torch.cuda.is_available():
+        missing("torch-cuda", "torch finds no GPU")
+    on_gpu = [*arguments(config, footage_folder, tmp_path), "--device", "cuda"]
+    kill_at_step_10([ZSM, *on_gpu])
+    assert main(on_gpu) == 0
+    assert distance(whole_run, tmp_path) < 0.1
 
 
 def test_the_weights_file_records_its_training(whole_run: Path) -> None:
