@@ -73,10 +73,10 @@ class ImageSeptuplets:
 
 @dataclass(frozen=True, kw_only=True)
 class Examples(Dataset[tuple[Tensor, Tensor, Tensor]]):
-    """Example number k: LR (7,3,s,s), HR (K,3,4s,4s), both uint8, and the places of those K in the septuplet, int64.
+    """Example number k: LR (7,3,s,s) and HR (K,3,4s,4s), uint8, and which K of the seven outputs those are, int64.
 
     crop: s, in LR pixels.
-    outputs: K, of the seven outputs those that are compared with the truth.
+    outputs: K, how many of the seven outputs are compared with the truth.
     candidates: places drawn for each crop, of which the one that changes most from frame to frame is taken.
     degradation: done to the LR frames.
     """

@@ -66,7 +66,7 @@ def join(device: str) -> Iterator[Processes]:
     chosen = _device(device)
     if chosen.type == "cuda":
         torch.cuda.set_device(chosen)
-        torch.backends.cudnn.benchmark = True  # all batches have the same shape
+        torch.backends.cudnn.benchmark = True  # all training batches have the same shape
         torch.backends.cudnn.allow_tf32 = False  # float32 means float32
     if count == 1:
         yield Processes(device=chosen)

@@ -78,7 +78,7 @@ class Objective(nn.Module):
     def forward(self, lr: Tensor, hr: Tensor, times: Tensor | None = None) -> Losses:
         """Compute the losses of LR frames (B,7,3,h,w), of which 1, 3, 5, 7 are the input, and HR (B,K,3,4h,4w).
 
-        times: (B,K), the outputs that are reconstructed, of which `hr` is the truth; all seven by default.
+        times: (B,K), the outputs to reconstruct; `hr` is the truth of these. All seven by default.
         """
         inputs = lr[:, ::2]
         features = self.network.features(inputs)

@@ -2,12 +2,14 @@
 
 from collections.abc import Callable, Iterable
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
 from typing import TypeVar
 
 import cv2
-import numpy as np  # noqa: F401  # so that its BLAS is there to be limited
 from threadpoolctl import threadpool_limits
+
+from zsm.errors import TrainingError
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -16,16 +18,21 @@ Result = TypeVar("Result")
 def each(work: Callable[[Item], Result], items: Iterable[Item], workers: int) -> list[Result]:
     """Apply `work` to every item, in `workers` new processes or, with 0, in this one; results are in order.
 
-    Raises what `work` raises. Functions, items and results must be picklable.
+    Raises what `work` raises, and TrainingError if a process dies. Functions, items and results must be picklable.
     """
     if not workers:
         return [work(item) for item in items]
     # Forked processes would inherit locks that torch's and OpenCV's threads may hold.
     with ProcessPoolExecutor(workers, get_context("spawn"), _use_one_thread) as pool:
-        return list(pool.map(work, items))
+        try:
+            return list(pool.map(work, items))
+        except BrokenProcessPool as error:
+            raise TrainingError(
+                f"one of {workers} processes was killed, probably for lack of memory; lower run.workers (or --workers)"
+            ) from error
 
 
 def _use_one_thread() -> None:
-    """Keep libraries from starting a thread per core in every process, which takes many times longer."""
+    """Limit BLAS and OpenCV to one thread: a thread per core in every process makes them many times slower."""
     threadpool_limits(1)
     cv2.setNumThreads(1)

@@ -152,8 +152,8 @@ def _shrink(photograph: Frames, size: NDArray[np.float64]) -> Frames:
 def make_clips(photographs: Path, clips: Path, per_photograph: int, workers: int = 0) -> None:
     """Write `per_photograph` clips of each photograph in a folder, lossless, named after it.
 
-    The same photographs give the same clips, made by `workers` processes, or in this one. Raises DataError if there are
-    none or one can't be read, OutputError if a clip can't be written.
+    The same photographs give the same clips. `workers` processes make them; with 0, this one does. Raises DataError if
+    there are no photographs or one can't be read, OutputError if a clip can't be written.
     """
     found = sorted(path for path in photographs.iterdir() if images.is_image(path)) if photographs.is_dir() else []
     if not found:

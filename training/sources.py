@@ -68,7 +68,7 @@ def _check_sizes(prepared: list[Footage], crop: int) -> None:
         if min(height, width) < SCALE * crop:
             raise DataError(
                 f"{footage.name} has frames of {width}x{height}, too small for crops of {SCALE * crop};"
-                f" remove the clip, or lower data.crop, or give data.preparation.least_side = {SCALE * crop}"
+                " remove the clip, or lower data.crop"
             )
 
 

@@ -62,7 +62,7 @@ class State:
         self._check(content["config"])
         for name, module in self._modules.items():
             module.load_state_dict(content[name])
-        # Its options are this run's: they depend on the device.
+        # Keep this run's options: they depend on the device.
         options = self._adam.state_dict()["param_groups"]
         self._adam.load_state_dict({"state": content["adam"]["state"], "param_groups": options})
         vars(self._progress).update(content["progress"])

@@ -75,7 +75,10 @@ class Step:
 
 
 class _Captured:
-    """A step as a CUDA graph. The first few run as they are: cuDNN chooses its algorithms, Adam makes its state."""
+    """A step as a CUDA graph.
+
+    The first few steps run as ordinary PyTorch: cuDNN chooses its algorithms, Adam makes its state.
+    """
 
     WARM_UP = 3
 
@@ -84,6 +87,7 @@ class _Captured:
         self._runs = 0
         self._stream = torch.cuda.Stream()
         self._graph = torch.cuda.CUDAGraph()
+        self._replayed = torch.cuda.Event()
         self._batch: tuple[Tensor, ...] = ()
         self._losses: Losses | None = None
 
@@ -93,14 +97,17 @@ class _Captured:
             return self._run_aside(lr, hr, times)
         if self._losses is None:
             self._capture(lr, hr, times)
+        # A replay returns at once. Waiting for the one before keeps the run's clock right, and few batches in memory.
+        self._replayed.synchronize()
         for captured, tensor in zip(self._batch, (lr, hr, times), strict=True):
             captured.copy_(tensor)
         self._graph.replay()
+        self._replayed.record()
         assert self._losses is not None
         return self._losses
 
     def _run_aside(self, lr: Tensor, hr: Tensor, times: Tensor) -> Losses:
-        """Run on the stream of the capture, to which autograd ties what it keeps."""
+        """Run on the capture's stream, because autograd's nodes remember the stream they were made on."""
         current = torch.cuda.current_stream()
         self._stream.wait_stream(current)
         with torch.cuda.stream(self._stream):
@@ -110,6 +117,6 @@ class _Captured:
 
     def _capture(self, lr: Tensor, hr: Tensor, times: Tensor) -> None:
         self._batch = lr.clone(), hr.clone(), times.clone()
-        # The default mode would forbid CUDA calls also to the thread that pins the next batches.
+        # The default mode would also forbid CUDA calls in the thread that pins the next batches.
         with torch.cuda.graph(self._graph, stream=self._stream, capture_error_mode="thread_local"):
             self._losses = self._run(*self._batch)

@@ -26,7 +26,7 @@ def deform_conv2d(x: Tensor, offset_mask: Tensor, weight: Tensor, bias: Tensor, 
 
 
 def deform_conv2d_plain(x: Tensor, offset_mask: Tensor, weight: Tensor, bias: Tensor, groups: int) -> Tensor:
-    """The same in torch's own operators."""
+    """The same in torch's own operators; the output has its channels last in memory."""
     n, c, h, w = x.shape
     offset, logit = offset_mask.split([2 * TAPS * groups, TAPS * groups], dim=1)
     # Coordinates need float32 even if features have less.
@@ -42,6 +42,7 @@ def deform_conv2d_plain(x: Tensor, offset_mask: Tensor, weight: Tensor, bias: Te
     sampled = sampled.reshape(n * groups, c // groups, TAPS, h * w)
     columns = sampled * logit.sigmoid().reshape(n * groups, 1, TAPS, h * w)
     out = weight.flatten(1) @ columns.reshape(n, c * TAPS, h * w).to(weight.dtype)
+    # As other features are: under autocast in low precision, and in the layout that training is fastest with.
     out = (out + bias[:, None].to(out.dtype)).reshape(n, -1, h, w)
     return out.contiguous(memory_format=torch.channels_last)
 

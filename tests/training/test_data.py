@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -7,7 +8,7 @@ import torch
 from tests.training.moving import Frames, gliding, texture, write_clip
 from torch.utils.data import DataLoader
 
-from zsm.errors import ArgumentError, DataError
+from zsm.errors import ArgumentError, DataError, VideoError
 from zsm.evaluation import bicubic, layouts
 from zsm.evaluation.degradations import H264, Noise
 from zsm.training import sources
@@ -45,18 +46,27 @@ def test_footage_is_kept_at_every_size_within_the_limits(footage_folder: Path, t
 
 
 def test_the_limits_are_those_of_the_shorter_side(tmp_path: Path) -> None:
-    write_clip(tmp_path / "data" / "portrait", gliding(8, 160, 80))
+    write_clip(tmp_path / "data" / "portrait", gliding(8, 96, 48))
     found = prepare(layouts.find(tmp_path / "data"), tmp_path / "cache", SMALL)
-    assert [footage.hr.shape[1:3] for footage in found] == [(80, 40)]
+    assert [footage.hr.shape[1:3] for footage in found] == [(96, 48)]
 
 
 def test_several_processes_prepare_the_same_footage(footage_folder: Path, tmp_path: Path) -> None:
     clips = layouts.find(footage_folder)
-    alone, shared = (prepare(clips, tmp_path / str(workers), SMALL, workers) for workers in (0, 2))
+    preparation = replace(SMALL, compressed=1)
+    alone, shared = (prepare(clips, tmp_path / str(workers), preparation, workers) for workers in (0, 2))
     assert [footage.name for footage in alone] == [footage.name for footage in shared]
     for one, other in zip(alone, shared, strict=True):
         np.testing.assert_array_equal(one.hr, other.hr)
         np.testing.assert_array_equal(one.lr, other.lr)
+        np.testing.assert_array_equal(one.starts, other.starts)
+
+
+def test_an_error_in_a_process_that_prepares_footage_arrives_as_it_is(tmp_path: Path) -> None:
+    for name in ("one.mp4", "two.mp4"):
+        (tmp_path / name).write_bytes(b"no video")
+    with pytest.raises(VideoError, match=r"one\.mp4"):
+        prepare(layouts.find(tmp_path), tmp_path / "cache", SMALL, workers=2)
 
 
 def test_footage_too_small_for_the_crops_is_refused_before_training(footage_folder: Path, tmp_path: Path) -> None:

@@ -32,7 +32,7 @@ def photographs(tmp_path: Path) -> Path:
 
 def test_each_photograph_becomes_moving_clips_the_same_every_time(photographs: Path, tmp_path: Path) -> None:
     make_clips(photographs, tmp_path / "one", 2)
-    make_clips(photographs, tmp_path / "two", 2)
+    make_clips(photographs, tmp_path / "two", 2, workers=2)
     names = ["0_1.mkv", "0_2.mkv", "1_1.mkv", "1_2.mkv"]
     assert sorted(path.name for path in (tmp_path / "one").iterdir()) == names
     clips = [read(tmp_path / "one" / name) for name in names]

@@ -1,13 +1,15 @@
-"""One step on a GPU: captured as a CUDA graph, it learns what the same step learns without."""
+"""A training step: captured as a CUDA graph it learns what it learns without, and the average follows the weights."""
 
 import copy
+from dataclasses import replace
+from typing import Literal, get_args
 
 import pytest
 import torch
 from tests.needs import missing
 
 from zsm.export.model import Network, NetworkConfig
-from zsm.training.config import Optimiser, TrainingConfig
+from zsm.training.config import Optimiser, Run, TrainingConfig
 from zsm.training.distributed import Processes
 from zsm.training.losses import Objective
 from zsm.training.step import Batch, Step, adam
@@ -16,6 +18,7 @@ NETWORK = NetworkConfig(
     width=16, extraction_blocks=1, reconstruction_blocks=2, deformable_groups=2, base="bicubic", recurrence="plain"
 )
 CONFIG = TrainingConfig(network=NETWORK, optimiser=Optimiser(batch=2, average=0.9))
+Precision = Literal["float32", "bfloat16"]
 
 
 class Uncaptured(Step):
@@ -38,22 +41,24 @@ def batches(device: torch.device) -> list[Batch]:
     return [batch() for _ in range(10)]
 
 
-def learn(kind: type[Step], processes: Processes) -> tuple[list[float], Network, Network]:
+def learn(kind: type[Step], processes: Processes, precision: Precision) -> tuple[list[float], Network, Network]:
     """Make ten steps at a rising rate: their losses, the weights, and the weights' average."""
     torch.manual_seed(0)
     objective = Objective(Network(NETWORK), (1.0, 0.0, 0.0), 0).to(processes.device)
     average = copy.deepcopy(objective.network).requires_grad_(False)
-    step = kind(CONFIG, objective, average, adam(objective, processes.device), processes)
+    config = replace(CONFIG, run=Run(precision=precision))
+    step = kind(config, objective, average, adam(objective, processes.device), processes)
     given = enumerate(batches(processes.device), start=1)
     return [step(batch, 1e-3 * rate).total.item() for rate, batch in given], objective.network, average
 
 
 @pytest.mark.gpu
-def test_a_captured_step_learns_what_an_uncaptured_one_does() -> None:
+@pytest.mark.parametrize("precision", get_args(Precision))
+def test_a_captured_step_learns_what_an_uncaptured_one_does(precision: Precision) -> None:
     if not torch.cuda.is_available():
         missing("torch-cuda", "torch finds no GPU")
     processes = Processes(device=torch.device("cuda"))
-    captured, plain = learn(Step, processes), learn(Uncaptured, processes)
+    captured, plain = learn(Step, processes, precision), learn(Uncaptured, processes, precision)
     torch.testing.assert_close(captured[0], plain[0], rtol=1e-3, atol=0)
     for one, other in zip(captured[1:], plain[1:], strict=True):
         weights, expected = (torch.nn.utils.parameters_to_vector(network.parameters()) for network in (one, other))

@@ -151,13 +151,16 @@ def test_two_processes_learn_the_same_as_one(
 
 @pytest.mark.gpu
 def test_a_killed_and_resumed_run_on_a_gpu_learns_what_a_cpu_does(
-    config: Path, footage_folder: Path, whole_run: Path, tmp_path: Path
+    config: Path, footage_folder: Path, whole_run: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     if not torch.cuda.is_available():
         missing("torch-cuda", "torch finds no GPU")
     on_gpu = [*arguments(config, footage_folder, tmp_path), "--device", "cuda"]
     kill_at_step_10([ZSM, *on_gpu])
-    assert main(on_gpu) == 0
+    saved = torch.load(tmp_path / "state.pt", weights_only=True)["progress"]["step"]
+    with caplog.at_level(logging.INFO, "zsm"):
+        assert main(on_gpu) == 0
+    assert f"resuming at step {saved}" in caplog.text
     assert distance(whole_run, tmp_path) < 0.1
 
 
