@@ -38,14 +38,18 @@ class Step:
         average: Network,
         optimiser: torch.optim.Adam,
         processes: Processes,
+        *,
+        capture: bool = True,
     ) -> None:
+        """With `capture` False, no step is captured, for comparison."""
         self._config, self._objective, self._adam = config, objective, optimiser
         self._module = processes.wrap(objective)
         self._device = processes.device
         self._weights = list(objective.network.parameters())
         self._average = list(average.parameters())
         self._update_average = get_ema_multi_avg_fn(config.optimiser.average)
-        self._captured = _Captured(self._run) if self._device.type == "cuda" and processes.count == 1 else None
+        alone = self._device.type == "cuda" and processes.count == 1
+        self._captured = _Captured(self._run) if alone and capture else None
 
     def __call__(self, batch: Batch, rate: float) -> Losses:
         """Make a step with this learning rate, and return the losses before it.

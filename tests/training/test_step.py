@@ -21,14 +21,6 @@ CONFIG = TrainingConfig(network=NETWORK, optimiser=Optimiser(batch=2, average=0.
 Precision = Literal["float32", "bfloat16"]
 
 
-class Uncaptured(Step):
-    """A step that always runs as written."""
-
-    def __init__(self, *arguments: object) -> None:
-        super().__init__(*arguments)  # type: ignore[arg-type]
-        self._captured = None
-
-
 def batches(device: torch.device) -> list[Batch]:
     random = torch.Generator().manual_seed(1)
 
@@ -41,13 +33,13 @@ def batches(device: torch.device) -> list[Batch]:
     return [batch() for _ in range(10)]
 
 
-def learn(kind: type[Step], processes: Processes, precision: Precision) -> tuple[list[float], Network, Network]:
+def learn(processes: Processes, precision: Precision, *, capture: bool) -> tuple[list[float], Network, Network]:
     """Make ten steps at a rising rate: their losses, the weights, and the weights' average."""
     torch.manual_seed(0)
     objective = Objective(Network(NETWORK), (1.0, 0.0, 0.0), 0).to(processes.device)
     average = copy.deepcopy(objective.network).requires_grad_(False)
     config = replace(CONFIG, run=Run(precision=precision))
-    step = kind(config, objective, average, adam(objective, processes.device), processes)
+    step = Step(config, objective, average, adam(objective, processes.device), processes, capture=capture)
     given = enumerate(batches(processes.device), start=1)
     return [step(batch, 1e-3 * rate).total.item() for rate, batch in given], objective.network, average
 
@@ -58,7 +50,7 @@ def test_a_captured_step_learns_what_an_uncaptured_one_does(precision: Precision
     if not torch.cuda.is_available():
         missing("torch-cuda", "torch finds no GPU")
     processes = Processes(device=torch.device("cuda"))
-    captured, plain = learn(Step, processes, precision), learn(Uncaptured, processes, precision)
+    captured, plain = (learn(processes, precision, capture=capture) for capture in (True, False))
     torch.testing.assert_close(captured[0], plain[0], rtol=1e-3, atol=0)
     for one, other in zip(captured[1:], plain[1:], strict=True):
         weights, expected = (torch.nn.utils.parameters_to_vector(network.parameters()) for network in (one, other))
