@@ -4,6 +4,7 @@ A degradation takes a clip (N,h,w,3) uint8 and a `numpy.random.Generator`, and r
 depends on these two alone.
 """
 
+import platform
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
@@ -23,6 +24,12 @@ if TYPE_CHECKING:
 Frames = NDArray[np.uint8]
 Degradation = Callable[[Frames, np.random.Generator], Frames]
 Preset = Literal["ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow"]
+
+PORTABLE = "asm=sse2" if platform.machine().lower() in ("x86_64", "amd64") else "asm=0"
+"""x264's parameters with which every processor encodes alike: SSE2 gives what plain C does.
+
+Its AVX code differs from that, and its AVX-512 code even from itself: it reads memory that nothing was written to.
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,7 +125,7 @@ class H264:
         encoder.height, encoder.width = clip.shape[1:3]
         encoder.pix_fmt, encoder.framerate, encoder.time_base = "yuv420p", Fraction(25), Fraction(1, 25)
         # The number of threads changes the result.
-        encoder.options = {"crf": str(self.crf), "preset": self.preset, "threads": "1"}
+        encoder.options = {"crf": str(self.crf), "preset": self.preset, "threads": "1", "x264-params": PORTABLE}
         for number, pixels in enumerate(clip):
             frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
             frame.pts = number
