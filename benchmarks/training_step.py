@@ -6,7 +6,6 @@ Examples are random and lie on the device, and the weights are new, so that only
 """
 
 import argparse
-import copy
 import json
 import time
 from dataclasses import replace
@@ -20,8 +19,7 @@ from zsm.training import config, distributed, initial
 from zsm.training.config import TrainingConfig
 from zsm.training.distributed import Processes
 from zsm.training.footage import SEPTUPLET
-from zsm.training.losses import Objective
-from zsm.training.step import Batch, Step, adam
+from zsm.training.step import Batch, Step
 
 WARM_UP = 5
 RATE = 1e-4
@@ -38,10 +36,7 @@ def examples(settings: TrainingConfig, device: torch.device) -> Batch:
 def measure(settings: TrainingConfig, processes: Processes, steps: int, *, capture: bool) -> float:
     """Seconds for a step: the mean of `steps` in a row."""
     network = initial.network(settings.network, replace(settings.start, weights=None, keep=0.0))
-    objective = Objective(network, settings.loss.weights, settings.loss.synthesis_blocks)
-    objective.to(device=processes.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    average = copy.deepcopy(network).requires_grad_(False)
-    step = Step(settings, objective, average, adam(objective, processes.device), processes, capture=capture)
+    step = Step(settings, network, processes, capture=capture)
     batch = examples(settings, processes.device)
     for _ in range(WARM_UP):
         step(batch, RATE).total.item()

@@ -79,6 +79,12 @@ def module(name: str, need: Need, install: str) -> Any:
         missing(need, f"{name} is not installed: {install}")
 
 
+def torch_cuda() -> None:
+    """Skip the test, or fail it, if torch finds no GPU."""
+    if not importlib.import_module("torch").cuda.is_available():
+        missing("torch-cuda", "torch finds no GPU")
+
+
 def cuda_provider() -> None:
     """Skip the test, or fail it, without ONNX Runtime's CUDA provider."""
     install = "pip install onnxruntime-gpu"

@@ -9,8 +9,7 @@ from typing import Literal
 import cv2
 import numpy as np
 import pytest
-import torch
-from tests.needs import cuda_provider, missing, module
+from tests.needs import cuda_provider, module, torch_cuda
 
 from zsm.engine.backends.gpu.cuda import Gpu
 
@@ -37,9 +36,9 @@ def test_frames_of_other_libraries(
 ) -> None:
     if importlib.util.find_spec("tensorrt") is None:
         cuda_provider()
-    if library == "torch" and not torch.cuda.is_available():
-        missing("torch-cuda", "torch has no CUDA")
-    elif library != "torch":
+    if library == "torch":
+        torch_cuda()
+    else:
         module(library, library, f"pip install {library}")
     for number, level in enumerate((0, 100, 200)):
         cv2.imwrite(str(tmp_path / f"{number}.png"), np.full((6, 8, 3), level, np.uint8))

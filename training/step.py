@@ -1,5 +1,6 @@
 """One step of training: loss, gradients, Adam, and the weights' average."""
 
+import copy
 from collections.abc import Callable
 
 import torch
@@ -16,38 +17,30 @@ Batch = tuple[Tensor, Tensor, Tensor]
 """LR septuplets, the HR frames of the outputs that count, and those outputs' places (see `data.Examples`)."""
 
 
-def adam(objective: Objective, device: torch.device) -> torch.optim.Adam:
-    """Make the optimiser; on a GPU, one whose learning rate and step count live there, as a captured step needs."""
-    if device.type == "cpu":
-        return torch.optim.Adam(objective.parameters(), betas=(0.9, 0.99))
-    rate = torch.zeros((), device=device)
-    return torch.optim.Adam(objective.parameters(), rate, betas=(0.9, 0.99), fused=True, capturable=True)
-
-
 class Step:
-    """Updates an objective's weights, and their moving average, from a batch.
+    """Updates a network's weights, and their moving average, from a batch.
 
     A step is thousands of small kernels. On a single GPU it is captured as a CUDA graph after the first few, and
     replayed from then on, so that the GPU doesn't wait for Python.
     """
 
-    def __init__(
-        self,
-        config: TrainingConfig,
-        objective: Objective,
-        average: Network,
-        optimiser: torch.optim.Adam,
-        processes: Processes,
-        *,
-        capture: bool = True,
-    ) -> None:
+    objective: Objective
+    """The network that learns, on the processes' device."""
+    average: Network
+    """Its weights' moving average."""
+    adam: torch.optim.Adam
+
+    def __init__(self, config: TrainingConfig, network: Network, processes: Processes, *, capture: bool = True) -> None:
         """With `capture` False, no step is captured, for comparison."""
-        self._config, self._objective, self._adam = config, objective, optimiser
-        self._module = processes.wrap(objective)
-        self._device = processes.device
-        self._weights = list(objective.network.parameters())
-        self._average = list(average.parameters())
+        self._config, self._device = config, processes.device
+        self.objective = Objective(network, config.loss.weights, config.loss.synthesis_blocks)
+        # Low-precision convolutions are fastest in channels-last format, also on CPUs.
+        self.objective.to(device=self._device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.average = copy.deepcopy(network).requires_grad_(False).eval()
+        self.adam = _adam(self.objective, self._device)
+        self._module = processes.wrap(self.objective)
         self._update_average = get_ema_multi_avg_fn(config.optimiser.average)
+        self._weights, self._averages = list(network.parameters()), list(self.average.parameters())
         alone = self._device.type == "cuda" and processes.count == 1
         self._captured = _Captured(self._run) if alone and capture else None
 
@@ -56,7 +49,7 @@ class Step:
 
         On a GPU the losses' tensors are overwritten by the next step.
         """
-        for group in self._adam.param_groups:
+        for group in self.adam.param_groups:
             if isinstance(group["lr"], Tensor):
                 group["lr"].fill_(rate)
             else:
@@ -69,13 +62,21 @@ class Step:
         low = self._config.run.precision == "bfloat16"
         with torch.autocast(self._device.type, torch.bfloat16, enabled=low):
             losses: Losses = self._module(to_float(lr), to_float(hr), times)
-        self._adam.zero_grad()
+        self.adam.zero_grad()
         losses.total.backward()
         if self._config.optimiser.gradient_clip:
-            nn.utils.clip_grad_norm_(self._objective.parameters(), self._config.optimiser.gradient_clip)
-        self._adam.step()
-        self._update_average(self._average, self._weights, 0)
+            nn.utils.clip_grad_norm_(self.objective.parameters(), self._config.optimiser.gradient_clip)
+        self.adam.step()
+        self._update_average(self._averages, self._weights, 0)
         return losses
+
+
+def _adam(objective: Objective, device: torch.device) -> torch.optim.Adam:
+    """Make the optimiser; on a GPU, one whose learning rate and step count live there, as a captured step needs."""
+    if device.type == "cpu":
+        return torch.optim.Adam(objective.parameters(), betas=(0.9, 0.99))
+    rate = torch.zeros((), device=device)
+    return torch.optim.Adam(objective.parameters(), rate, betas=(0.9, 0.99), fused=True, capturable=True)
 
 
 class _Captured:

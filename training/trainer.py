@@ -25,9 +25,9 @@ from zsm.training.config import TrainingConfig
 from zsm.training.data import Examples
 from zsm.training.distributed import Processes
 from zsm.training.journal import Journal
-from zsm.training.losses import Losses, Objective
+from zsm.training.losses import Losses
 from zsm.training.sources import Sources
-from zsm.training.step import Batch, Step, adam
+from zsm.training.step import Batch, Step
 
 log = logging.getLogger("zsm")
 
@@ -56,13 +56,10 @@ class Trainer:
         torch.manual_seed(config.run.seed)
         network = initial.network(config.network, config.start)
         self._began = copy.deepcopy(network.state_dict()) if config.start.keep else {}
-        self.objective = Objective(network, config.loss.weights, config.loss.synthesis_blocks)
-        # Low-precision convolutions are fastest in channels-last format, also on CPUs.
-        self.objective.to(device=processes.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.average = copy.deepcopy(self.objective.network).requires_grad_(False).eval()
-        self.adam = adam(self.objective, processes.device)
+        self.step = Step(config, network, processes)
         self.progress = state.Progress()
-        self._state = state.State(folder / "state.pt", config, self.objective, self.average, self.adam, self.progress)
+        parts = self.step.objective, self.step.average, self.step.adam
+        self._state = state.State(folder / "state.pt", config, *parts, self.progress)
 
     def run(self) -> None:
         """Train to the end of the schedule. An interruption loses the steps since `state.pt` was last written.
@@ -72,14 +69,13 @@ class Trainer:
         """
         if self._state.load(self.processes.device):
             log.info("resuming at step %d in %s", self.progress.step, self.folder)
-        step = Step(self.config, self.objective, self.average, self.adam, self.processes)
         with Journal(self.folder / "logs" if self.processes.first else None, self.progress.step) as journal:
             if self.progress.step == 0:
                 self._validate(journal)
             started = time.perf_counter()
             for batch in self._batches() if not self._done() else ():
                 rate = self.config.schedule.rate(self.progress.step, self.progress.seconds)
-                losses = step(batch, rate)
+                losses = self.step(batch, rate)
                 self.progress.step += 1
                 self.progress.seconds += self.processes.agree(time.perf_counter() - started)
                 self._after_step(journal, losses, rate)
@@ -148,8 +144,8 @@ class Trainer:
     def _result(self) -> Network:
         """The averaged weights, and what the run keeps of those that it began with."""
         if not self._began:
-            return self.average
-        network = copy.deepcopy(self.average)
+            return self.step.average
+        network = copy.deepcopy(self.step.average)
         for name, tensor in network.state_dict().items():
             tensor.lerp_(self._began[name].to(tensor.device), self.config.start.keep)
         return network

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch.utils.dlpack
 from numpy.typing import NDArray
-from tests.needs import cuda_provider, missing, module
+from tests.needs import cuda_provider, module, torch_cuda
 
 from zsm.engine import NetworkConfig, Runtime
 from zsm.engine.backends.gpu import cuda
@@ -302,8 +302,7 @@ def test_arrays_on_another_device_are_rejected() -> None:
 @pytest.mark.parametrize("borrowed", [False, True])
 def test_torch_s_frames_stay_on_the_gpu(borrowed: bool, gpu: cuda.Gpu, tiny_bundle: Path) -> None:
     cuda_provider()
-    if not torch.cuda.is_available():
-        missing("torch-cuda", "torch has no CUDA")
+    torch_cuda()
     clip = clip_of(6)
     stream = torch.cuda.Stream()
     handle = stream.cuda_stream if borrowed else None

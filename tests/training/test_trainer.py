@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from tests.needs import missing
+from tests.needs import torch_cuda
 from tests.training.moving import gliding, write_clip
 
 from zsm.cli import main
@@ -153,8 +153,7 @@ def test_two_processes_learn_the_same_as_one(
 def test_a_killed_and_resumed_run_on_a_gpu_learns_what_a_cpu_does(
     config: Path, footage_folder: Path, whole_run: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    if not torch.cuda.is_available():
-        missing("torch-cuda", "torch finds no GPU")
+    torch_cuda()
     on_gpu = [*arguments(config, footage_folder, tmp_path), "--device", "cuda"]
     kill_at_step_10([ZSM, *on_gpu])
     saved = torch.load(tmp_path / "state.pt", weights_only=True)["progress"]["step"]
