@@ -8,6 +8,7 @@ from fractions import Fraction
 from typing import Any
 
 import av
+import cv2
 from av.codec.codec import Capabilities
 from av.error import FFmpegError
 
@@ -112,6 +113,12 @@ FRAME_PACKING = {
 MOST_THREADS = 16
 """More cost quality, as FFmpeg warns."""
 
+AVX_512 = 13
+"""OpenCV's number for the processor feature AVX512F; its Python module has no name for it."""
+AVX2 = "asm=avx2,fma3,bmi1,bmi2,lzcnt"
+"""x264's parameter for processors with AVX-512. Its code for that reads memory that nothing was written to, and so
+encodes the same frames differently each time."""
+
 QUALITY_OPTIONS = {"nvenc": "cq", "qsv": "global_quality", "amf": "qp_i"}
 
 
@@ -198,8 +205,10 @@ class Plan:
             raise VideoError(f"{suffix} can't hold what {self.encoder} writes: {message(error)}") from error
 
     def _all_options(self) -> dict[str, str]:
-        """The options, and those by which some encoders take the number of threads."""
+        """The options, those by which some encoders take the number of threads, and what this processor needs."""
         options = dict(self.options)
+        if self.encoder == "libx264" and cv2.checkHardwareSupport(AVX_512):
+            options["x264-params"] = ":".join(filter(None, [options.get("x264-params"), AVX2]))
         if self.encoder == "libx265":
             frames = max(1, min(self.threads // 2, 4))
             options["x265-params"] += f":pools={self.threads}:frame-threads={frames}"

@@ -82,3 +82,15 @@ def test_another_number_is_another_job(clip: Path, tmp_path: Path) -> None:
 def test_invalid_numbers_are_rejected(threads: int) -> None:
     with pytest.raises(ArgumentError, match=f"an encoder can have 1 to 16 threads, got {threads}"):
         Encoding(threads=threads)
+
+
+def test_the_same_job_writes_the_same_frames_each_time(ffmpeg: Ffmpeg, tmp_path: Path) -> None:
+    """On a processor with AVX-512, x264 by itself doesn't."""
+    source = tmp_path / "clip.mkv"
+    ffmpeg("-f", "lavfi", "-i", "testsrc2=s=120x68:r=25:d=1.2,noise=alls=20:allf=t", "-c:v", "ffv1", source)
+    encoding = Encoding(codec="h264", threads=2)
+    found = set()
+    for number in range(5):
+        restore(source, tmp_path / f"{number}.mkv", REPEATER, encoding=encoding)
+        found.add(frames(ffmpeg, tmp_path / f"{number}.mkv"))
+    assert len(found) == 1
