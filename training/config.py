@@ -62,8 +62,11 @@ class Data:
 
 @dataclass(frozen=True, kw_only=True)
 class Loss:
-    """Eq. 10's weights, lambda 1 to 3, and k3. The paper gives no values: these are this project's choice."""
+    """The losses, eq. 10's weights of them (lambda 1 to 3), and k3. The paper gives no values: these are this project's
+    choice."""
 
+    form: Literal["charbonnier", "rms"] = "charbonnier"
+    """The reconstruction loss: eq. 7, or the root of each frame's mean squared error, for a higher PSNR."""
     reconstruction: float = 1.0
     first_order: float = 0.0
     second_order: float = 0.0
@@ -72,6 +75,7 @@ class Loss:
     def __post_init__(self) -> None:
         for name, weight in zip(("reconstruction", "first_order", "second_order"), self.weights, strict=True):
             _require(weight >= 0, f"loss.{name} is {weight}; give 0 or more")
+        _require(self.form in ("charbonnier", "rms"), f"loss.form is {self.form!r}; choose from charbonnier, rms")
         _require(any(self.weights), "every loss weight is 0; give one above 0")
         _require(self.synthesis_blocks >= 0, f"loss.synthesis_blocks is {self.synthesis_blocks}; give 0 or more")
 

@@ -29,8 +29,7 @@ class Processes:
         """Make the module average its gradients over all processes."""
         if self.count == 1:
             return module
-        # All buffers are constants.
-        return DistributedDataParallel(module, broadcast_buffers=False)
+        return DistributedDataParallel(module)
 
     def mean(self, value: Tensor) -> float:
         """Average a scalar over all processes, each of which must call this."""

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +20,19 @@ def charbonnier(predicted: Tensor, truth: Tensor) -> Tensor:
     factor, to which Adam is invariant, and makes the weights of eq. 10 independent of the crop's size.
     """
     return torch.sqrt((predicted.to(truth.dtype) - truth).square() + EPSILON**2).mean()
+
+
+def rms(predicted: Tensor, truth: Tensor) -> Tensor:
+    """The root of each frame's mean squared error, averaged over frames (...,3,H,W).
+
+    What minimises a frame's error is what maximises its PSNR, and frames with small errors count nearly as much as
+    those with large ones.
+    """
+    squared = (predicted.to(truth.dtype) - truth).square().mean((-3, -2, -1))
+    return torch.sqrt(squared + EPSILON**2).mean()
+
+
+RECONSTRUCTION = {"charbonnier": charbonnier, "rms": rms}
 
 
 class LrSynthesis(nn.Module):
@@ -67,11 +81,21 @@ class Losses:
 class Objective(nn.Module):
     """The network and its loss in one module: LR septuplets and their HR frames in, losses out."""
 
-    def __init__(self, network: Network, weights: tuple[float, float, float], synthesis_blocks: int) -> None:
-        """`weights` are lambda 1 to 3; if lambda 2 and 3 are zero, there is no synthesis module."""
+    def __init__(
+        self,
+        network: Network,
+        weights: tuple[float, float, float],
+        synthesis_blocks: int,
+        form: Literal["charbonnier", "rms"] = "charbonnier",
+    ) -> None:
+        """`weights` are lambda 1 to 3; if lambda 2 and 3 are zero, there is no synthesis module.
+
+        form: the reconstruction loss.
+        """
         super().__init__()
         self.network = network
         self.weights = weights
+        self.compare = RECONSTRUCTION[form]
         width = network.config.width
         self.synthesis = LrSynthesis(width, synthesis_blocks) if any(weights[1:]) else None
 
@@ -82,7 +106,7 @@ class Objective(nn.Module):
         """
         inputs = lr[:, ::2]
         features = self.network.features(inputs)
-        reconstruction = charbonnier(self.network.restore(features, inputs, times), hr)
+        reconstruction = self.compare(self.network.restore(features, inputs, times), hr)
         first = second = torch.zeros_like(reconstruction)
         if self.synthesis is not None:
             first, second = cyclic(self.network, self.synthesis, features, lr)

@@ -33,7 +33,8 @@ class Step:
     def __init__(self, config: TrainingConfig, network: Network, processes: Processes, *, capture: bool = True) -> None:
         """With `capture` False, no step is captured, for comparison."""
         self._config, self._device = config, processes.device
-        self.objective = Objective(network, config.loss.weights, config.loss.synthesis_blocks)
+        loss = config.loss
+        self.objective = Objective(network, loss.weights, loss.synthesis_blocks, loss.form)
         # Low-precision convolutions are fastest in channels-last format, also on CPUs.
         self.objective.to(device=self._device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.average = copy.deepcopy(network).requires_grad_(False).eval()

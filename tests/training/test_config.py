@@ -48,6 +48,7 @@ def test_every_table_reaches_its_dataclass(tmp_path: Path) -> None:
         ("optimiser.batch = 4.5", "optimiser.batch is 4.5; give a whole number"),
         ("optimiser.batch = true", "optimiser.batch is True; give a whole number"),
         ("optimiser.batch = 0", "optimiser.batch is 0"),
+        ("loss.form = 'l1'", "loss.form is 'l1'; choose from charbonnier, rms"),
         ("start.base = 1", "start.base is 1; give true or false"),
         ("data = 3", r"data is 3; make it a table"),
         ("data.hold_out = 'a'", "data.hold_out is 'a'; give a list"),

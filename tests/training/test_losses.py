@@ -2,6 +2,7 @@ import math
 from dataclasses import replace
 from itertools import pairwise
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -36,6 +37,17 @@ def test_the_charbonnier_loss_follows_eq_7() -> None:
     predicted, truth = torch.tensor([0.0, 3e-3, 1.0]), torch.zeros(3)
     expected = (1e-3 + math.hypot(3e-3, 1e-3) + math.hypot(1, 1e-3)) / 3
     assert charbonnier(predicted, truth).item() == pytest.approx(expected, rel=1e-6)
+
+
+@torch.no_grad()
+def test_the_rms_loss_averages_the_root_of_each_frames_squared_error() -> None:
+    torch.manual_seed(7)
+    network = Network(replace(GENTLE, base="bicubic"))
+    lr, hr = torch.rand(2, 7, 3, 8, 8), torch.rand(2, 7, 3, 32, 32)
+    found = Objective(network, (1.0, 0.0, 0.0), synthesis_blocks=0, form="rms")(lr, hr).reconstruction
+    difference = (network(lr[:, ::2]) - hr).numpy().reshape(14, -1)
+    expected = (np.linalg.norm(difference, axis=1) / difference.shape[1] ** 0.5).mean()
+    assert found.item() == pytest.approx(expected, rel=1e-4)
 
 
 @pytest.mark.parametrize("order", [0, 1])
