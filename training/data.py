@@ -38,7 +38,7 @@ class FootageSeptuplets:
 
     def __init__(self, footage: Sequence[Footage]) -> None:
         self._footage = footage
-        self._ends = np.cumsum([len(clip.lr) * len(clip.starts) for clip in footage])
+        self._ends = np.cumsum([clip.versions * len(clip.starts) for clip in footage])
 
     def __len__(self) -> int:
         return int(self._ends[-1])
@@ -47,11 +47,11 @@ class FootageSeptuplets:
         """Views of memory-mapped frames."""
         index = int(np.searchsorted(self._ends, number, side="right"))
         clip = self._footage[index]
-        # Counted back from the clip's end, so `version` is negative, which indexes as well.
-        version, place = divmod(number - int(self._ends[index]), len(clip.starts))
+        begin = int(self._ends[index]) - clip.versions * len(clip.starts)
+        version, place = divmod(number - begin, len(clip.starts))
         start = clip.starts[place]
         span = slice(start, start + SEPTUPLET)
-        return clip.hr[span], clip.lr[version, span]
+        return clip.hr[span], clip.lr(version)[span]
 
 
 class ImageSeptuplets:

@@ -1,15 +1,15 @@
 """Prepares clips for training, once: shrinks them, splits them at cuts, drops still stretches, maps them to memory.
 
-The cache has one folder per clip and size: `hr.npy` (N,H,W,3) and `lr.npy` (V,N,H/4,W/4,3), V versions of the LR
-frames, both uint8, and `starts.npy`, the frames at which a septuplet may begin. `footage.json`, written last, records
-what the folder was made from; an outdated or unfinished folder is made again.
+The cache has one folder per clip and size: `hr.npy` (N,H,W,3), `lr-0.npy` (N,H/4,W/4,3) and further versions of the LR
+frames, all uint8, and `starts.npy`, the frames at which a septuplet may begin. `footage.json` records what the folder
+was made from; an outdated folder is replaced. Versions that a run lacks are added.
 """
 
 import json
 import shutil
 import zlib
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -18,7 +18,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from zsm.errors import ArgumentError, DataError
+from zsm import files
+from zsm.errors import ArgumentError, DataError, OutputError
 from zsm.evaluation import bicubic
 from zsm.evaluation.layouts import Clip
 from zsm.runtime import SCALE
@@ -53,7 +54,7 @@ class Preparation:
 
     def __post_init__(self) -> None:
         if not self.scales or not all(0 < scale <= 1 for scale in self.scales):
-            raise ArgumentError(f"data scales are {list(self.scales)}; give one or more above 0, up to 1")
+            raise ArgumentError(f"data.preparation.scales are {list(self.scales)}; give one or more above 0, up to 1")
         if not SCALE <= self.least_side <= self.greatest_side:
             raise ArgumentError(
                 f"data.preparation's sides are {self.least_side} to {self.greatest_side};"
@@ -62,7 +63,7 @@ class Preparation:
         if self.compressed < 0:
             raise ArgumentError(f"data.preparation.compressed must be 0 or more, got {self.compressed}")
 
-    def sizes(self, side: int) -> list[float]:
+    def fitting_scales(self, side: int) -> list[float]:
         """The scales within the limits for a clip whose shorter side this is, or the one that comes closest."""
         fitting = [s for s in self.scales if self.least_side <= int(side * s) <= self.greatest_side]
         return fitting or [min(self.scales, key=lambda s: abs(int(side * s) - self.greatest_side))]
@@ -70,12 +71,37 @@ class Preparation:
 
 @dataclass(frozen=True, kw_only=True)
 class Footage:
-    """A clip at one size, on disk: memory-mapped frames (LR in every version), and where septuplets may begin."""
+    """A clip at one size, on disk, and where septuplets may begin in it.
 
-    name: str
-    hr: Frames
-    lr: Frames
+    Frames are mapped to memory when they are asked for, and not kept open: a process may open only so many files.
+    """
+
+    folder: Path
+    versions: int
+    """Of the LR frames."""
     starts: NDArray[np.int64]
+
+    @property
+    def name(self) -> str:
+        return self.folder.name
+
+    @property
+    def hr(self) -> Frames:
+        """All HR frames (N,H,W,3)."""
+        return _mapped(self.folder / "hr.npy")
+
+    def lr(self, version: int = 0) -> Frames:
+        """All LR frames (N,H/4,W/4,3) of a version; 0 is the clean one."""
+        return _mapped(_version(self.folder, version))
+
+
+def _mapped(file: Path) -> Frames:
+    frames: Frames = np.load(file, mmap_mode="r")
+    return frames
+
+
+def _version(folder: Path, number: int) -> Path:
+    return folder / f"lr-{number}.npy"
 
 
 def prepare(clips: Sequence[Clip], cache: Path, preparation: Preparation, workers: int = 0) -> list[Footage]:
@@ -83,11 +109,13 @@ def prepare(clips: Sequence[Clip], cache: Path, preparation: Preparation, worker
 
     workers: processes that share the clips; 0 prepares them in this one.
 
-    Raises DataError if nothing is left.
+    Raises DataError if a clip can't be read or nothing is left, and OutputError if the cache can't be written.
     """
     prepare_clip = partial(_prepare_clip, cache=cache, preparation=preparation)
     folders = [folder for made in parallel.each(prepare_clip, clips, workers) for folder in made]
-    found = [footage for footage in map(_open, folders) if len(footage.starts)]
+    versions = 1 + preparation.compressed
+    every = [Footage(folder=each, versions=versions, starts=np.load(each / "starts.npy")) for each in folders]
+    found = [footage for footage in every if len(footage.starts)]
     if not found:
         names = ", ".join(clip.name for clip in clips) or "no clips"
         raise DataError(f"no seven consecutive moving frames in {names}; give other footage")
@@ -95,12 +123,12 @@ def prepare(clips: Sequence[Clip], cache: Path, preparation: Preparation, worker
 
 
 def _prepare_clip(clip: Clip, cache: Path, preparation: Preparation) -> list[Path]:
-    """Return the clip's folders, made anew where the cache hasn't got them."""
+    """Return the clip's folders, after making what the cache lacks."""
     first = next(iter(clip.frames(frames=1)), None)
     if first is None:
         raise DataError(f"clip {clip.name} has no frames")
-    scales = preparation.sizes(min(first.shape[:2]))
-    origin: dict[str, object] = {"source": _signature(clip), "preparation": asdict(preparation)}
+    scales = preparation.fitting_scales(min(first.shape[:2]))
+    origin: dict[str, object] = {"source": _signature(clip), "still": preparation.still}
     folders = {scale: cache / f"{clip.name}@{scale:g}" for scale in scales}
     stale: dict[float, list[Frames]] = {
         scale: [] for scale, folder in folders.items() if not _made_from(folder, origin)
@@ -109,45 +137,55 @@ def _prepare_clip(clip: Clip, cache: Path, preparation: Preparation) -> list[Pat
         for scale, frames in stale.items():
             frames.append(_shrink(frame, scale))
     for scale, frames in stale.items():
-        try:
-            _write(folders[scale], frames, preparation, origin)
-        except OSError as error:
-            raise DataError(f"can't prepare {clip.name} in {folders[scale]}: {error}") from error
+        _write(folders[scale], frames, origin, preparation)
+    for folder in folders.values():
+        _add_versions(folder, preparation.compressed)
     return list(folders.values())
 
 
 def _signature(clip: Clip) -> list[list[str | int]]:
-    files = sorted(clip.source.iterdir()) if clip.source.is_dir() else [clip.source]
-    return [[file.name, (stat := file.stat()).st_size, stat.st_mtime_ns] for file in files]
+    try:
+        sources = sorted(clip.source.iterdir()) if clip.source.is_dir() else [clip.source]
+        return [[source.name, (stat := source.stat()).st_size, stat.st_mtime_ns] for source in sources]
+    except OSError as error:
+        raise DataError(f"clip {clip.name} can't be read: {error}; remove the clip, or mend it") from error
 
 
 def _made_from(folder: Path, origin: dict[str, object]) -> bool:
-    note = folder / "footage.json"
-    return note.is_file() and json.loads(note.read_text()) == json.loads(json.dumps(origin))
+    try:
+        found: object = json.loads((folder / "footage.json").read_text())
+    except (OSError, ValueError):
+        return False
+    return found == json.loads(json.dumps(origin))
 
 
-def _open(folder: Path) -> Footage:
-    hr, lr = (np.load(folder / f"{name}.npy", mmap_mode="r") for name in ("hr", "lr"))
-    return Footage(name=folder.name, hr=hr, lr=lr, starts=np.load(folder / "starts.npy"))
+def _write(folder: Path, frames: list[Frames], origin: dict[str, object], preparation: Preparation) -> None:
+    with files.staging(folder) as temporary:
+        np.save(temporary / "hr.npy", np.stack(frames))
+        np.save(temporary / "starts.npy", septuplet_starts(frames, preparation.still))
+        (temporary / "footage.json").write_text(json.dumps(origin))
+        if not _made_from(folder, origin):  # another run may have been quicker
+            shutil.rmtree(folder, ignore_errors=True)
+            temporary.rename(folder)
 
 
-def _write(folder: Path, frames: list[Frames], preparation: Preparation, origin: dict[str, object]) -> None:
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    hr = np.stack(frames)
-    np.save(folder / "hr.npy", hr)
-    np.save(folder / "lr.npy", np.stack(list(_versions(hr, folder.name, preparation.compressed))))
-    np.save(folder / "starts.npy", septuplet_starts(frames, preparation.still))
-    (folder / "footage.json").write_text(json.dumps(origin))
-
-
-def _versions(hr: Frames, name: str, compressed: int) -> Iterator[Frames]:
-    """The clean LR clip, then compressed ones; the name seeds what is drawn."""
-    clean = np.stack([bicubic.resize(frame, 1 / SCALE) for frame in hr])
-    yield clean
-    for number in range(compressed):
-        rng = np.random.default_rng((zlib.crc32(name.encode()), number))
-        yield Delivery.draw(rng)(hr, clean, rng)
+def _add_versions(folder: Path, compressed: int) -> None:
+    """Make the LR versions that aren't there: the clean one, and `compressed` more. The folder's name seeds them."""
+    for number in range(1 + compressed):
+        path = _version(folder, number)
+        if path.is_file():
+            continue
+        hr = _mapped(folder / "hr.npy")
+        if number == 0:
+            frames = np.stack([bicubic.resize(frame, 1 / SCALE) for frame in hr])
+        else:
+            rng = np.random.default_rng((zlib.crc32(folder.name.encode()), number - 1))
+            frames = Delivery.draw(rng)(hr, _mapped(_version(folder, 0)), rng)
+        try:
+            with files.replacing(path) as temporary, temporary.open("wb") as file:
+                np.save(file, frames)
+        except OSError as error:
+            raise OutputError(f"{path} can't be written: {error}") from error
 
 
 def _shrink(frame: Frames, scale: float) -> Frames:

@@ -39,7 +39,7 @@ def test_footage_is_kept_at_every_size_within_the_limits(footage_folder: Path, t
     whole, half = found["clip1@1"], found["clip1@0.5"]
     original = clips[1].read()
     np.testing.assert_array_equal(whole.hr, original)
-    np.testing.assert_array_equal(whole.lr[0, 3], bicubic.resize(original[3], 0.25))
+    np.testing.assert_array_equal(whole.lr()[3], bicubic.resize(original[3], 0.25))
     areas = original.reshape(10, 32, 2, 40, 2, 3).mean((2, 4))
     np.testing.assert_allclose(half.hr, areas, atol=0.51)
     assert whole.starts.tolist() == [0, 1, 2, 3]
@@ -58,7 +58,8 @@ def test_several_processes_prepare_the_same_footage(footage_folder: Path, tmp_pa
     assert [footage.name for footage in alone] == [footage.name for footage in shared]
     for one, other in zip(alone, shared, strict=True):
         np.testing.assert_array_equal(one.hr, other.hr)
-        np.testing.assert_array_equal(one.lr, other.lr)
+        for version in range(2):
+            np.testing.assert_array_equal(one.lr(version), other.lr(version))
         np.testing.assert_array_equal(one.starts, other.starts)
 
 
@@ -82,7 +83,7 @@ def test_footage_is_prepared_once_and_again_when_it_changes(footage_folder: Path
     written = note.stat().st_mtime_ns
     prepare(clips, tmp_path, SMALL)
     assert note.stat().st_mtime_ns == written
-    prepare(clips, tmp_path, Preparation(scales=(1.0,), least_side=32))
+    prepare(clips, tmp_path, replace(SMALL, still=0.4))
     assert note.stat().st_mtime_ns > written
 
 
@@ -101,13 +102,52 @@ def test_a_clip_has_a_clean_version_and_compressed_ones(footage_folder: Path, tm
     clips = layouts.find(footage_folder)[:1]
     preparation = Preparation(scales=(1.0,), least_side=32, compressed=2)
     (footage,) = prepare(clips, tmp_path / "one", preparation)
-    assert footage.lr.shape == (3, 10, 16, 20, 3)
+    versions = np.stack([footage.lr(version) for version in range(3)])
+    assert versions.shape == (3, 10, 16, 20, 3)
     clean = bicubic.resize(footage.hr, 0.25)
-    np.testing.assert_array_equal(footage.lr[0], clean)
-    off = [np.abs(version.astype(int) - clean).mean() for version in footage.lr]
+    np.testing.assert_array_equal(versions[0], clean)
+    off = [np.abs(version.astype(int) - clean).mean() for version in versions]
     assert 0 < min(off[1:]) < max(off[1:]) < 30
     (again,) = prepare(clips, tmp_path / "two", preparation)
-    np.testing.assert_array_equal(footage.lr, again.lr)
+    np.testing.assert_array_equal(versions, [again.lr(version) for version in range(3)])
+
+
+def test_runs_that_differ_in_versions_and_sizes_share_prepared_footage(footage_folder: Path, tmp_path: Path) -> None:
+    clips = layouts.find(footage_folder)
+    prepare(clips, tmp_path, SMALL)
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.glob("*/*")}
+    more = replace(SMALL, scales=(1.0, 0.5, 0.25), least_side=16, compressed=1)
+    assert {footage.versions for footage in prepare(clips, tmp_path, more)} == {2}
+    added = {path.name for path in tmp_path.glob("clip?@1/*") if path not in before}
+    assert added == {"lr-1.npy"}
+    prepare(clips, tmp_path, SMALL)
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+
+
+def test_footage_that_was_damaged_is_prepared_again(footage_folder: Path, tmp_path: Path) -> None:
+    clips = layouts.find(footage_folder)[:1]
+    (footage,) = prepare(clips, tmp_path, replace(SMALL, scales=(1.0,)))
+    whole = np.array(footage.hr)
+    (footage.folder / "footage.json").write_text("")
+    (footage.folder / "hr.npy").write_bytes(b"")
+    (again,) = prepare(clips, tmp_path, replace(SMALL, scales=(1.0,)))
+    np.testing.assert_array_equal(again.hr, whole)
+
+
+def test_a_clip_with_a_broken_link_gives_one_message(tmp_path: Path) -> None:
+    write_clip(tmp_path / "data" / "clip", gliding(8, 32, 40))
+    (tmp_path / "data" / "clip" / "notes.txt").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(DataError, match="clip can't be read"):
+        prepare(layouts.find(tmp_path / "data"), tmp_path / "cache", SMALL)
+
+
+def test_many_clips_do_not_keep_their_files_open(footage_folder: Path, tmp_path: Path) -> None:
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    footage = prepare(layouts.find(footage_folder), tmp_path, SMALL)
+    septuplets = FootageSeptuplets(footage)
+    for number in range(len(septuplets)):
+        septuplets[number][1].sum()
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
 
 
 def test_an_epoch_holds_every_version_of_every_septuplet(footage_folder: Path, tmp_path: Path) -> None:
@@ -118,7 +158,7 @@ def test_an_epoch_holds_every_version_of_every_septuplet(footage_folder: Path, t
     expected = {
         (clip.hr[start : start + 7].tobytes(), version[start : start + 7].tobytes())
         for clip in footage
-        for version in clip.lr
+        for version in map(clip.lr, range(clip.versions))
         for start in clip.starts
     }
     assert seen == expected
