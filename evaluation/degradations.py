@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import chain
+from math import inf
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import av
@@ -46,7 +47,7 @@ class Noise:
     salt_and_pepper: float = 0.1
 
     def __post_init__(self) -> None:
-        if self.sigma < 0:
+        if not 0 <= self.sigma < inf:
             raise ArgumentError(f"noise of sigma {self.sigma}: give 0 or more, in 8-bit levels")
         if not 0 <= self.salt_and_pepper <= 1:
             raise ArgumentError(f"salt-and-pepper share {self.salt_and_pepper}: give 0 to 1")

@@ -15,6 +15,8 @@ from zsm.training.schedule import Schedule
 
 T = TypeVar("T")
 
+LossForm = Literal["charbonnier", "rms"]
+
 
 def _require(condition: bool, message: str) -> None:
     if not condition:
@@ -37,14 +39,14 @@ class Data:
     """Outputs of each septuplet, drawn at random, that are reconstructed and compared with the truth. With fewer, a
     step takes less time, and a run sees more footage."""
     degradation: str | None = None
-    """Applied to the LR frames: `noise`, `noise:SIGMA`, `jpeg:QUALITY` or `h264:CRF` (section 4.3)."""
+    """Applied to the crops' LR frames: `noise`, `noise:SIGMA`, `jpeg:QUALITY` (section 4.3) or `h264:CRF`. For whole
+    clips that were encoded as video, see `preparation.compressed`."""
     validate_degraded: tuple[str, ...] = ()
     """Degradations under which the held-out septuplets are validated a second time."""
     preparation: Preparation = field(default_factory=Preparation)
     """How whole clips are prepared (`clips` only)."""
 
     def __post_init__(self) -> None:
-        _require(self.layout in ("clips", "vimeo"), f"data.layout is {self.layout!r}; choose from clips, vimeo")
         _require(
             self.crop >= 8 and self.crop % SCALE == 0,
             f"data.crop is {self.crop}; give a multiple of {SCALE}, at least 8",
@@ -65,7 +67,7 @@ class Loss:
     """The losses, eq. 10's weights of them (lambda 1 to 3), and k3. The paper gives no values: these are this project's
     choice."""
 
-    form: Literal["charbonnier", "rms"] = "charbonnier"
+    form: LossForm = "charbonnier"
     """The reconstruction loss: eq. 7, or the root of each frame's mean squared error, for a higher PSNR."""
     reconstruction: float = 1.0
     first_order: float = 0.0
@@ -75,7 +77,6 @@ class Loss:
     def __post_init__(self) -> None:
         for name, weight in zip(("reconstruction", "first_order", "second_order"), self.weights, strict=True):
             _require(weight >= 0, f"loss.{name} is {weight}; give 0 or more")
-        _require(self.form in ("charbonnier", "rms"), f"loss.form is {self.form!r}; choose from charbonnier, rms")
         _require(any(self.weights), "every loss weight is 0; give one above 0")
         _require(self.synthesis_blocks >= 0, f"loss.synthesis_blocks is {self.synthesis_blocks}; give 0 or more")
 
@@ -109,8 +110,8 @@ class Start:
     weights: Path | None = None
     """A safetensors file; parameters that it lacks are initialised as for a new network."""
     keep: float = 0.0
-    """The part of `weights` in the weights that are saved, 0 to below 1; the rest is what was learnt from there. So a
-    network that is fine-tuned for one kind of footage loses less on others."""
+    """Fraction of `weights`, 0 to below 1, mixed into the weights that are saved, so that fine-tuning for one kind of
+    footage loses less on others."""
     identity: bool = False
     """Start with alignments that return their source. Parameters from `weights` keep their values."""
     base: bool = False
@@ -141,10 +142,7 @@ class Run:
     """Septuplets per held-out clip, or of the whole test list."""
 
     def __post_init__(self) -> None:
-        _require(
-            self.precision in ("float32", "bfloat16"),
-            f"run.precision is {self.precision!r}; choose from float32, bfloat16",
-        )
+        _require(0 <= self.seed < 2**63, f"run.seed is {self.seed}; give 0 to 2**63 - 1")
         _require(self.workers >= 0, f"run.workers is {self.workers}; give 0 or more")
         for name in ("log_every", "checkpoint_every", "validate_every", "validation_septuplets"):
             _require(getattr(self, name) >= 1, f"run.{name} is {getattr(self, name)}; give 1 or more")
@@ -202,6 +200,7 @@ def _convert(wanted: Any, value: Any, name: str) -> Any:
         _require(isinstance(value, list), f"{name} is {value!r}; give a list")
         return tuple(_convert(get_args(wanted)[0], item, name) for item in value)
     if get_origin(wanted) is Literal:
+        _require(value in get_args(wanted), f"{name} is {value!r}; choose from {', '.join(get_args(wanted))}")
         return value
     choices = [choice for choice in get_args(wanted) or (wanted,) if choice is not type(None)]
     for choice in choices:

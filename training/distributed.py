@@ -4,12 +4,16 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 
 import torch
 from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from zsm.errors import BackendError
+
+LONGEST_WAIT = timedelta(days=2)
+"""For the first process, which may prepare footage for hours. If one dies, torchrun stops the others at once."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,7 +74,7 @@ def join(device: str) -> Iterator[Processes]:
     if count == 1:
         yield Processes(device=chosen)
         return
-    distributed.init_process_group("nccl" if chosen.type == "cuda" else "gloo")
+    distributed.init_process_group("nccl" if chosen.type == "cuda" else "gloo", timeout=LONGEST_WAIT)
     try:
         yield Processes(device=chosen, rank=distributed.get_rank(), count=count)
     finally:

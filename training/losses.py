@@ -1,14 +1,15 @@
 """The training loss (section 3.5): reconstruction, and guidance of the interpolated features."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from zsm.export.model import Network
 from zsm.export.model.layers import ResidualBlock, conv3x3
+from zsm.training.config import LossForm
 
 EPSILON = 1e-3
 
@@ -25,14 +26,14 @@ def charbonnier(predicted: Tensor, truth: Tensor) -> Tensor:
 def rms(predicted: Tensor, truth: Tensor) -> Tensor:
     """The root of each frame's mean squared error, averaged over frames (...,3,H,W).
 
-    What minimises a frame's error is what maximises its PSNR, and frames with small errors count nearly as much as
-    those with large ones.
+    A frame's PSNR depends on this error alone. Its gradient has about the same norm for every frame, so that frames
+    with small errors count as much as those with large ones.
     """
     squared = (predicted.to(truth.dtype) - truth).square().mean((-3, -2, -1))
     return torch.sqrt(squared + EPSILON**2).mean()
 
 
-RECONSTRUCTION = {"charbonnier": charbonnier, "rms": rms}
+RECONSTRUCTION: dict[LossForm, Callable[[Tensor, Tensor], Tensor]] = {"charbonnier": charbonnier, "rms": rms}
 
 
 class LrSynthesis(nn.Module):
@@ -86,7 +87,7 @@ class Objective(nn.Module):
         network: Network,
         weights: tuple[float, float, float],
         synthesis_blocks: int,
-        form: Literal["charbonnier", "rms"] = "charbonnier",
+        form: LossForm = "charbonnier",
     ) -> None:
         """`weights` are lambda 1 to 3; if lambda 2 and 3 are zero, there is no synthesis module.
 

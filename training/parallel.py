@@ -23,16 +23,21 @@ def each(work: Callable[[Item], Result], items: Iterable[Item], workers: int) ->
     if not workers:
         return [work(item) for item in items]
     # Forked processes would inherit locks that torch's and OpenCV's threads may hold.
-    with ProcessPoolExecutor(workers, get_context("spawn"), _use_one_thread) as pool:
+    with ProcessPoolExecutor(workers, get_context("spawn"), use_one_thread) as pool:
         try:
             return list(pool.map(work, items))
         except BrokenProcessPool as error:
-            raise TrainingError(
-                f"one of {workers} processes was killed, probably for lack of memory; lower run.workers (or --workers)"
-            ) from error
+            raise killed(workers) from error
 
 
-def _use_one_thread() -> None:
+def killed(workers: int) -> TrainingError:
+    """What to say when one of so many processes died."""
+    return TrainingError(
+        f"one of {workers} processes was killed, probably for lack of memory; lower run.workers (or --workers)"
+    )
+
+
+def use_one_thread() -> None:
     """Limit BLAS and OpenCV to one thread: a thread per core in every process makes them many times slower."""
     threadpool_limits(1)
     cv2.setNumThreads(1)

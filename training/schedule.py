@@ -1,7 +1,7 @@
 """The learning rate, and the length of a run."""
 
 from dataclasses import dataclass
-from math import cos, pi
+from math import cos, inf, pi
 
 from zsm.errors import ArgumentError
 
@@ -36,7 +36,7 @@ class Schedule:
         for name in ("warm_up", "period"):
             if getattr(self, name) < 0:
                 raise ArgumentError(f"schedule.{name} is {getattr(self, name)}; give 0 or more steps")
-        if self.minutes is not None and self.minutes <= 0:
+        if self.minutes is not None and not 0 < self.minutes < inf:
             raise ArgumentError(f"schedule.minutes is {self.minutes}; give a number above 0")
         if self.minutes is not None and self.period:
             raise ArgumentError("schedule.minutes and schedule.period can't be combined; remove one")

@@ -4,9 +4,9 @@ It holds no random generator's state: only the initial weights are drawn from to
 from (seed, k) alone.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -32,14 +32,12 @@ class State:
         self,
         path: Path,
         config: TrainingConfig,
-        objective: nn.Module,
-        average: nn.Module,
+        modules: Mapping[str, nn.Module],
         adam: torch.optim.Optimizer,
         progress: Progress,
     ) -> None:
         self._path, self._config, self._progress = path, config, progress
-        self._modules = {"objective": objective, "average": average}
-        self._adam = adam
+        self._modules, self._adam = modules, adam
 
     def save(self) -> None:
         """Write the state atomically. Raises OutputError."""
@@ -51,13 +49,13 @@ class State:
         except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
             raise OutputError(f"can't write {self._path}: {error}") from error
 
-    def load(self, device: torch.device) -> bool:
-        """Restore what was saved; return False if nothing was.
+    def load(self, device: torch.device) -> None:
+        """Restore what was saved, if anything was.
 
         Raises DataError if the file can't be read, or belongs to a run with another configuration.
         """
         if not self._path.is_file():
-            return False
+            return
         content = self._read(device)
         self._check(content["config"])
         for name, module in self._modules.items():
@@ -66,7 +64,6 @@ class State:
         options = self._adam.state_dict()["param_groups"]
         self._adam.load_state_dict({"state": content["adam"]["state"], "param_groups": options})
         vars(self._progress).update(content["progress"])
-        return True
 
     def _read(self, device: torch.device) -> dict[str, Any]:
         problem: object = "something is missing"
@@ -74,19 +71,22 @@ class State:
             content = torch.load(self._path, map_location=device, weights_only=True)
             if isinstance(content, dict) and {*self._modules, "adam", "config", "progress"} <= content.keys():
                 return content
-        except (UnpicklingError, RuntimeError, EOFError, OSError) as error:
+        except Exception as error:  # what torch raises depends on the bytes that it finds
             problem = error
         raise DataError(f"{self._path} is not a run's state, or is damaged ({problem}); delete it to start again")
 
     def _check(self, found: dict[str, dict[str, object]]) -> None:
-        """Raise DataError if a setting that affects the weights differs; of `run`, those are seed and precision."""
-        wanted = self._config.to_dict()
+        """Raise DataError if a setting that affects the weights differs; of `run`, those are seed and precision.
+
+        Settings that didn't exist when the file was written have their default, which keeps what runs did before.
+        """
+        wanted, before = self._config.to_dict(), TrainingConfig().to_dict()
+        found = {table: {**before[table], **found.get(table, {})} for table in wanted}
         different = [
             f"{table}.{key}"
             for table in wanted
-            for key in sorted(wanted[table].keys() | found.get(table, {}).keys())
-            if wanted[table].get(key) != found.get(table, {}).get(key)
-            and (table != "run" or key in ("seed", "precision"))
+            for key in sorted(wanted[table].keys() | found[table].keys())
+            if wanted[table].get(key) != found[table].get(key) and (table != "run" or key in ("seed", "precision"))
         ]
         if different:
             raise DataError(

@@ -20,8 +20,8 @@ from torch.utils.data import DataLoader
 from zsm.errors import Error, OutputError, TrainingError
 from zsm.evaluation import degradations
 from zsm.export.model import Network, checkpoint
-from zsm.training import initial, state, validation
-from zsm.training.config import TrainingConfig
+from zsm.training import initial, parallel, state, validation
+from zsm.training.config import Start, TrainingConfig
 from zsm.training.data import Examples
 from zsm.training.distributed import Processes
 from zsm.training.journal import Journal
@@ -37,11 +37,11 @@ LATEST = "latest.safetensors"
 class Trainer:
     """A run in `folder`, new or resumed."""
 
-    def __init__(self, config: TrainingConfig, sources: Sources, folder: Path, processes: Processes) -> None:
-        """Make the network and the folder.
+    def __init__(self, config: TrainingConfig, folder: Path, processes: Processes) -> None:
+        """Make the folder and the network, or restore what a run left in the folder.
 
-        Raises TrainingError if the batch can't be divided among the processes, and OutputError if the folder can't
-        be made.
+        Raises TrainingError if the batch can't be divided among the processes, OutputError if the folder can't be made,
+        and DataError if it holds a run with another configuration, or `start.weights` can't be used.
         """
         if config.optimiser.batch % processes.count:
             raise TrainingError(
@@ -52,42 +52,54 @@ class Trainer:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise OutputError(f"can't make the folder {folder}: {error.strerror}; give another with --out") from error
-        self.config, self.sources, self.folder, self.processes = config, sources, folder, processes
+        self.config, self.folder, self.processes = config, folder, processes
+        file = folder / "state.pt"
         torch.manual_seed(config.run.seed)
-        network = initial.network(config.network, config.start)
-        self._began = copy.deepcopy(network.state_dict()) if config.start.keep else {}
+        network = initial.network(config.network, Start() if file.is_file() else config.start)
+        self._began = copy.deepcopy(network).to(processes.device) if config.start.keep else None
         self.step = Step(config, network, processes)
         self.progress = state.Progress()
-        parts = self.step.objective, self.step.average, self.step.adam
-        self._state = state.State(folder / "state.pt", config, *parts, self.progress)
+        modules = {"objective": self.step.objective, "average": self.step.average}
+        if self._began is not None:
+            modules["began"] = self._began
+        self._state = state.State(file, config, modules, self.step.adam, self.progress)
+        self._state.load(processes.device)
 
-    def run(self) -> None:
-        """Train to the end of the schedule. An interruption loses the steps since `state.pt` was last written.
+    def run(self, sources: Sources) -> None:
+        """Train to the end of the schedule. An interruption loses the steps since the state was last written.
 
-        Raises DataError if the folder holds a run with another configuration, TrainingError if the loss becomes
-        infinite or NaN, and OutputError if a file can't be written.
+        Raises TrainingError if the loss becomes infinite or NaN, or a worker dies, and OutputError if a file can't be
+        written.
         """
-        if self._state.load(self.processes.device):
+        if self.progress.step:
             log.info("resuming at step %d in %s", self.progress.step, self.folder)
         with Journal(self.folder / "logs" if self.processes.first else None, self.progress.step) as journal:
             if self.progress.step == 0:
-                self._validate(journal)
-            started = time.perf_counter()
-            for batch in self._batches() if not self._done() else ():
-                rate = self.config.schedule.rate(self.progress.step, self.progress.seconds)
-                losses = self.step(batch, rate)
-                self.progress.step += 1
-                self.progress.seconds += self.processes.agree(time.perf_counter() - started)
-                self._after_step(journal, losses, rate)
-                if self._done():
-                    break
-                started = time.perf_counter()
+                self._validate(journal, sources)
+            try:
+                self._train(journal, sources)
+            except RuntimeError as error:
+                if "DataLoader worker" not in str(error):
+                    raise
+                raise parallel.killed(self.config.run.workers) from error
         log.info("trained %d steps in %.0f s", self.progress.step, self.progress.seconds)
+
+    def _train(self, journal: Journal, sources: Sources) -> None:
+        started = time.perf_counter()
+        for batch in self._batches(sources) if not self._done() else ():
+            rate = self.config.schedule.rate(self.progress.step, self.progress.seconds)
+            losses = self.step(batch, rate)
+            self.progress.step += 1
+            self.progress.seconds += self.processes.agree(time.perf_counter() - started)
+            self._after_step(journal, sources, losses, rate)
+            if self._done():
+                break
+            started = time.perf_counter()
 
     def _done(self) -> bool:
         return self.config.schedule.progress(self.progress.step, self.progress.seconds) >= 1
 
-    def _after_step(self, journal: Journal, losses: Losses, rate: float) -> None:
+    def _after_step(self, journal: Journal, sources: Sources, losses: Losses, rate: float) -> None:
         run, step = self.config.run, self.progress.step
         log_it, validate, save = (
             step % often == 0 or self._done() for often in (run.log_every, run.validate_every, run.checkpoint_every)
@@ -102,15 +114,15 @@ class Trainer:
         if log_it:
             journal.losses(step, {**means, "learning rate": rate}, self.progress.seconds)
         if validate:
-            self._validate(journal)
+            self._validate(journal, sources)
         if save and self.processes.first:
             self._state.save()
 
-    def _batches(self) -> Iterator[Batch]:
+    def _batches(self, sources: Sources) -> Iterator[Batch]:
         """Yield this process's share of each batch, endlessly, beginning with the next step's."""
         data, batch, processes = self.config.data, self.config.optimiser.batch, self.processes
         examples = Examples(
-            septuplets=self.sources.training,
+            septuplets=sources.training,
             seed=self.config.run.seed,
             crop=data.crop,
             outputs=data.outputs,
@@ -124,6 +136,7 @@ class Trainer:
             num_workers=self.config.run.workers,
             # Forked workers share the memory-mapped footage; spawned ones would each get a copy.
             multiprocessing_context="fork" if self.config.run.workers else None,
+            worker_init_fn=_use_one_thread,
             pin_memory=processes.device.type == "cuda",
         )
         try:
@@ -132,22 +145,22 @@ class Trainer:
             # A worker's error arrives with a traceback before its message.
             raise type(error)(str(error).rpartition(f"{type(error).__name__}: ")[2].strip()) from error
 
-    def _validate(self, journal: Journal) -> None:
+    def _validate(self, journal: Journal, sources: Sources) -> None:
         """Score the weights on the held-out septuplets, and write them."""
         if self.processes.first:
             network = self._result()
-            scores = [validation.score(network, held, self.processes.device) for held in self.sources.held_out]
-            journal.validation(self.progress.step, scores, self.sources.held_out)
+            scores = [validation.score(network, held, self.processes.device) for held in sources.held_out]
+            journal.validation(self.progress.step, scores, sources.held_out)
             self._write_weights(network, scores)
         self.processes.wait()
 
     def _result(self) -> Network:
         """The averaged weights, and what the run keeps of those that it began with."""
-        if not self._began:
+        if self._began is None:
             return self.step.average
         network = copy.deepcopy(self.step.average)
-        for name, tensor in network.state_dict().items():
-            tensor.lerp_(self._began[name].to(tensor.device), self.config.start.keep)
+        for weight, began in zip(network.parameters(), self._began.parameters(), strict=True):
+            weight.lerp_(began, self.config.start.keep)
         return network
 
     def _write_weights(self, network: Network, scores: list[validation.Score]) -> None:
@@ -160,6 +173,10 @@ class Trainer:
             checkpoint.save(network, self.folder / LATEST, metadata)
         except OSError as error:
             raise OutputError(f"can't write {self.folder / LATEST}: {error}") from error
+
+
+def _use_one_thread(worker: int) -> None:
+    parallel.use_one_thread()
 
 
 class Numbers:

@@ -26,6 +26,8 @@ class HeldOut:
     """The input, (4,h,w,3)."""
     hr: Frames
     """The truth, (7,4h,4w,3)."""
+    baseline: Frames
+    """Bicubic enlargement and averaging of the input, (7,4h,4w,3)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,16 +49,18 @@ class Score:
 
 def choose(name: str, septuplets: Septuplets, count: int, degradation: Degradation | None) -> list[HeldOut]:
     """Choose `count` septuplets spread evenly over a clip, or all if it has fewer."""
-    places = np.unique(np.linspace(0, len(septuplets) - 1, count + 2)[1:-1].round().astype(int))
+    count = min(count, len(septuplets))
+    places = [(2 * number + 1) * len(septuplets) // (2 * count) for number in range(count)]
     held: list[HeldOut] = []
     for number in places:
-        hr, lr = septuplets[int(number)]
+        hr, lr = septuplets[number]
         height, width = (side // GRID * GRID for side in lr.shape[1:3])
         lr = np.array(lr[::2, :height, :width])
         if degradation is not None:
             lr = degradation(lr, np.random.default_rng(0))
         hr = np.array(hr[:, : SCALE * height, : SCALE * width])
-        held.append(HeldOut(name=name if len(places) == 1 else f"{name} {len(held) + 1}", lr=lr, hr=hr))
+        title = name if count == 1 else f"{name} {len(held) + 1}"
+        held.append(HeldOut(name=title, lr=lr, hr=hr, baseline=enlarge_and_average(lr)))
     return held
 
 
@@ -66,7 +70,7 @@ def score(network: Network, held: HeldOut, device: torch.device) -> Score:
     output = network(to_tensor(held.lr).to(device)[None])[0]
     pixels = (output.clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1)
     restored = np.ascontiguousarray(pixels.cpu().numpy())
-    ours, theirs = _psnr(restored, held.hr), _psnr(enlarge_and_average(held.lr), held.hr)
+    ours, theirs = _psnr(restored, held.hr), _psnr(held.baseline, held.hr)
     return Score(
         name=held.name,
         original=float(ours[::2].mean()),

@@ -196,6 +196,15 @@ def test_held_out_clips_are_not_trained_on(footage_folder: Path, tmp_path: Path)
         sources.find(Data(hold_out=("nobody",)), footage_folder, tmp_path, septuplets=1)
 
 
+def test_all_septuplets_of_a_short_clip_can_be_held_out(footage_folder: Path, tmp_path: Path) -> None:
+    data = Data(crop=8, hold_out=("clip1",), preparation=replace(SMALL, scales=(1.0,)))
+    held_out = sources.find(data, footage_folder, tmp_path, septuplets=9).held_out
+    clip = layouts.find(footage_folder)[1].read()
+    for start, held in enumerate(held_out):
+        np.testing.assert_array_equal(held.hr, clip[start : start + 7])
+    assert len(held_out) == 4
+
+
 def test_vimeo_trains_on_its_training_list_and_validates_on_its_test_list(tmp_path: Path) -> None:
     names = ["00001/0001", "00001/0002", "00002/0001"]
     for seed, name in enumerate(names):

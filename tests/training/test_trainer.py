@@ -2,11 +2,13 @@
 
 import logging
 import math
+import os
 import signal
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 import torch
@@ -20,8 +22,8 @@ from zsm.errors import OutputError, TrainingError
 from zsm.evaluation import bicubic
 from zsm.export.model import Network, NetworkConfig, checkpoint
 from zsm.training import initial
-from zsm.training.config import Start, TrainingConfig
-from zsm.training.data import ImageSeptuplets, to_tensor
+from zsm.training.config import Run, Start, TrainingConfig
+from zsm.training.data import to_tensor
 from zsm.training.distributed import Processes
 from zsm.training.losses import Objective
 from zsm.training.schedule import Schedule
@@ -197,6 +199,42 @@ def test_another_configuration_does_not_resume_a_run(
     assert "another optimiser.batch" in fails(other, footage_folder, whole_run, capsys)
 
 
+def test_a_run_that_is_refused_leaves_prepared_footage_alone(
+    whole_run: Path, footage_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = {path: path.stat().st_mtime_ns for path in (whole_run / "footage").rglob("*")}
+    assert len(before) > 3
+    for change, message in (
+        (("least_side = 32", "least_side = 32, still = 0.2"), "another data.preparation"),
+        (("[data]", '[start]\nweights = "nowhere.safetensors"\n[data]'), "another start.weights"),
+    ):
+        other = tmp_path / "other.toml"
+        other.write_text(RUN.replace(*change))
+        assert message in fails(other, footage_folder, whole_run, capsys)
+    assert {path: path.stat().st_mtime_ns for path in (whole_run / "footage").rglob("*")} == before
+
+
+def test_a_run_from_before_a_setting_existed_goes_on(
+    config: Path, footage_folder: Path, whole_run: Path, tmp_path: Path
+) -> None:
+    content = torch.load(whole_run / "state.pt", weights_only=True)
+    del content["config"]["loss"]["form"]
+    torch.save(content, tmp_path / "state.pt")
+    assert main(arguments(config, footage_folder, tmp_path)) == 0
+
+
+def test_a_resumed_run_needs_its_first_weights_no_more(footage_folder: Path, tmp_path: Path) -> None:
+    first, config, out = tmp_path / "first.safetensors", tmp_path / "run.toml", tmp_path / "out"
+    checkpoint.save(Network(NETWORK), first)
+    short = RUN.replace(f"steps = {STEPS}", "steps = 3")
+    config.write_text(f'{short}[start]\nweights = "{first}"\nkeep = 0.25\n')
+    assert main(arguments(config, footage_folder, out)) == 0
+    began = load_file(first)
+    first.unlink()
+    assert main(arguments(config, footage_folder, out)) == 0
+    torch.testing.assert_close(torch.load(out / "state.pt", weights_only=True)["began"], began, rtol=0, atol=0)
+
+
 def save_another_dictionary(path: Path) -> None:
     torch.save({"weights": torch.zeros(3)}, path)
 
@@ -210,7 +248,11 @@ def truncate(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:100])
 
 
-@pytest.mark.parametrize("damage", [save_another_dictionary, save_a_tensor, truncate])
+def write_text(path: Path) -> None:
+    path.write_text("q: no pickle, though its first byte is one of a pickle's")
+
+
+@pytest.mark.parametrize("damage", [save_another_dictionary, save_a_tensor, truncate, write_text])
 def test_a_damaged_state_gives_one_message(
     damage: Callable[[Path], None],
     config: Path,
@@ -230,12 +272,18 @@ def test_a_state_that_cannot_be_written_gives_one_message(
     assert not list(tmp_path.glob(".*"))
 
 
+def test_logs_that_cannot_be_written_give_one_message(
+    config: Path, footage_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "logs").write_text("")
+    assert f"can't write {tmp_path / 'logs'}" in fails(config, footage_folder, tmp_path, capsys)
+
+
 def test_a_run_folder_that_cannot_be_made_is_rejected(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     processes = Processes(device=torch.device("cpu"))
-    nothing = Sources(training=ImageSeptuplets([]), held_out=[])
     with pytest.raises(OutputError, match="can't make the folder"):
-        Trainer(TrainingConfig(network=NETWORK), nothing, tmp_path / "file", processes)
+        Trainer(TrainingConfig(network=NETWORK), tmp_path / "file", processes)
 
 
 def one_septuplet(side: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -309,8 +357,25 @@ def test_an_error_in_a_worker_gives_one_message(tmp_path: Path, capsys: pytest.C
     assert error.splitlines()[-1].startswith("zsm train: frames of 48x24 are too small for crops of 32")
 
 
+class Deadly:
+    """Septuplets that kill whoever reads them."""
+
+    def __len__(self) -> int:
+        return 1
+
+    def __getitem__(self, number: int) -> NoReturn:
+        os.kill(os.getpid(), signal.SIGKILL)
+        raise AssertionError
+
+
+def test_a_killed_worker_gives_one_message(tmp_path: Path) -> None:
+    config = TrainingConfig(network=NETWORK, run=Run(workers=1))
+    trainer = Trainer(config, tmp_path, Processes(device=torch.device("cpu")))
+    with pytest.raises(TrainingError, match=r"one of 1 processes was killed.*lower run\.workers"):
+        trainer.run(Sources(training=Deadly(), held_out=[]))
+
+
 def test_a_batch_that_cannot_be_divided_among_processes_is_rejected(tmp_path: Path) -> None:
     processes = Processes(device=torch.device("cpu"), count=5)
-    nothing = Sources(training=ImageSeptuplets([]), held_out=[])
     with pytest.raises(TrainingError, match="24, which 5 processes"):
-        Trainer(TrainingConfig(), nothing, tmp_path, processes)
+        Trainer(TrainingConfig(), tmp_path, processes)

@@ -36,13 +36,14 @@ def execute(args: argparse.Namespace) -> int:
         torch.set_num_threads(args.threads)
     cache = args.cache or args.out / "footage"
     with distributed.join(args.device) as processes:
+        trainer = Trainer(settings, args.out, processes)  # refuses what it must before footage is prepared
         if not processes.first:
             processes.wait()  # the first process prepares what all of them read
         run = settings.run
         found = sources.find(settings.data, args.data, cache, run.validation_septuplets, run.workers)
         if processes.first:
             processes.wait()
-        Trainer(settings, found, args.out, processes).run()
+        trainer.run(found)
     if args.json and processes.first:
         print(json.dumps({"weights": str(args.out / "latest.safetensors")}, indent=1))
     return 0
