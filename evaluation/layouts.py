@@ -62,15 +62,20 @@ def vimeo(root: Path, list_file: str = VIMEO_TEST_LIST) -> list[Clip]:
 
 
 def clips(root: Path) -> list[Clip]:
-    """Every video file and folder of images directly in ROOT; or ROOT itself, if it holds images."""
-    if _holds_images(root):
-        return [_folder(root)]
+    """Every video file and folder of images directly in ROOT; or ROOT itself, if it holds images.
+
+    Raises DataError if it holds both.
+    """
     found = []
     for path in _sorted(root):
         if path.suffix.lower() in VIDEOS and path.is_file():
             found.append(Clip(name=path.stem, source=path))
         elif _holds_images(path):
             found.append(_folder(path))
+    if _holds_images(root):
+        if found:
+            raise DataError(f"{root} holds both images and clips ({found[0].source.name}); move the images elsewhere")
+        return [_folder(root)]
     return _checked(found, root, "video files, or one folder of images per clip")
 
 
@@ -99,7 +104,7 @@ def _sorted(folder: Path) -> list[Path]:
 
 
 def _holds_images(path: Path) -> bool:
-    return path.is_dir() and any(images.is_image(file) for file in path.iterdir())
+    return path.is_dir() and any(images.is_image(file) for file in _sorted(path))
 
 
 def _folder(path: Path) -> Clip:

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from zsm.evaluation.layouts import Clip
 
 # The paper's released script restores windows of 7 frames; a window begins with the last frame of the one before.
+LEAST_SIDE = 12
+"""Pixels: the least multiple of 4 that holds SSIM's window of 11."""
+
 _WINDOW_STEP = 6
 
 
@@ -172,11 +175,13 @@ def prepare(clip: "Clip", protocol: Protocol) -> Trial:
 def trial(clip: "Clip", frames: NDArray[np.uint8], protocol: Protocol) -> Trial:
     """Make input and truth from a clip's frames (T,H,W,3). If T is even, the last frame is left out.
 
-    Raises DataError if the frames are smaller than 4x4.
+    Raises DataError if the frames are smaller than 12x12.
     """
     count, height, width, _ = frames.shape
-    if height < SCALE or width < SCALE:
-        raise DataError(f"clip {clip.name} is {width}x{height}, but frames must be at least 4x4: remove the clip")
+    if min(height, width) < LEAST_SIDE:
+        raise DataError(
+            f"clip {clip.name} is {width}x{height}, but frames must be at least {LEAST_SIDE}x{LEAST_SIDE}: remove it"
+        )
     count = whole_windows(count) if protocol.whole_windows else count - (count + 1) % 2
     truth = frames[:count, : height - height % SCALE, : width - width % SCALE]
     lr = np.stack([bicubic.resize(frame, 1 / SCALE) for frame in truth[::2]])

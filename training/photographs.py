@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zsm import files
-from zsm.errors import DataError, Error, OutputError
+from zsm.errors import ArgumentError, DataError, Error, OutputError
 from zsm.runtime.video import images
 from zsm.training import parallel
 
@@ -152,9 +152,13 @@ def _shrink(photograph: Frames, size: NDArray[np.float64]) -> Frames:
 def make_clips(photographs: Path, clips: Path, per_photograph: int, workers: int = 0) -> None:
     """Write `per_photograph` clips of each photograph in a folder, lossless, named after it.
 
-    The same photographs give the same clips. `workers` processes make them; with 0, this one does. Raises DataError if
-    there are no photographs or one can't be read, OutputError if a clip can't be written.
+    The same photographs give the same clips. `workers` processes make them; with 0, this one does. Raises
+    ArgumentError for numbers that are too small, DataError if there are no photographs or one can't be read, and
+    OutputError if a clip can't be written.
     """
+    for number, least, what in ((per_photograph, 1, "clips of each photograph"), (workers, 0, "workers")):
+        if number < least:
+            raise ArgumentError(f"{number} {what}; give {least} or more")
     found = sorted(path for path in photographs.iterdir() if images.is_image(path)) if photographs.is_dir() else []
     if not found:
         raise DataError(f"there are no images in {photographs}; give a folder of photographs")
@@ -166,7 +170,7 @@ def _make_clips(file: Path, others: Sequence[Path], clips: Path, count: int) -> 
     for number in range(count):
         rng = np.random.default_rng((zlib.crc32(file.name.encode()), number))
         pieces = [_read(others[i]) for i in rng.integers(len(others), size=rng.integers(3))]
-        _write(animate(photograph, pieces, rng), clips / f"{file.stem}_{number + 1}.mkv")
+        _write(animate(photograph, pieces, rng), clips / f"{file.name}_{number + 1}.mkv")
 
 
 def _read(file: Path) -> Frames:

@@ -53,7 +53,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class Loss:
-    """Y-PSNR in dB, less than the unquantised network's."""
+    """What quantising costs, in dB of Y-PSNR."""
 
     mean: float
     worst: float
@@ -69,6 +69,11 @@ class Selection:
         self._trials = trials
         self._progress = progress
         self.blocks = blocks(bundle, trials, stages)
+        if not self.blocks:
+            raise ArgumentError(
+                f"the network has no {' or '.join(sorted(stages))}; choose stages of {', '.join(trials.models)}"
+                " (--int8-stages)"
+            )
         self._before = trials.psnr({})
 
     def choose(self, budget: float) -> Plan:

@@ -83,6 +83,15 @@ def test_clips_are_videos_and_folders_of_images(tmp_path: Path) -> None:
     assert [clip.name for clip in layouts.find(tmp_path / "b")] == ["b"]
 
 
+def test_hidden_images_are_no_clip_and_images_beside_clips_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.mp4").write_bytes(b"")
+    write(tmp_path / "._a.png", 1)
+    assert [clip.name for clip in layouts.find(tmp_path)] == ["a"]
+    write(tmp_path / "poster.png", 1)
+    with pytest.raises(DataError, match=r"holds both images and clips \(a\.mp4\); move the images"):
+        layouts.find(tmp_path)
+
+
 def test_frames_of_different_sizes_are_rejected(tmp_path: Path) -> None:
     write(tmp_path / "a" / "1.png", 1)
     write(tmp_path / "a" / "2.png", 1, size=(8, 4))

@@ -169,10 +169,11 @@ def test_invalid_settings_are_rejected(settings: dict[str, int], error: type[Exc
         Protocol(**settings)  # type: ignore[arg-type]
 
 
-def test_frames_smaller_than_4x4_are_rejected(write_clip: ClipWriter) -> None:
-    tiny = write_clip("tiny", 3, (3, 8))
-    with pytest.raises(DataError, match="3x8"):
-        scoring.prepare(tiny, Protocol())
+def test_frames_too_small_for_ssim_are_rejected_before_anything_is_restored(write_clip: ClipWriter) -> None:
+    with pytest.raises(DataError, match="clip tiny is 16x11, but frames must be at least 12x12"):
+        scoring.prepare(write_clip("tiny", 3, (16, 11)), Protocol())
+    trial = scoring.prepare(write_clip("least", 3, (12, 13)), Protocol())
+    assert scoring.compare(trial, {"truth": trial.truth}).scores.systems["truth"].ssim[0] == 1
 
 
 def test_scoring_loads_no_video_library() -> None:

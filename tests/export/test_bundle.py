@@ -103,6 +103,9 @@ def test_one_wrong_weight_fails_the_check(tiny_bundle: Path, tiny_network: Netwo
     with torch.no_grad():
         other.reconstruction.last.weight[0, 0, 1, 1] += 0.1
     assert not check.compare(other, tiny_bundle).acceptable
+    with torch.no_grad():
+        other.reconstruction.last.weight[0, 0, 1, 1] = torch.nan
+    assert not check.compare(other, tiny_bundle).acceptable
 
 
 @pytest.mark.slow

@@ -68,6 +68,7 @@ def test_a_file_that_contains_code_is_rejected(tmp_path: Path, capsys: pytest.Ca
     [
         ("empty.pth", b"", "isn't a PyTorch checkpoint"),
         ("noise.pth", b"\x00\x01\x02 not weights", "isn't a PyTorch checkpoint"),
+        ("text.pth", b"readme: not weights", "isn't a PyTorch checkpoint"),
         ("list.pth", pickle.dumps([1, 2], protocol=2), "isn't a PyTorch checkpoint|isn't a plain state_dict"),
         ("noise.safetensors", b"\x00\x01\x02 not weights", "isn't a readable safetensors"),
     ],

@@ -337,6 +337,11 @@ def test_a_budget_that_admits_nothing_is_an_error(
         plan(bundle, Int8Options(clips=moving_clips, budget=1e-12, stages=("extract",)))
 
 
+def test_stages_that_the_network_lacks_are_rejected(bicubic_bundle: Path, moving_clips: Path) -> None:
+    with pytest.raises(ArgumentError, match="the network has no propagate; choose stages of extract"):
+        plan(Bundle(bicubic_bundle), Int8Options(clips=moving_clips, stages=("propagate",)))
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

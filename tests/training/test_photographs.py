@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from tests.training.moving import Frames, texture
 
-from zsm.errors import DataError
+from zsm.errors import ArgumentError, DataError
 from zsm.training.photographs import HEIGHT, LENGTH, OVERSAMPLING, WIDTH, Layer, Motion, make_clips
 
 
@@ -33,13 +33,27 @@ def photographs(tmp_path: Path) -> Path:
 def test_each_photograph_becomes_moving_clips_the_same_every_time(photographs: Path, tmp_path: Path) -> None:
     make_clips(photographs, tmp_path / "one", 2)
     make_clips(photographs, tmp_path / "two", 2, workers=2)
-    names = ["0_1.mkv", "0_2.mkv", "1_1.mkv", "1_2.mkv"]
+    names = ["0.png_1.mkv", "0.png_2.mkv", "1.png_1.mkv", "1.png_2.mkv"]
     assert sorted(path.name for path in (tmp_path / "one").iterdir()) == names
     clips = [read(tmp_path / "one" / name) for name in names]
     assert all(clip.shape == (LENGTH, HEIGHT, WIDTH, 3) for clip in clips)
     assert all((np.diff(clip.astype(int), axis=0) != 0).any((1, 2, 3)).all() for clip in clips)
     np.testing.assert_array_equal(clips[1], read(tmp_path / "two" / names[1]))
     assert len({clip.tobytes() for clip in clips}) == 4
+
+
+def test_photographs_that_differ_in_suffix_alone_become_different_clips(photographs: Path, tmp_path: Path) -> None:
+    (photographs / "1.png").rename(photographs / "0.jpg")
+    make_clips(photographs, tmp_path / "clips", 1)
+    assert sorted(path.name for path in (tmp_path / "clips").iterdir()) == ["0.jpg_1.mkv", "0.png_1.mkv"]
+
+
+@pytest.mark.parametrize(("each", "workers", "message"), [(0, 0, "0 clips of each"), (1, -1, "-1 workers; give 0")])
+def test_numbers_that_are_too_small_are_rejected(
+    each: int, workers: int, message: str, photographs: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(ArgumentError, match=message):
+        make_clips(photographs, tmp_path / "clips", each, workers)
 
 
 @pytest.mark.parametrize("velocity", [(3, 0), (-1.5, 2.5), (0.5, -1)])
