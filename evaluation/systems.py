@@ -39,10 +39,12 @@ def predictions(root: Path) -> System:
         found = len(images.find(folder))
         # Of an even number of frames the last isn't scored, but the other system may have restored it.
         if found not in (expected, expected + 1):
-            raise DataError(
-                f"{folder} holds {found} frames, but {expected} are scored: if fewer were restored on purpose, "
-                "limit the frames of each clip, or score whole windows only"
+            advice = (
+                "remove those beyond"
+                if found > expected
+                else "if fewer were restored on purpose, limit the frames of each clip, or score whole windows only"
             )
+            raise DataError(f"{folder} holds {found} frames, but {expected} are scored: {advice}")
         return np.stack(list(read_frames(folder, frames=expected)))
 
     return System(restore=read, facts={"predictions": str(root)})

@@ -49,9 +49,8 @@ class Trials:
     What the stages before the first replaced one compute is kept from the first run.
     """
 
-    def __init__(self, bundle: Bundle, samples: Sequence[Sample], threads: int | None = None) -> None:
+    def __init__(self, bundle: Bundle, samples: Sequence[Sample]) -> None:
         self._network = bundle.network
-        self._threads = threads
         self.samples = samples
         self.models = {
             name: onnx.load_from_string(bundle.read(name)) for name in ORDER if name in bundle.manifest.stages
@@ -84,13 +83,13 @@ class Trials:
                 network.reconstruct(session, self._network, hidden, DTYPE)
 
     def _opened(self, models: Models) -> dict[str, Stage]:
-        return {name: open_stage(name, model.SerializeToString(), self._threads) for name, model in models.items()}
+        return {name: open_stage(name, model.SerializeToString(), threads=None) for name, model in models.items()}
 
     def _session(self, sample: Sample, sessions: Sessions) -> ArraySession:
         return ArraySession(sessions, *sample.lr.shape[1:3])
 
     def _window(self, session: ArraySession, sample: Sample, known: _Window | None, first: int) -> _Window:
-        """All up to the hidden states; results of the stages before number `first` are taken from `known`."""
+        """Compute all up to the hidden states, taking what stages before number `first` compute from `known`."""
         if known and first > ORDER.index("propagate"):
             return known
         frames = known.frames if known and first > 0 else [network.extract(session, frame) for frame in sample.lr]
