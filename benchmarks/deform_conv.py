@@ -27,8 +27,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from zsm.engine import host
 from zsm.engine.diagnose import machine
+from zsm.limits import cores
 from zsm.plugins import library
 from zsm.plugins.native import Attributes, Core, Kernel, Shape, Tensors
 
@@ -81,7 +81,7 @@ def main() -> None:
     parser.add_argument("--device", choices=SIZES, default="cpu")
     parser.add_argument("--size", type=Size.parse, action="append", help="WxH; may be given several times")
     parser.add_argument("--dtype", choices=DTYPES["cuda"], action="append", help="likewise; on the CPU only float32")
-    parser.add_argument("--threads", type=int, default=host.cores())
+    parser.add_argument("--threads", type=int, default=cores())
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--build", type=Path, default=Path("build/gpu"), help="where the gpu preset was built")
     parser.add_argument("--out", type=Path)

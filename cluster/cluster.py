@@ -82,6 +82,8 @@ class Cluster:
         """
         if cpus < 1 or gpus < 0:
             raise ArgumentError(f"a segment takes at least 1 CPU, and no less than 0 GPUs; got {cpus} and {gpus:g}")
+        if not gpus <= 1 and not float(gpus).is_integer():
+            raise ArgumentError(f"a segment takes a part of one GPU, or a whole number of GPUs; got {gpus:g}")
         self._window, self._overlap = windows.check(window, overlap)
         self._bundle = Bundle(bundle)
         self._name = str(bundle) if self._bundle.path != Path(bundle) else str(Path(bundle).absolute())

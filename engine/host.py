@@ -1,9 +1,12 @@
 """The host's processor, and its memory: what is free, and what this process has."""
 
-import os
 import platform
 import sys
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
+
+from zsm.limits import control_groups
 
 
 def processor() -> str:
@@ -24,11 +27,6 @@ def _cpuinfo(field: str) -> str:
     return next((line.partition(":")[2].strip() for line in lines if line.startswith(field)), "")
 
 
-def cores() -> int:
-    """Number of CPU cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def free_memory() -> int:
     """Free memory, in bytes, as far as control groups and `ulimit -v` allow.
 
@@ -40,36 +38,21 @@ def free_memory() -> int:
 
     lines = Path("/proc/meminfo").read_text().splitlines()
     fields = dict(line.split(":") for line in lines)
-    free = [int(fields["MemAvailable"].split()[0]) * 1024, *_cgroups()]
+    free = [int(fields["MemAvailable"].split()[0]) * 1024, *_left_of_groups()]
     limit = resource.getrlimit(resource.RLIMIT_AS)[0]
     if limit != resource.RLIM_INFINITY:
         free.append(limit - own("VmSize"))
     return max(0, min(free))
 
 
-def _cgroups() -> list[int]:
+def _left_of_groups() -> Iterator[int]:
     """What is left of the limits of this process's control groups, of either version."""
-    left = []
-    root = Path("/sys/fs/cgroup")
-    for line in Path("/proc/self/cgroup").read_text().splitlines():
-        _, controllers, path = line.split(":", 2)
-        if controllers == "memory":
-            base, names = root / "memory", ("memory.limit_in_bytes", "memory.usage_in_bytes")
-        elif not controllers:
-            base, names = root, ("memory.max", "memory.current")
-        else:
-            continue
-        folder = base / path.lstrip("/")
-        for place in (folder, *folder.parents):
-            if base not in (place, *place.parents):
-                break
-            try:
-                limit, used = ((place / name).read_text().strip() for name in names)
-            except OSError:
-                continue
-            if limit.isdecimal():
-                left.append(int(limit) - int(used) + _cache(place))
-    return left
+    for group in control_groups("memory"):
+        for names in ("memory.max", "memory.current"), ("memory.limit_in_bytes", "memory.usage_in_bytes"):
+            with suppress(OSError):
+                limit, used = ((group / name).read_text().strip() for name in names)
+                if limit.isdecimal():
+                    yield int(limit) - int(used) + _cache(group)
 
 
 def _cache(group: Path) -> int:

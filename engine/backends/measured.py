@@ -3,19 +3,27 @@
 import hashlib
 import importlib.metadata
 import json
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 
 from zsm import files
 from zsm.engine import host
 from zsm.engine.bundle.manifest import Bundle
+from zsm.limits import cores
+
+log = logging.getLogger("zsm")
 
 LIBRARIES = ("onnxruntime", "onnxruntime-gpu", "openvino")
 
 
 def remember(bundle: Bundle, seconds: Mapping[str, float]) -> None:
-    """Store the seconds per output frame that each backend took on the CPU. Raises OSError."""
-    files.write(_file(bundle), json.dumps(seconds))
+    """Store the seconds per output frame that each backend took on the CPU. If that fails, it is logged."""
+    file = _file(bundle)
+    try:
+        files.write(file, json.dumps(seconds))
+    except OSError as error:
+        log.warning("%s can't be written: %s; --backend auto won't know what was measured", file, error)
 
 
 def recall(bundle: Bundle) -> dict[str, float]:
@@ -28,7 +36,7 @@ def recall(bundle: Bundle) -> dict[str, float]:
 
 
 def _file(bundle: Bundle) -> Path:
-    key = json.dumps([bundle.manifest.to_json(), host.processor(), host.cores(), *map(_version, LIBRARIES)])
+    key = json.dumps([bundle.manifest.to_json(), host.processor(), cores(), *map(_version, LIBRARIES)])
     return files.cache_folder() / "measured" / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.json"
 
 

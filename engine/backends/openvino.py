@@ -13,6 +13,7 @@ from zsm.engine.backends.arrays import Array, ArraySession, Stage, open_stages
 from zsm.engine.bundle.manifest import Bundle
 from zsm.engine.devices import Device, OpenOptions
 from zsm.errors import BackendError
+from zsm.limits import cores
 from zsm.plugins import library
 from zsm.plugins.openvino import extensions
 from zsm.runtime import Backend, Session
@@ -33,7 +34,7 @@ class Compiler:
 
     def __init__(self, bundle: Bundle, options: OpenOptions) -> None:
         on_cpu = options.device.kind == "cpu"
-        self.threads = options.threads or host.cores()
+        self.threads = options.threads or cores()
         self.native = library("core") if on_cpu else None
         self._core = ov.Core()
         self._core.add_extension(extensions(self.native, self.threads))

@@ -3,6 +3,7 @@
 import hashlib
 import importlib.resources
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
@@ -153,7 +154,8 @@ class Bundle:
         Raises BundleError if there is no bundle, or none that this version can read.
         """
         path = Path(path)
-        self.path = path if path.exists() else included().get(str(path), path)
+        exists = os.path.exists(path)  # noqa: PTH110 (a name that is too long doesn't exist; pathlib raises OSError)
+        self.path = path if exists else included().get(str(path), path)
         file = self.path / MANIFEST
         try:
             self.manifest = Manifest.from_json(file.read_bytes())

@@ -23,9 +23,9 @@ class Size:
     @classmethod
     def parse(cls, text: str) -> Self:
         """Parse a text such as `480x270`. Raises SizeError."""
-        match = re.fullmatch(r"(\d+)[xX](\d+)", text.strip())
+        match = re.fullmatch(r"(\d{1,7})[xX](\d{1,7})", text.strip())
         if not match or not (int(match[1]) and int(match[2])):
-            raise SizeError(f"invalid size {text!r}; write WxH, as in 480x270")
+            raise SizeError(f"invalid size {text!r}; write WxH with at most 7 digits each, as in 480x270")
         return cls(int(match[1]), int(match[2]))
 
     @property

@@ -13,7 +13,7 @@ import onnx
 from numpy.typing import NDArray
 
 from zsm.engine.bundle.manifest import OUTPUT_SIZE, Bundle
-from zsm.engine.devices import Device, OpenOptions
+from zsm.engine.devices import ChosenPrecision, Device, OpenOptions
 from zsm.engine.diagnose.verify import Comparison, compare, limit_for
 from zsm.errors import BackendError
 from zsm.plugins.operator import make_portable
@@ -30,10 +30,19 @@ class Layer:
     comparison: Comparison
 
 
-def locate(bundle: Bundle, stage: str, inputs: Mapping[str, Array], device: str, backend: str) -> Layer | None:
+def locate(
+    bundle: Bundle,
+    stage: str,
+    inputs: Mapping[str, Array],
+    device: str,
+    backend: str,
+    *,
+    precision: ChosenPrecision = "bundle",
+) -> Layer | None:
     """The first layer of a stage, in graph order, whose output differs from ONNX Runtime's on the CPU, or None.
 
-    `backend` is `onnxruntime`, `openvino` or `tensorrt`. Raises BackendError without Polygraphy, or without the plugin.
+    `backend` is `onnxruntime`, `openvino` or `tensorrt`; of these, OpenVINO can have another `precision` than the
+    bundle. Raises BackendError without Polygraphy, or without the plugin.
     """
     model = onnx.load_from_string(bundle.read(stage))
     where = Device.parse(device)
@@ -41,12 +50,12 @@ def locate(bundle: Bundle, stage: str, inputs: Mapping[str, Array], device: str,
     if backend == "tensorrt":
         found = _tensorrt(model, inputs)
     elif backend == "openvino":
-        found = _openvino(bundle, model, inputs, where)
+        found = _openvino(bundle, model, inputs, OpenOptions(device=where, precision=precision))
     elif where.kind == "cuda":
         found = _onnxruntime(model, inputs, "CUDAExecutionProvider", {"device_id": str(where.index), "use_tf32": "0"})
     else:
         found = _onnxruntime(model, inputs, "CPUExecutionProvider", {})
-    return first_difference(model, expected, found, limit_for(bundle.manifest))
+    return first_difference(model, expected, found, limit_for(bundle.manifest, precision))
 
 
 def first_difference(
@@ -86,12 +95,14 @@ def _onnxruntime(
     return outputs
 
 
-def _openvino(bundle: Bundle, model: onnx.ModelProto, inputs: Mapping[str, Array], device: Device) -> dict[str, Array]:
+def _openvino(
+    bundle: Bundle, model: onnx.ModelProto, inputs: Mapping[str, Array], options: OpenOptions
+) -> dict[str, Array]:
     from zsm.engine.backends.openvino import Compiler
 
     marked = onnx.load_from_string(_marked(model)())
     names = [value.name for value in marked.graph.output]
-    results = Compiler(bundle, OpenOptions(device=device)).compile("", marked)(dict(inputs))
+    results = Compiler(bundle, options).compile("", marked)(dict(inputs))
     return {name: results[name] for name in names}
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import zsm
 from zsm.engine import host
+from zsm.limits import cores
 
 
 def peak_rss_mib() -> float:
@@ -22,7 +23,7 @@ def describe() -> dict[str, Any]:
     """Processor, cores, system and versions, as plain values for JSON."""
     return {
         "cpu": host.processor(),
-        "cores": host.cores(),
+        "cores": cores(),
         "system": platform.platform(),
         "python": platform.python_version(),
         "zsm": zsm.__version__,

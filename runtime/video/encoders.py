@@ -13,6 +13,7 @@ from av.codec.codec import Capabilities
 from av.error import FFmpegError
 
 from zsm.errors import ArgumentError, Error, VideoError
+from zsm.limits import cores
 from zsm.runtime.video import colour as colours
 from zsm.runtime.video import hdr
 from zsm.runtime.video.colour import Colour
@@ -119,6 +120,9 @@ AVX2 = "asm=avx2,fma3,bmi1,bmi2,lzcnt"
 """x264's parameter for processors with AVX-512. Its code for that reads memory that nothing was written to, and so
 encodes the same frames differently each time."""
 
+OPTIONS = {"threads": "encoder_threads"}
+"""The options of `zsm run` that aren't called like the field of `Encoding`."""
+
 QUALITY_OPTIONS = {"nvenc": "cq", "qsv": "global_quality", "amf": "qp_i"}
 
 
@@ -148,7 +152,7 @@ class Encoding:
     def allow(self, *names: str, output: str) -> None:
         """Raise ArgumentError if any option but `names` was given, for an output that has no use for it."""
         unused = [
-            f"--{option.name.replace('_', '-')}"
+            f"--{OPTIONS.get(option.name, option.name).replace('_', '-')}"
             for option in fields(self)
             if option.name not in names and getattr(self, option.name) != option.default
         ]
@@ -248,7 +252,7 @@ def plan(encoding: Encoding, info: Info, suffix: str, rate: Fraction, scale: int
         aspect=info.aspect,
         stereo=info.stereo,
         options=tuple(_options(encoding, codec, encoder, info, scale).items()),
-        threads=encoding.threads or default_threads(),
+        threads=encoding.threads or min(cores(), MOST_THREADS),
         notes=tuple(notes),
     )
     try:
@@ -263,13 +267,13 @@ def plan(encoding: Encoding, info: Info, suffix: str, rate: Fraction, scale: int
 def can_be_lean(encoding: Encoding, info: Info, suffix: str) -> bool:
     """Whether the encoder has settings with which it takes less memory."""
     codec = _codec(encoding.codec or _default_codec(info.colour, suffix))
-    return codec.lean is not None and not encoding.hardware and encoding.codec not in codec.hardware
+    return codec.lean is not None and not _on_hardware(encoding, codec)
 
 
 def memory(encoding: Encoding, info: Info, suffix: str, frames: int, scale: int) -> int:
     """The bytes of memory that a software encoder takes for `frames` restored frames; few for a hardware encoder."""
     codec = _codec(encoding.codec or _default_codec(info.colour, suffix))
-    each, most = codec.memory if not encoding.hardware else Codec.memory
+    each, most = Codec.memory if _on_hardware(encoding, codec) else codec.memory
     pixels = _pixels(info, scale)
     if encoding.lean:
         most = codec.lean_memory
@@ -278,15 +282,14 @@ def memory(encoding: Encoding, info: Info, suffix: str, frames: int, scale: int)
     return pixels * min(each * frames or most, most)
 
 
+def _on_hardware(encoding: Encoding, codec: Codec) -> bool:
+    """Whether the encoder is one in hardware, asked for by `hardware` or by its name."""
+    return encoding.hardware or encoding.codec in codec.hardware
+
+
 def _pixels(info: Info, scale: int) -> int:
     """The pixels of a restored frame."""
     return info.size[0] * info.size[1] * scale**2
-
-
-def default_threads() -> int:
-    """One thread per processor, up to as many as encoders make good use of."""
-    processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(processors, MOST_THREADS)
 
 
 def uncompressed(info: Info, pixel_format: str | None, rate: Fraction, scale: int, *, raw: bool) -> Plan:

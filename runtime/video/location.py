@@ -58,7 +58,7 @@ def _is_clear(url: str) -> bool:
     try:
         parts = urlsplit(url)
         (parts.hostname or "").encode("idna")
-        doubled = "@" in parts.netloc and "@" in parts.path + parts.query + parts.fragment
+        doubled = "@" in parts.path + parts.query + parts.fragment and ("@" in parts.netloc or parts.port is not None)
         return not (doubled or parts.port == 0 or parts.netloc.endswith(":"))
     except ValueError:
         return False

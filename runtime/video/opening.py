@@ -55,11 +55,13 @@ def read_frames(source: str | Location, *, start: int = 0, frames: int | None = 
 def open_pipe(file: BinaryIO, raw: str | None = None, *, stream: int | None = None) -> VideoSource:
     """Open a pipe: raw frames if `raw` describes them (WxH:pixfmt:fps), else y4m or any format FFmpeg recognises.
 
-    `stream`: as for `open_source`. Raises ArgumentError for an invalid description or stream, and VideoError if the
-    pipe can't be read.
+    `stream`: as for `open_source`; raw frames have none. Raises ArgumentError for an invalid description or stream, and
+    VideoError if the pipe can't be read.
     """
     if raw is None:
         return VideoSource(file, name="the input pipe", stream=stream)
+    if stream is not None:
+        raise ArgumentError(f"raw frames have no stream {stream}; leave out --stream")
     match = RAW.fullmatch(raw)
     if match is None or not int(match["width"]) or not int(match["height"]) or not _rate(match["rate"]):
         raise ArgumentError(f"invalid --raw {raw}; give WxH:pixfmt:fps, for example 640x360:yuv420p:30000/1001")

@@ -7,6 +7,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import platformdirs
@@ -30,6 +31,31 @@ def make_cache_folder(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise CacheError(f"the cache folder {folder} can't be made: {error}; set ZSM_CACHE to another") from error
+
+
+@dataclass(frozen=True, kw_only=True)
+class Content:
+    """How much a folder holds."""
+
+    files: int
+    bytes: int
+
+
+def content(folder: Path) -> Content:
+    """Count the files in a folder and below; none if it is absent. Raises OSError."""
+    sizes = [file.stat().st_size for file in folder.rglob("*") if file.is_file()]
+    return Content(files=len(sizes), bytes=sum(sizes))
+
+
+def clear(folder: Path) -> Content:
+    """Delete everything in a folder, and return how much it was. Raises OSError."""
+    held = content(folder)
+    for path in folder.glob("*"):
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+    return held
 
 
 def beside(path: Path, prefix: str, suffix: str) -> Path:

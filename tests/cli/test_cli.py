@@ -118,6 +118,15 @@ def test_info_prints_text_as_it_is(edit_manifest: Callable[..., Path]) -> None:
     assert "see [/x] [red]" in zsm("info", edit_manifest(licence="see [/x] [red]")).stdout
 
 
+def test_a_full_disk_is_explained() -> None:
+    code = "import sys; from zsm.cli import main; sys.exit(main())"
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-c", code, "info", "compact"], stdout=full, stderr=subprocess.PIPE, text=True, check=False
+        )
+    assert (done.returncode, done.stderr) == (1, "zsm info: [Errno 28] No space left on device\n")
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -96,6 +96,7 @@ WRONG = [
     ["info"],
     ["info", "compact", "--size", "big"],
     ["info", "compact", "--size", "0x4"],
+    ["bench", "compact", "--size", "4000000000x4000000000"],
     ["info", "compact", "--window", "1", "--memory"],
     ["bench", "compact", "--threads", "0"],
     ["bench", "compact", "--threads", "2.0"],
@@ -122,6 +123,7 @@ WRONG = [
     ["triton", "compact", "models", "--instances", "0"],
     ["triton", "compact", "models", "--window", "1"],
     ["cache"],
+    ["cache", "clear", "engines", "nosuch"],
     ["weights", "push"],
     ["export"],
     ["nosuch"],
@@ -145,6 +147,7 @@ def test_wrong_usage_exits_with_2_and_one_message(arguments: list[str], capsys: 
     "arguments",
     [
         ["info", "nowhere"],
+        ["info", "long" * 75],
         ["bench", "nowhere"],
         ["verify", "compact", "--device", "cuda:63"],
         ["eval", "compact", "--data", "nowhere"],

@@ -3,6 +3,7 @@
 import json
 import logging
 import random
+import re
 import subprocess
 import sys
 import time
@@ -180,24 +181,55 @@ def test_entries_say_what_is_there(tmp_path: Path) -> None:
 
 def test_clearing_spares_what_is_being_built(tmp_path: Path) -> None:
     cache = EngineCache(tmp_path)
-    cache.find_or_build(replace(KEY, driver="old"), lambda: b"12345")
+    old = replace(KEY, driver="old")
+    cache.find_or_build(old, lambda: b"12345")
+    unfinished = cache.folder / f".{KEY.digest}.0123456789ab.part"
+    abandoned = cache.folder / f".{old.digest}.0123456789ab.part"
 
     def build() -> bytes:
-        cleared = EngineCache(tmp_path).clear()
-        assert (cleared.files, cleared.in_use) == (1, (KEY.digest,))
+        for file in (unfinished, abandoned):
+            file.touch()
+        assert EngineCache(tmp_path).clear().in_use == (KEY.digest,)
+        assert unfinished.exists()
+        assert not any(old.digest in file.name for file in cache.folder.iterdir())
         return CONTENT
 
     assert cache.find_or_build(KEY, build) == CONTENT
     assert [entry.digest for entry in cache.entries()] == [KEY.digest]
 
 
-def test_clearing_forgets_what_was_measured_too(tmp_path: Path) -> None:
-    cache = EngineCache(tmp_path)
-    file = cache.timing_file("NVIDIA H200", "9.0", "11.4.0.106")
-    assert file.name == "NVIDIA-H200-9-0-11-4-0-106.cache"
-    write(file, b"123")
-    assert cache.clear().bytes == 3
-    assert not file.exists()
+@pytest.fixture
+def parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A cache with a file of 3 bytes in each part, of `openvino` in a folder."""
+    monkeypatch.setenv("ZSM_CACHE", str(tmp_path))
+    for name in ("timing/a.cache", "openvino/folder/a.blob", "measured/a.json", "finished/a.json", "weights/a.pth"):
+        write(tmp_path / name, b"123")
+    return tmp_path
+
+
+def left(cache: Path) -> set[str]:
+    return {path.parent.name for path in cache.glob("*/*")}
+
+
+def test_the_command_lists_every_part(parts: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["cache", "list", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)["parts"]
+    one, none = {"files": 1, "bytes": 3}, {"files": 0, "bytes": 0}
+    assert found == dict.fromkeys(["timing", "openvino", "measured", "finished", "weights"], one) | {"engines": none}
+    assert main(["cache", "list"]) == 0
+    assert re.search(r"weights +1 +0\.0", capsys.readouterr().out)
+
+
+def test_clearing_deletes_what_was_built_or_is_named(parts: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    timing = EngineCache().timing_file("NVIDIA H200", "9.0", "11.4.0.106")
+    assert timing.name == "NVIDIA-H200-9-0-11-4-0-106.cache"
+    write(timing, b"123")
+    assert main(["cache", "clear"]) == 0
+    assert "timing: deleted 2 files" in capsys.readouterr().out
+    assert left(parts) == {"measured", "finished", "weights"}
+    assert main(["cache", "clear", "finished", "weights", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["weights"] == {"files": 1, "bytes": 3}
+    assert left(parts) == {"measured"}
 
 
 def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
@@ -221,7 +253,7 @@ def test_the_command_lists_and_clears(
     text = capsys.readouterr().out
     assert all(word in text for word in ("1 engines", "propagate", "NVIDIA H200", "64x64 to 960x540", "damaged"))
     assert main(["cache", "list", "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)[0]["key"]["tensorrt"] == "11.4.0.106"
+    assert json.loads(capsys.readouterr().out)["engines"][0]["key"]["tensorrt"] == "11.4.0.106"
     assert main(["cache", "clear"]) == 0
-    assert "deleted 1 engines" in capsys.readouterr().out
+    assert "engines: deleted " in capsys.readouterr().out
     assert EngineCache().entries() == []

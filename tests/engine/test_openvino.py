@@ -167,6 +167,16 @@ def test_the_fastest_of_the_measured_backends_is_chosen(tiny_bundle: Path) -> No
     assert chosen() == "onnxruntime"
 
 
+def test_measurements_that_cannot_be_remembered_are_not_lost(
+    tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("ZSM_CACHE", str(tmp_path / "file"))
+    measured.remember(Bundle(tiny_bundle), {"onnxruntime": 1.0})
+    assert "can't be written" in caplog.text
+    assert measured.recall(Bundle(tiny_bundle)) == {}
+
+
 def test_comparing_all_backends(bicubic_bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["bench", str(bicubic_bundle), "--size", "8x8", "--length", "2", "--repeats", "1", "--compare"]
     assert main([*arguments, "--json"]) == 0

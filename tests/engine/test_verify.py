@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from zsm.engine.backends import open_backend
 from zsm.engine.backends.gpu.backend import DeviceBackend
 from zsm.engine.backends.onnxruntime import OnnxRuntimeBackend
 from zsm.engine.bundle.shapes import Size
+from zsm.engine.devices import OpenOptions
 from zsm.engine.diagnose import locate as locating
 from zsm.engine.diagnose import verify as verifying
 from zsm.engine.diagnose.verify import Comparison, compare, verify
@@ -114,6 +116,32 @@ def test_integers_may_be_rounded_either_way() -> None:
     one = (np.arange(len(expected)) % 5 == 0).astype(np.uint8)
     assert compare("x", expected, expected + one, 1e-4).works
     assert not compare("x", expected, expected + 2 * one, 1e-4).works
+
+
+def test_layers_are_searched_in_the_precision_that_is_verified(
+    tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module("polygraphy", "polygraphy", "pip install polygraphy")
+    module("openvino", "openvino", "pip install openvino")
+    from zsm.engine.backends import openvino
+
+    opened = []
+
+    class Recording(openvino.Compiler):
+        def __init__(self, bundle: Bundle, options: OpenOptions) -> None:
+            opened.append(options.precision)
+            super().__init__(bundle, replace(options, precision="bundle"))  # not every processor has bfloat16
+
+    def differ(*arguments: Any, **options: Any) -> list[Comparison]:
+        look = arguments[4]
+        look("extract", {"planes": np.zeros((1, 3, 8, 8), np.float32)}, "openvino")
+        return []
+
+    monkeypatch.setattr(openvino, "Compiler", Recording)
+    monkeypatch.setattr(verifying, "verify", differ)
+    arguments = ["verify", str(tiny_bundle), "--device", "cpu", "--backend", "openvino", "--size", "8x8", "--locate"]
+    assert main([*arguments, "--precision", "bfloat16"]) == 0
+    assert opened == ["bfloat16"]
 
 
 def test_the_command(tiny_bundle: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,7 @@
 """Encoders of graphics cards, where there is no card: what is said, and what they would have got."""
 
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import av
@@ -9,7 +10,7 @@ from tests.video.conftest import REPEATER
 
 from zsm.cli import main
 from zsm.errors import VideoError
-from zsm.runtime.video import Encoding, restore
+from zsm.runtime.video import Encoding, encoders, open_source, restore
 
 Ffmpeg = Callable[..., bytes]
 
@@ -56,6 +57,19 @@ def test_hardware_encoders_that_are_absent(
     assert message in said.err
     assert said.err.count("\n") == 1
     assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"an older output"]
+
+
+def test_a_hardware_encoder_takes_as_little_memory_however_it_was_chosen(clip: Path) -> None:
+    with closing(open_source(str(clip))) as source:
+        needs = [
+            encoders.memory(encoding, source.info, ".mkv", 30, 4)
+            for encoding in (
+                Encoding(codec="hevc", hardware=True),
+                Encoding(codec="hevc_nvenc"),
+                Encoding(codec="hevc"),
+            )
+        ]
+    assert needs[0] == needs[1] < needs[2]
 
 
 @without_graphics_card

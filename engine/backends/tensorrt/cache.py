@@ -17,7 +17,7 @@ from zsm.engine.backends.tensorrt import bindings as library
 from zsm.engine.bundle.manifest import Bundle
 from zsm.engine.bundle.shapes import SizeRange
 from zsm.errors import CacheError
-from zsm.files import cache_folder, make_cache_folder
+from zsm.files import Content, cache_folder, make_cache_folder
 from zsm.files import write as write_file
 
 log = logging.getLogger("zsm")
@@ -82,11 +82,9 @@ class Entry:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Cleared:
+class Cleared(Content):
     """The result of `EngineCache.clear`."""
 
-    files: int
-    bytes: int
     in_use: tuple[str, ...]
     """Digests of engines that another process is building; they are kept."""
 
@@ -147,17 +145,15 @@ class EngineCache:
         return sorted(found, key=lambda entry: -entry.built)
 
     def clear(self) -> Cleared:
-        """Delete the timing files, the models that OpenVINO compiled, and every engine except those being built."""
+        """Delete every engine except those being built."""
         files = size = 0
         in_use = []
-        for file in (*self.timing_folder.glob("*"), *self.folder.with_name("openvino").glob("*")):
-            size += file.stat().st_size
-            file.unlink()
-        for digest in {file.name.partition(".")[0] for file in self.folder.glob("*") if file.is_file()}:
+        # An unfinished file is .<digest>.<random>.part.
+        for digest in {file.name.lstrip(".").partition(".")[0] for file in self.folder.glob("*") if file.is_file()}:
             try:
                 with self._lock(digest).acquire(timeout=0):
-                    for file in self.folder.glob(f"{digest}.*"):
-                        files, size = files + (file.suffix == ".engine"), size + file.stat().st_size
+                    for file in (*self.folder.glob(f"{digest}.*"), *self.folder.glob(f".{digest}.*")):
+                        files, size = files + 1, size + file.stat().st_size
                         file.unlink()
             except Timeout:
                 in_use.append(digest)

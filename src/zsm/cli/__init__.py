@@ -89,12 +89,16 @@ def _run(command: str, args: argparse.Namespace) -> int:
         status: int = _module(command).execute(args) or 0
         if sys.stdout is not None:
             sys.stdout.flush()  # here, where a closed pipe is still handled
+    except BrokenPipeError:
+        # The reader of our output is gone (as with `| head`). Python flushes once more at exit, which mustn't fail.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return CLOSED
     except FrameError as error:  # an ArgumentError that comes from the input, not from the command line
         return _explain(prog, error, FAILED)
     except (ArgumentError, ArgumentTypeError) as error:
         args.parser.print_usage(sys.stderr)  # as argparse reports what it finds itself
         return _explain(f"{prog}: error", error, MISUSED)
-    except Error as error:
+    except (Error, OSError) as error:
         return _explain(prog, error, FAILED)
     except ModuleNotFoundError as error:
         if error.name not in EXTRAS:
@@ -104,10 +108,6 @@ def _run(command: str, args: argparse.Namespace) -> int:
         return _explain(prog, f"not enough memory: {error or 'the system refused'}; try smaller frames", FAILED)
     except KeyboardInterrupt:
         return _explain(prog, "interrupted", INTERRUPTED)
-    except BrokenPipeError:
-        # The reader of our output is gone (as with `| head`). Python flushes once more at exit, which mustn't fail.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return CLOSED
     return status
 
 

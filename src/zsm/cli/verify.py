@@ -42,7 +42,7 @@ def execute(args: argparse.Namespace) -> int:
     def look(stage: str, inputs: Any, backend: str) -> None:
         if not args.locate:
             return
-        layer = locate(bundle, stage, inputs, args.device, backend)
+        layer = locate(bundle, stage, inputs, args.device, backend, precision=args.precision)
         where = f"{layer.name} ({layer.operation}), {layer.comparison.relative:.1e}" if layer else "none"
         Console(stderr=True).print(f"the first layer of {stage} that differs: {where}", markup=False)
 
