@@ -1,6 +1,6 @@
 """The part of a source that is restored."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from math import ceil
@@ -14,12 +14,15 @@ from zsm.runtime.video.videofile import VideoSource
 LONGEST_PREROLL = Fraction(1)
 """Seconds; 80 ms are usual for Opus, 23 or 46 for AAC."""
 
+LATEST = 10**9
+"""The latest start and end, in seconds; beyond any video."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Excerpt:
     """The part of a source to restore; start and end in seconds from the file's beginning.
 
-    Raises ArgumentError for an empty or negative range.
+    Raises ArgumentError for an empty or negative range, or one that ends after `LATEST`.
     """
 
     start: Fraction = Fraction(0)
@@ -30,6 +33,8 @@ class Excerpt:
     def __post_init__(self) -> None:
         if self.start < 0:
             raise ArgumentError(f"the start can't be negative, got {float(self.start):g} s")
+        if max(self.start, self.end or 0) > LATEST:
+            raise ArgumentError(f"the start and the end can be at most {LATEST} s")
         if self.end is not None and self.end <= self.start:
             raise ArgumentError(f"the end ({float(self.end):g} s) must come after the start ({float(self.start):g} s)")
         if self.frames is not None and self.frames < 1:
@@ -48,18 +53,6 @@ class Excerpt:
         if self.frames is not None:
             limits.append(self.frames)
         return min(limits, default=None)
-
-    def read(self, source: Source) -> Iterator[SourceFrame]:
-        """Yield the excerpt's frames.
-
-        The source is decoded from its beginning, because only that is sure to give the right frames: see `scan.py`.
-        """
-        span = self.span(source)
-        frames = (frame for frame in source.frames() if frame.time >= span.begin)
-        for count, frame in enumerate(frames):
-            if span.ends(frame.time, count):
-                return
-            yield frame
 
     def span(self, source: Source) -> "Span":
         """Convert to the source's own clock."""
@@ -88,6 +81,13 @@ class Span:
     end: int | None
     frames: int | None
 
+    def select(self, frames: Iterable[SourceFrame]) -> Iterator[SourceFrame]:
+        """Yield those of a source's frames that lie in the excerpt."""
+        for count, frame in enumerate(frame for frame in frames if frame.time >= self.begin):
+            if self.ends(frame.time, count):
+                return
+            yield frame
+
     def ends(self, time: int, count: int) -> bool:
         """Whether a frame at `time` comes after the end, if `count` frames lie between the beginning and it."""
         return (self.end is not None and time >= self.end) or count == self.frames
@@ -104,7 +104,7 @@ def parse_time(text: str) -> Fraction:
     """Convert `90`, `1:30` or `0:01:30.5` to seconds; raises ArgumentError for anything else."""
     try:
         parts = [Fraction(part) for part in text.split(":")]
-    except ValueError:
+    except (ValueError, ZeroDivisionError):
         parts = []
     if not 1 <= len(parts) <= 3 or any(part < 0 for part in parts) or "/" in text:
         raise ArgumentError(f"invalid time {text!r}; give seconds or H:MM:SS, for example 90 or 0:01:30.5")

@@ -142,7 +142,7 @@ def check(source: Source, target: Path, settings: Settings, options: Options) ->
     if path is None and options.resume:
         raise ArgumentError("a pipe can't be resumed, because its frames can't be compared; leave out --resume")
     options.check_rate(source.info)
-    is_video = target.suffix != "" and not target.is_dir()
+    is_video = _is_video(target)
     if not is_video:
         options.encoding.allow(output="PNG files")
         check_folder(target)
@@ -179,7 +179,13 @@ def _described(source: Source, target: Path, settings: Settings, options: Option
         options.job(settings)
         | identify_source(info)
         | {"rate": str(info.rate), "stream": str(info.stream), "tile": str(tile)}
+        | ({"segment": str(options.segment)} if _is_video(target) else {})  # images are resumed anywhere
     )
+
+
+def _is_video(target: Path) -> bool:
+    """Whether a target is a video, and not a folder of images."""
+    return target.suffix != "" and not target.is_dir()
 
 
 def _tile(source: Source, target: Path | None, settings: Settings, options: Options) -> str | None:
@@ -350,7 +356,8 @@ class _Here(_Job):
         """Restore the outputs from number `begin` to before `end`, or all the rest."""
         reader, restorer, every = self._reader, self._restorer, self.options.every
         if begin:
-            reader.see(begin * every // 2 + 1)
+            for _ in reader.see(begin * every // 2 + 1):
+                sink.check_stop()
         first = restart(begin * every, reader.cuts, restorer.window, restorer.overlap)
         numbers = count(begin)
 

@@ -120,8 +120,8 @@ class Options:
             raise ArgumentError(f"{info.name} has its own frame rate ({info.rate}); --rate is for folders of images")
 
     def job(self, settings: Settings) -> dict[str, str]:
-        """Everything besides the source that the result depends on, in words."""
-        names = ("fps_mode", "excerpt", "segment")
+        """What the result depends on besides the source and the target's kind, in words."""
+        names = ("fps_mode", "excerpt")
         return {
             "network": settings.identity,
             "window": str(settings.window),

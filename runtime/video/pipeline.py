@@ -8,6 +8,8 @@ from typing import Generic, TypeVar
 
 Item = TypeVar("Item")
 POLL = 0.05
+PATIENCE = 5.0
+"""Seconds to wait for a reader that hangs, as in a pipe that nobody writes to."""
 
 
 class AbandonedError(Exception):
@@ -106,7 +108,7 @@ def run(
 ) -> None:
     """Read, restore and write at the same time; the calling thread restores.
 
-    Raises the first error of any part, after the others have stopped.
+    Raises the first error of any part, after the others have stopped; only a reader that hangs is left behind.
     """
     failure = Failure()
     incoming: Channel[In] = Channel(depth, failure)
@@ -127,15 +129,14 @@ def run(
             outgoing.put(item)
         outgoing.finish()
 
-    threads = [_start(reading, failure), _start(writing, failure)]
+    reader, writer = _start(reading, failure), _start(writing, failure)
     try:
         restoring()
-        threads[1].join()
+        writer.join()
     except BaseException as error:
         failure.set(error)
-    for thread in threads:
-        # Give up on a reader that hangs, as in a pipe that nobody writes to.
-        thread.join(timeout=5)
+    writer.join()  # however long its current call takes: the caller removes or keeps what it writes
+    reader.join(PATIENCE)
     if failure.error is not None:
         raise failure.error
 

@@ -1,21 +1,24 @@
 """Stills and a time estimate before a long run."""
 
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import cv2
 import numpy as np
 
 from zsm import files
-from zsm.errors import ArgumentError, VideoError
+from zsm.errors import ArgumentError, StoppedError, VideoError
 from zsm.runtime.video import images, job
 from zsm.runtime.video.colour import Codes
 from zsm.runtime.video.options import Options, Restorer
 from zsm.runtime.video.source import Source
+
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,21 +34,30 @@ class Preview:
         return asdict(self) | {"stills": [str(path) for path in self.stills]}
 
 
-def preview(source: Source, target: Path, restorer: Restorer, options: Options, count: int) -> Preview:
+def preview(
+    source: Source,
+    target: Path,
+    restorer: Restorer,
+    options: Options,
+    count: int,
+    *,
+    stop: threading.Event | None = None,
+) -> Preview:
     """Write `count` stills, spread over the part that would be restored, to the folder `<target>.preview`.
 
     Each shows the enlarged input on the left and a restored frame on the right: where frames are interpolated, an
     interpolated one beside the original before it. Makes all checks that the run would make first. Raises
-    ArgumentError or VideoError if one fails, or if the source has no frame there.
+    ArgumentError or VideoError if one fails, or if the source has no frame there, and StoppedError once `stop` is set.
     """
     if count < 1:
         raise ArgumentError(f"a preview must have at least 1 still, got {count}")
     job.check(source, target, restorer, options)
+    stop = stop or threading.Event()
     folder = files.beside(target, "", ".preview")
     stills, outputs, seconds = [], 0, 0.0
-    for number, frames in enumerate(_clips(source, restorer.window, options, count)):
+    for number, frames in enumerate(_clips(source, restorer.window, options, count, stop)):
         begin = time.perf_counter()
-        restored = list(restorer.stream(frames, cuts=None, every=options.every))
+        restored = list(_until(stop, restorer.stream(frames, cuts=None, every=options.every)))
         seconds += time.perf_counter() - begin
         outputs += len(restored)
         output = _middle(len(restored), options.every)
@@ -63,10 +75,13 @@ def _middle(outputs: int, every: int) -> int:
     return (outputs // 2) | 1 if every == 1 and outputs > 1 else outputs // 2
 
 
-def _clips(source: Source, length: int, options: Options, count: int) -> Iterator[list[Codes]]:
-    """Yield `count` clips of `length` frames, as far apart as the source allows."""
+def _clips(source: Source, length: int, options: Options, count: int, stop: threading.Event) -> Iterator[list[Codes]]:
+    """Yield `count` clips of `length` frames, as far apart as the source allows.
+
+    The source is decoded from its beginning, because only that is sure to give the right frames: see `scan.py`.
+    """
     spacing = max(length, (options.excerpt.frames_expected(source.info) or 0) // count)
-    frames = options.excerpt.read(source)
+    frames = options.excerpt.span(source).select(_until(stop, source.frames()))
     for _ in range(count):
         clip = [frame.pixels() for frame in islice(frames, length)]
         if not clip:
@@ -74,6 +89,14 @@ def _clips(source: Source, length: int, options: Options, count: int) -> Iterato
         yield clip
         for _ in islice(frames, spacing - length):
             pass
+
+
+def _until(stop: threading.Event, items: Iterable[Item]) -> Iterator[Item]:
+    """Pass items on until a stop is asked for; then raises StoppedError."""
+    for item in items:
+        if stop.is_set():
+            raise StoppedError("the preview was stopped")
+        yield item
 
 
 def _side_by_side(given: Codes, restored: Codes) -> Codes:

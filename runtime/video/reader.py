@@ -60,10 +60,11 @@ class Reader:
         """What the source had to report, once the scan is complete."""
         return [] if self._scan.end is None else self._scan.end.notes
 
-    def see(self, frames: int) -> None:
-        """Make sure that the first `frames` frames have been seen, if there are as many."""
+    def see(self, frames: int) -> Iterator[None]:
+        """See the first `frames` frames, if there are as many. Yields after each that is decoded for that."""
         if self.total is None and self.seen < frames:
             for _ in self.scan_on():
+                yield
                 if self.seen >= frames:
                     return
 
@@ -102,7 +103,8 @@ class Reader:
     def _read_on(self, first: int) -> Iterator[tuple[int, Codes | None]]:
         """Decode from the source's beginning to the excerpt's end, and complete the scan.
 
-        Yields each frame's number, and its pixels from number `first` on and where the scan grows.
+        Yields each frame's number, which is negative before the excerpt, and its pixels from number `first` on and
+        where the scan grows.
         """
         seen = self._scan.frames
         previous: Codes | None = None
@@ -118,14 +120,13 @@ class Reader:
             elif frame.time < self._span.begin:
                 self._add(frame, scene=False)
                 self._before += 1
-                continue
+                number -= 1
             elif self._span.ends(frame.time, number):
                 break
             else:
                 pixels = frame.pixels()
                 self._add(frame, scene=is_cut(number, previous, pixels))
-            if number >= 0:
-                yield number, pixels
+            yield number, pixels
             previous = pixels
         self._scan.finish(self._source.notes())
 

@@ -130,7 +130,10 @@ class Workspace:
             raise VideoError(f"can't write {self.folder}: {error.strerror}") from error
 
     def publish(self, result: Path) -> None:
-        """Move the finished result to its place, in one step, and remove the folder."""
+        """Move the finished result to its place, and remove the folder.
+
+        A file is replaced in one step; a folder that is in the way is removed first.
+        """
         self.journal.result = _describe(result)
         self.save()
         if self.target.is_dir():

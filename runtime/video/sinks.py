@@ -61,6 +61,10 @@ class Sink(Protocol):
         """Take an output, each in its turn; raises StoppedError if a stop was asked for and the run can be resumed."""
         ...
 
+    def check_stop(self) -> None:
+        """Raise StoppedError if a stop was asked for."""
+        ...
+
     def finish(self, timeline: Timeline) -> None:
         """Make the complete result appear under its name."""
         ...
@@ -122,7 +126,6 @@ class SegmentSink:
                 self.check_stop()
 
     def check_stop(self) -> None:
-        """Raise StoppedError if a stop was asked for."""
         if self._stop.is_set():
             raise StoppedError(_stopped(self._workspace))
 
@@ -203,7 +206,13 @@ class SegmentWriter:
 
 
 def check_folder(folder: Path) -> None:
-    """Raise VideoError if `folder` is a file, or holds anything but an earlier run's images."""
+    """Raise VideoError if `folder` can't be replaced, or holds anything but an earlier run's images."""
+    if folder.is_symlink() or folder.is_mount():
+        kind = "a symbolic link" if folder.is_symlink() else "a mount point"
+        raise VideoError(
+            f"{folder} is {kind}, which a folder of images can't replace; choose another name, such as "
+            f"{folder / 'images'}"
+        )
     if not folder.exists():
         return
     if not folder.is_dir():
@@ -238,11 +247,15 @@ class FolderSink:
 
     def write(self, number: int, pixels: Codes) -> None:
         images.write(self._path(number), pixels)
+        self.check_stop()
+
+    def check_stop(self) -> None:
         if self._stop.is_set():
             raise StoppedError(_stopped(self._workspace))
 
     def finish(self, timeline: Timeline) -> None:
-        self._workspace.publish(self._folder)
+        with _explained(self._workspace.target):
+            self._workspace.publish(self._folder)
 
     def abandon(self) -> None:
         """Do nothing: every image is complete."""
@@ -277,6 +290,9 @@ class PipeSink:
         frame.time_base = 1 / self._plan.rate
         self._frames += 1
         self._container.mux(self._stream.encode(frame))
+        self.check_stop()
+
+    def check_stop(self) -> None:
         if self._stop.is_set():
             raise StoppedError(f"stopped after {self._frames} frames")
 

@@ -169,6 +169,8 @@ def open_container(
             with _only_oserror():
                 opened = file()
             given = _Guarded(opened)
+        else:
+            given = _Guarded(file)
         container: av.container.InputContainer = av.open(
             given, "r", format=container_format, options=options or {}, metadata_errors="replace"
         )
@@ -177,6 +179,7 @@ def open_container(
         if opened is not None:
             with suppress(Exception):
                 opened.close()
+        _raise_if_interrupted(error)
         if isinstance(error, FFmpegError | OSError | ValueError) and not isinstance(error, Error):
             raise VideoError(f"can't open {name}: {message(error)}") from error
         raise
@@ -223,21 +226,33 @@ class _Guarded:
 
 @contextmanager
 def _only_oserror() -> Iterator[None]:
-    """Turn all exceptions of somebody else's file into OSError: others would be taken for damage, or for our own."""
+    """Turn all exceptions of somebody else's file into OSError: others would be taken for damage, or for our own.
+
+    Also Ctrl-C, which PyAV would swallow; `raise_if_lost` raises it again.
+    """
     try:
         yield
     except OSError:
         raise
-    except Exception as error:
+    except (Exception, KeyboardInterrupt) as error:
         raise OSError(f"{type(error).__name__}: {error}") from error
 
 
 def raise_if_lost(location: Location | None, error: BaseException) -> None:
-    """Raise VideoError if a source elsewhere can't be read to its end: what has been read isn't taken for the whole."""
+    """Raise VideoError if a source elsewhere can't be read to its end: what has been read isn't taken for the whole.
+
+    Raises KeyboardInterrupt if Ctrl-C broke off reading.
+    """
+    _raise_if_interrupted(error)
     if isinstance(error, OSError) and is_elsewhere(location):
         raise VideoError(
             f"reading {name_of(location)} failed: {message(error)}; check the connection, or download the file first"
         ) from None
+
+
+def _raise_if_interrupted(error: BaseException) -> None:
+    if isinstance(error.__cause__, KeyboardInterrupt):
+        raise error.__cause__
 
 
 def check_size(size: tuple[int, int], name: str) -> tuple[int, int]:

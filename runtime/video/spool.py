@@ -77,6 +77,8 @@ class Spool:
 
     def _write(self, packet: Any) -> None:
         index = packet.stream.index
+        if index not in self._tracks:  # it has failed
+            return
         time = time_of(packet)
         if time is not None:
             shift(packet, self._followers.offset(packet, time) + LEAD)

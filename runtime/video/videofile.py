@@ -1,9 +1,10 @@
 """A video file, or a pipe, as a source of frames."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from inspect import GEN_RUNNING, getgeneratorstate
 from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -203,7 +204,9 @@ class VideoSource:
         return [*self._notes, *self._troubles, *counted, *lost]
 
     def close(self) -> None:
-        self._opened.close()
+        """Close the file, unless a reader hangs in it, in another thread: that may still use what would be freed."""
+        if getgeneratorstate(self._frames) != GEN_RUNNING:
+            self._opened.close()
 
     @property
     def clock_jumps(self) -> bool:
@@ -265,7 +268,7 @@ class VideoSource:
         yield islice(self._from_the_beginning(), entry.first, None)
 
     def _decode_from(self, stamp: int | None) -> Iterator[av.VideoFrame]:
-        frames = self._decode(sought=True)
+        frames = self._frames = self._decode(sought=True)
         for frame in frames:
             found = _stamp(frame)
             if found is None or stamp is None or found > stamp:
@@ -279,7 +282,7 @@ class VideoSource:
         same_size = self._same_size(frame, number)
         return _Decoded(time, frame.duration or 0, frame, same_size, self.info, self._orientation)
 
-    def _decode(self, *, sought: bool = False) -> Iterator[av.VideoFrame]:
+    def _decode(self, *, sought: bool = False) -> Generator[av.VideoFrame, None, None]:
         wanted = [self.stream] if self._aside is None else []
         packets: Iterator[Any] = self.container.demux(*wanted)
         while True:

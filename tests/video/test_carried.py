@@ -199,3 +199,20 @@ def test_outputs_of_pictures_only_say_what_they_leave_out(ffmpeg: Ffmpeg, tmp_pa
         into: Any = pipe if target == "-" else tmp_path / target
         notes = restore_source(source, into, REPEATER, Options()).notes
     assert any("pictures only: audio stream 1 (aac)" in note for note in notes)
+
+
+def test_a_pipe_s_sound_may_be_damaged(ffmpeg: Ffmpeg, tmp_path: Path) -> None:
+    """Frames of a kind that Matroska can't hold end the sound, not the run."""
+    ffmpeg("-f", "lavfi", "-i", "sine=d=0.4", "-c:a", "aac", tmp_path / "sound.aac")
+    sound = bytearray((tmp_path / "sound.aac").read_bytes())
+    places, place = [], 0
+    while place < len(sound):
+        places.append(place)
+        place += int.from_bytes(sound[place + 3 : place + 6]) >> 5 & 0x1FFF  # the length in the ADTS header
+    for place in places[len(places) // 2 :]:
+        sound[place + 1] &= 0xFE  # with a checksum
+        sound[place + 6] |= 1  # of two blocks
+    (tmp_path / "damaged.aac").write_bytes(sound)
+    ffmpeg(*PICTURE, "-i", tmp_path / "damaged.aac", "-c:v", "mpeg2video", "-c:a", "copy", tmp_path / "film.ts")
+    notes = restore_pipe(tmp_path / "film.ts", tmp_path / "out.mkv").notes
+    assert sum("stream 1 of the input pipe ends early" in note for note in notes) == 1

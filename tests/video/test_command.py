@@ -1,12 +1,16 @@
 """`zsm run` as it is called: pipes, many files, excerpts, previews, events."""
 
+import fcntl
 import io
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
+import termios
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
 from fractions import Fraction
@@ -21,6 +25,7 @@ from tests.video.conftest import REPEATER, Repeater, enlarge
 from zsm import Runtime
 from zsm.cli import main
 from zsm.errors import ArgumentError, StoppedError, VideoError
+from zsm.runtime import video
 from zsm.runtime.video import (
     Encoding,
     Excerpt,
@@ -123,6 +128,11 @@ def test_raw_frames_through_pipes(ffmpeg: Ffmpeg, clip: Path, pixel_format: str)
 def test_invalid_raw_descriptions_are_rejected(raw: str) -> None:
     with pytest.raises(ArgumentError, match=r"invalid --raw|there is no pixel format|isn't supported"):
         open_pipe(io.BytesIO(), raw)
+
+
+def test_raw_frames_have_no_stream_to_choose() -> None:
+    with pytest.raises(ArgumentError, match="raw frames have no stream 7; leave out --stream"):
+        open_pipe(io.BytesIO(bytes(8 * 8 * 3)), "8x8:rgb24:25", stream=7)
 
 
 def test_a_pipe_into_a_file(ffmpeg: Ffmpeg, clip: Path, tmp_path: Path) -> None:
@@ -236,6 +246,7 @@ def test_only_one_video_goes_into_a_pipe(
         ({"hardware": True}, "--hardware"),
         ({"preset": "5"}, "--preset"),
         ({"codec": "h264", "crf": 0}, "--codec, --crf"),
+        ({"threads": 4}, "--encoder-threads"),
     ],
 )
 def test_options_without_effect_are_rejected(clip: Path, tmp_path: Path, encoding: dict[str, Any], named: str) -> None:
@@ -412,7 +423,10 @@ def test_people_are_told_in_sentences(
     [["--start", "x"], ["--start", "3", "--end", "2"], ["--frames", "0"], ["--crf", "-3"], ["--codec", "nosuch"],
      ["--pix-fmt", "nosuch"], ["--segment", "0"], ["--rate", "0"], ["--rate", "x"], ["--rate", "1e-9"],
      ["--rate", "1e400"], ["--window", "1"], ["--overlap", "4"], ["--preview", "-1"], ["--preview", "0"],
-     ["--fps-mode", "half"], ["--raw", "8x8:rgb24:25"], ["--preview", "1", "--codec", "nosuch", "--crf", "3"]],
+     ["--fps-mode", "half"], ["--raw", "8x8:rgb24:25"], ["--preview", "1", "--codec", "nosuch", "--crf", "3"],
+     ["--start", "1/0"], ["--start", "1e400"], ["--end", "1e5000"], ["--start", "1e400", "--end", "3"],
+     ["--ray", "127.0.0.1:1", "--precision", "bfloat16"], ["--ray", "127.0.0.1:1", "--ray-gpus", "1.5"],
+     ["--ray", "127.0.0.1:1", "--ray-gpus", "nan"]],
 )  # fmt: skip
 def test_invalid_options_exit_with_2(
     bicubic_bundle: Path, clip: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str]
@@ -456,7 +470,7 @@ def test_a_folder_that_holds_anything_else_is_not_replaced(
      (["{clip}", "{long}.mp4"], "File name too long"),
      (["{clip}", "{long}.mp4", "--resume"], "File name too long"),
      (["{long}", "{file}.mp4"], "File name too long"),
-     (["{clip}", "{file}.mp4", "--start", "1e400"], "lies in the chosen part")],
+     (["{clip}", "{file}.mp4", "--start", "1e9"], "lies in the chosen part")],
 )  # fmt: skip
 def test_names_and_numbers_that_the_system_rejects(
     bicubic_bundle: Path,
@@ -494,3 +508,97 @@ def test_pipes_that_are_full_or_closed(
     assert done.stderr.startswith("zsm run: ")
     assert message in done.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["clip.mp4"]
+
+
+@pytest.fixture
+def ctrl_c_while_opening(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C comes while the first input is opened."""
+    opened: list[Any] = []
+
+    def opening(*arguments: Any, **options: Any) -> Any:
+        if not opened:
+            signal.raise_signal(signal.SIGINT)
+        opened.append(open_source(*arguments, **options))
+        return opened[-1]
+
+    monkeypatch.setattr(video, "open_source", opening)
+
+
+@pytest.mark.usefixtures("ctrl_c_while_opening")
+def test_ctrl_c_ends_a_batch(
+    bicubic_bundle: Path, clip: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The first clip is finished: it is shorter than a segment. No other is begun."""
+    for name in ("a.mp4", "b.mp4", "c.mp4"):
+        (tmp_path / name).write_bytes(clip.read_bytes())
+    command = ["run", str(bicubic_bundle), str(tmp_path / "*.mp4"), str(tmp_path / "out"), "--no-progress"]
+    assert main(command) == 130
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["a.mp4"]
+    assert "b.mp4: stopped before it began; to skip what is finished, continue with --resume" in capsys.readouterr().err
+    assert main([*command, "--resume"]) == 0
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a.mp4", "b.mp4", "c.mp4"]
+
+
+@pytest.mark.usefixtures("ctrl_c_while_opening")
+def test_ctrl_c_ends_a_preview(
+    bicubic_bundle: Path, clip: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["run", str(bicubic_bundle), str(clip), str(tmp_path / "out.mp4"), "--preview", "3"]) == 130
+    assert "the preview was stopped" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("begun", [False, True])
+def test_ctrl_c_while_a_pipe_hangs(
+    ffmpeg: Ffmpeg, bicubic_bundle: Path, clip: Path, tmp_path: Path, begun: bool
+) -> None:
+    """The second one stops at once: while the pipe is opened, after its header, and while frames are awaited."""
+    y4m = ffmpeg("-i", clip, "-f", "yuv4mpegpipe", "-")
+    header, frames = y4m[: y4m.index(b"FRAME")], y4m[y4m.index(b"FRAME") :]
+    script = (
+        "import sys; from zsm.cli import main; from zsm.runtime.video import pipeline; pipeline.PATIENCE = 0; "
+        "sys.exit(main())"
+    )
+    command = [sys.executable, "-c", script, "run", str(bicubic_bundle), "-", str(tmp_path / "out.mkv"), "--json"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        assert process.stderr is not None
+        events = (json.loads(line)["event"] for line in process.stdout)
+        process.stdin.write(header + 4 * frames if begun else header)
+        process.stdin.flush()
+        if begun:
+            assert "progress" in events
+        while fcntl.ioctl(process.stdin, termios.FIONREAD, bytes(4)) != bytes(4):
+            time.sleep(0.01)
+        process.send_signal(signal.SIGINT)
+        assert "note" in events
+        process.send_signal(signal.SIGINT)
+        try:
+            assert process.wait(timeout=60) == 130
+            assert process.stderr.read() == b"zsm run: interrupted\n"
+        finally:
+            process.kill()
+    assert not (tmp_path / "out.mkv").exists()
+
+
+def test_a_pipe_may_be_closed_while_it_hangs(ffmpeg: Ffmpeg, clip: Path) -> None:
+    """Its reader is left alone, and what it uses isn't freed."""
+    hangs, data = threading.Event(), threading.Event()
+
+    class Hanging(io.BytesIO):
+        def read(self, size: int | None = -1, /) -> bytes:
+            if self.tell() > 20_000:
+                hangs.set()
+                data.wait()
+            return super().read(1000)
+
+    source = open_pipe(Hanging(ffmpeg("-i", clip, "-f", "yuv4mpegpipe", "-")))
+    frames: list[Any] = []
+    reader = threading.Thread(target=lambda: frames.extend(source.frames()))
+    reader.start()
+    hangs.wait()
+    source.close()
+    data.set()
+    reader.join()
+    assert len(frames) == 20

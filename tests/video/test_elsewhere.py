@@ -288,6 +288,9 @@ def test_a_server_without_ranges_needs_an_index_at_the_start(server: Server) -> 
         ("http://user:s3cret/?@host/a.mkv", "invalid URL: host and port can't be told"),
         ("http://user:?s3cret@host/a.mkv", "invalid URL: host and port can't be told"),
         ("http://user:x@s3cret/x@host/a.mkv", "invalid URL: host and port can't be told"),
+        ("http://user:12/s3cret@host/a.mkv", "invalid URL: host and port can't be told"),
+        ("http://user:12?s3cret@host/a.mkv", "invalid URL: host and port can't be told"),
+        ("http://user:12#s3cret@host/a.mkv", "invalid URL: host and port can't be told"),
         ("s3://user:s3cret/x@bucket/a.mkv", "invalid URL: host and port can't be told"),
         ("http://[s3cret/a.mkv", "invalid URL: host and port can't be told"),
         ("http://host..s3cret/a.mkv", "invalid URL: host and port can't be told"),
@@ -404,6 +407,27 @@ def test_a_connection_lost_at_any_opening(folder: Path, tmp_path: Path, number: 
         return opened[-1]
 
     with pytest.raises(VideoError, match="reading the input file failed: Connection reset by peer"):
+        restore(open_film, tmp_path / "out.mkv", REPEATER, start=2.2, **OPTIONS)
+
+
+@pytest.mark.parametrize("number", range(4))
+def test_ctrl_c_at_any_opening(folder: Path, tmp_path: Path, number: int) -> None:
+    """While FFmpeg waits for data: PyAV swallows it then, and FFmpeg asks again."""
+    content = (folder / "film.mkv").read_bytes()
+    opened: list[BinaryIO] = []
+
+    class Interrupted(io.BytesIO):
+        def read(self, size: int | None = -1, /) -> bytes:
+            if opened.index(self) == number and 30_000 < self.tell() < len(content):
+                self.seek(0, io.SEEK_END)
+                raise KeyboardInterrupt
+            return super().read(size)
+
+    def open_film() -> BinaryIO:
+        opened.append(Interrupted(content))
+        return opened[-1]
+
+    with pytest.raises(KeyboardInterrupt):
         restore(open_film, tmp_path / "out.mkv", REPEATER, start=2.2, **OPTIONS)
 
 

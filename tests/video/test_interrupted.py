@@ -275,3 +275,23 @@ def test_too_little_space_is_found_first(clip: Path, tmp_path: Path, monkeypatch
         restore_source(source, tmp_path / "out.mkv", REPEATER, Options(encoding=Encoding(codec="ffv1")))
     source.close()
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["out.mkv", "out"])
+def test_reading_up_to_where_a_run_goes_on_is_stopped(clip: Path, tmp_path: Path, name: str) -> None:
+    """As after a crash in which the end of the scan was lost."""
+    stop, folder = threading.Event(), tmp_path / f".{name}.zsm"
+
+    def listen(progress: Any) -> None:
+        if progress.frame == 15:
+            stop.set()
+
+    def finished_part(*, resume: bool) -> list[str]:
+        with pytest.raises(StoppedError, match="continue with --resume"):
+            restore(clip, tmp_path / name, REPEATER, segment=10, resume=resume, stop=stop, listener=listen)
+        return sorted(path.name for path in folder.rglob("*[0-9].*"))
+
+    made = finished_part(resume=False)
+    assert made
+    (folder / "scan.jsonl").unlink()
+    assert finished_part(resume=True) == made

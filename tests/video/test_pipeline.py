@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from zsm.runtime.video import pipeline
 from zsm.runtime.video.pipeline import Meter, run
 
 
@@ -80,3 +81,39 @@ def test_an_error_in_any_part_ends_all_of_them(part: str) -> None:
     with pytest.raises(ValueError, match=part):
         run(reading(), restoring, lambda item: fail("encode", item), Meter())
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("zsm-")]
+
+
+def test_a_failed_run_waits_for_what_is_being_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The caller then removes it, or another run begins: the writer mustn't go on."""
+    monkeypatch.setattr(pipeline, "PATIENCE", 0)
+    writing, written = threading.Event(), []
+
+    def restoring(items: Iterator[int]) -> Iterator[int]:
+        yield next(items)
+        writing.wait()
+        raise ValueError("broken")
+
+    def write_slowly(item: int) -> None:
+        writing.set()
+        time.sleep(0.3)
+        written.append(item)
+
+    with pytest.raises(ValueError, match="broken"):
+        run(range(3), restoring, write_slowly, Meter())
+    assert written == [0]
+
+
+def test_a_reader_that_hangs_is_left_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pipeline, "PATIENCE", 0)
+    data = threading.Event()
+
+    def reading() -> Iterator[int]:
+        yield 0
+        data.wait()
+
+    def fail(item: int) -> None:
+        raise ValueError("broken")
+
+    with pytest.raises(ValueError, match="broken"):
+        run(reading(), lambda items: items, fail, Meter())
+    data.set()

@@ -131,6 +131,16 @@ def test_an_unchanged_folder_is_resumed_at_its_rate_only(ffmpeg: Callable[..., b
     assert restore(images, target, REPEATER, segment=5, resume=True).resumed_at == 5
 
 
+def test_images_are_resumed_whatever_the_length_of_segments(clip: Path, tmp_path: Path) -> None:
+    """They have none; a video's are part of its job."""
+    for name in ("out", "out.mp4"):
+        interrupt(clip, tmp_path / name)
+    done = len(list((tmp_path / ".out.zsm").glob("*/*.png")))
+    assert restore(clip, tmp_path / "out", REPEATER, segment=7, resume=True).resumed_at == done > 0
+    with pytest.raises(VideoError, match="was another job, with different segment"):
+        restore(clip, tmp_path / "out.mp4", REPEATER, segment=7, resume=True)
+
+
 def test_a_pipe_is_not_resumed(ffmpeg: Callable[..., bytes], clip: Path, tmp_path: Path) -> None:
     (tmp_path / "pipe.y4m").write_bytes(ffmpeg("-i", clip, "-f", "yuv4mpegpipe", "-"))
     target = tmp_path / "out.mp4"
@@ -233,3 +243,30 @@ def test_a_cache_that_cannot_be_written_spoils_no_result(clip: Path, tmp_path: P
     restore(clip, tmp_path / "out.mkv", REPEATER, encoding=FAST)
     assert not finished(clip, tmp_path / "out.mkv")
     assert (tmp_path / "out.mkv").exists()
+
+
+def test_a_link_or_a_mount_point_is_not_replaced(clip: Path, tmp_path: Path) -> None:
+    """Which is said at the beginning, not after the last frame."""
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "link").symlink_to("elsewhere")
+    (tmp_path / "broken").symlink_to("nowhere")
+    for target, kind in (("link", "a symbolic link"), ("broken", "a symbolic link"), ("/proc", "a mount point")):
+        with pytest.raises(VideoError, match=f"{target} is {kind}, which a folder of images can't replace; choose"):
+            restore(clip, tmp_path / target, REPEATER, overwrite=True)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["broken", "elsewhere", "link"]
+
+
+def test_a_folder_that_cannot_be_put_in_its_place_is_kept(clip: Path, tmp_path: Path) -> None:
+    """Because a file has appeared there."""
+    target = tmp_path / "out"
+
+    def appear(progress: Any) -> None:
+        target.write_text("a file")
+
+    with pytest.raises(
+        VideoError, match=r"can't write .*out \(\d+ MiB are free\): .*; the finished part is in .*resume"
+    ):
+        restore(clip, target, REPEATER, frames=3, listener=appear)
+    target.unlink()
+    assert restore(clip, target, REPEATER, frames=3, resume=True).resumed_at == 5
+    assert len(list(target.iterdir())) == 5

@@ -6,6 +6,7 @@ inputs), or `-`. Audio, subtitles, chapters and metadata are passed through.
 """
 
 import argparse
+import io
 import json
 import signal
 import sys
@@ -17,6 +18,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from zsm.cli import INTERRUPTED
 from zsm.cli.options import (
     add_bundle,
     add_frame_limit,
@@ -140,9 +142,8 @@ def execute(args: argparse.Namespace) -> int:
     if args.ray is None:
         refuse(args, "only with --ray", "ray_cpus", "ray_gpus")
     else:
-        refuse(args, "not with --ray", "device", "threads", "preview")
-    with _explained("the run failed"):
-        return _restore_all(args)
+        refuse(args, "not with --ray", "device", "precision", "threads", "preview")
+    return _restore_all(args)
 
 
 def _restore_all(args: argparse.Namespace) -> int:
@@ -152,12 +153,16 @@ def _restore_all(args: argparse.Namespace) -> int:
     failed = 0
     with _ray_on_stderr(args), _stopping(report) as stop, _open_runtime(args) as runtime:
         for source, target in jobs:
+            if stop.is_set():
+                reason = "stopped before it began; to skip what is finished, continue with --resume"
+                report.failed(source, StoppedError(reason))
+                return INTERRUPTED
             try:
                 with _explained(f"{source} to {target}"):
                     _restore(args, options, source, target, runtime, report, stop)
             except StoppedError as error:
                 report.failed(source, error)
-                return 130
+                return INTERRUPTED
             except Error as error:
                 if len(jobs) == 1:
                     report.event("error", message=str(error))
@@ -249,7 +254,9 @@ def _restore(
 
     rate = {} if args.rate is None else {"rate": args.rate}
     if path == "-":
-        source: video.Source = video.open_pipe(sys.stdin.buffer, args.raw, stream=args.stream)
+        # Without Python's buffer: at exit Python waits for its lock, which a reader that hangs would hold.
+        pipe = io.FileIO(sys.stdin.fileno(), closefd=False)
+        source: video.Source = video.open_pipe(pipe, args.raw, stream=args.stream)
     else:
         source = video.open_source(path, stream=args.stream, **rate)
     with closing(source):
@@ -257,7 +264,7 @@ def _restore(
             report.say(f"{target} is already finished")
             return
         if args.preview is not None:
-            report.previewed(video.preview(source, Path(target), runtime, options, args.preview))
+            report.previewed(video.preview(source, Path(target), runtime, options, args.preview, stop=stop))
             return
         progress: dict[str, Any] = {"listener": report.progress, "stop": stop}
         with report.showing(source, options):
