@@ -308,7 +308,9 @@ class _Report:
     def event(self, kind: str, **values: Any) -> None:
         """Print an event, with `--json`."""
         if self._json:
-            print(json.dumps({"event": kind, **values}), file=self._stream, flush=True)
+            # In one call: what a signal's handler or another thread prints would come before print's line end.
+            self._stream.write(json.dumps({"event": kind, **values}) + "\n")
+            self._stream.flush()
 
     def say(self, sentence: str) -> None:
         """Print a sentence for people."""
