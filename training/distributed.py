@@ -1,6 +1,7 @@
 """The processes of a run: a single one, or one per GPU, started by torchrun."""
 
 import os
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -33,7 +34,9 @@ class Processes:
         """Make the module average its gradients over all processes."""
         if self.count == 1:
             return module
-        return DistributedDataParallel(module)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # torch 2.13 renames the option
+            return DistributedDataParallel(module, broadcast_buffers=False)  # all buffers are constants
 
     def mean(self, value: Tensor) -> float:
         """Average a scalar over all processes, each of which must call this."""

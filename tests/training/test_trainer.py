@@ -32,7 +32,13 @@ from zsm.training.trainer import Trainer
 
 STEPS = 24
 NETWORK = NetworkConfig(
-    width=8, extraction_blocks=1, reconstruction_blocks=1, deformable_groups=2, recurrence="plain", bidirectional=False
+    width=8,
+    extraction_blocks=1,
+    reconstruction_blocks=1,
+    deformable_groups=2,
+    base="bicubic",
+    recurrence="plain",
+    bidirectional=False,
 )
 # A plain recurrence, because a deformable one takes ten times as long, and the training loop doesn't depend on it.
 RUN = f"""
@@ -41,6 +47,7 @@ width = 8
 extraction_blocks = 1
 reconstruction_blocks = 1
 deformable_groups = 2
+base = "bicubic"
 recurrence = "plain"
 bidirectional = false
 [loss]
@@ -141,7 +148,6 @@ def distance(run: Path, other: Path) -> float:
     return float(difference.norm() / learnt.norm())
 
 
-@pytest.mark.slow
 def test_two_processes_learn_the_same_as_one(
     config: Path, footage_folder: Path, whole_run: Path, tmp_path: Path
 ) -> None:
