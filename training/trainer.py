@@ -136,7 +136,6 @@ class Trainer:
             num_workers=self.config.run.workers,
             # Forked workers share the memory-mapped footage; spawned ones would each get a copy.
             multiprocessing_context="fork" if self.config.run.workers else None,
-            worker_init_fn=_use_one_thread,
             pin_memory=processes.device.type == "cuda",
         )
         try:
@@ -173,10 +172,6 @@ class Trainer:
             checkpoint.save(network, self.folder / LATEST, metadata)
         except OSError as error:
             raise OutputError(f"can't write {self.folder / LATEST}: {error}") from error
-
-
-def _use_one_thread(worker: int) -> None:
-    parallel.use_one_thread()
 
 
 class Numbers:
