@@ -104,7 +104,7 @@ def _sorted(folder: Path) -> list[Path]:
 
 
 def _holds_images(path: Path) -> bool:
-    return path.is_dir() and any(images.is_image(file) for file in _sorted(path))
+    return path.is_dir() and any(images.within(path))
 
 
 def _folder(path: Path) -> Clip:

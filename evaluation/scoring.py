@@ -21,10 +21,10 @@ if TYPE_CHECKING:
     from zsm.evaluation.degradations import Degradation
     from zsm.evaluation.layouts import Clip
 
-# The paper's released script restores windows of 7 frames; a window begins with the last frame of the one before.
 LEAST_SIDE = 12
 """Pixels: the least multiple of 4 that holds SSIM's window of 11."""
 
+# The paper's released script restores windows of 7 frames; a window begins with the last frame of the one before.
 _WINDOW_STEP = 6
 
 

@@ -159,7 +159,7 @@ def make_clips(photographs: Path, clips: Path, per_photograph: int, workers: int
     for number, least, what in ((per_photograph, 1, "clips of each photograph"), (workers, 0, "workers")):
         if number < least:
             raise ArgumentError(f"{number} {what}; give {least} or more")
-    found = sorted(path for path in photographs.iterdir() if images.is_image(path)) if photographs.is_dir() else []
+    found = sorted(images.within(photographs)) if photographs.is_dir() else []
     if not found:
         raise DataError(f"there are no images in {photographs}; give a folder of photographs")
     parallel.each(partial(_make_clips, others=found, clips=clips, count=per_photograph), found, workers)

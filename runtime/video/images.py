@@ -1,7 +1,7 @@
 """Still images and folders of them."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,10 +27,15 @@ def natural_order(name: str) -> tuple[Any, ...]:
     return tuple((int(part), part) if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", name))
 
 
+def within(folder: Path) -> Iterator[Path]:
+    """Yield the images of a folder in no particular order, without hidden ones. Raises OSError."""
+    return (path for path in folder.iterdir() if is_image(path) and not path.name.startswith("."))
+
+
 def find(folder: Path) -> Sequence[Path]:
     """List the images of a folder, in natural order; raises VideoError if there are none."""
     try:
-        found = [path for path in folder.iterdir() if is_image(path) and not path.name.startswith(".")]
+        found = list(within(folder))
     except OSError as error:
         raise VideoError(f"can't read the folder {folder}: {error.strerror}") from error
     if not found:

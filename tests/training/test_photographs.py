@@ -44,6 +44,7 @@ def test_each_photograph_becomes_moving_clips_the_same_every_time(photographs: P
 
 def test_photographs_that_differ_in_suffix_alone_become_different_clips(photographs: Path, tmp_path: Path) -> None:
     (photographs / "1.png").rename(photographs / "0.jpg")
+    (photographs / "._0.jpg").write_bytes(b"what macOS leaves beside a file")
     make_clips(photographs, tmp_path / "clips", 1)
     assert sorted(path.name for path in (tmp_path / "clips").iterdir()) == ["0.jpg_1.mkv", "0.png_1.mkv"]
 
