@@ -9,7 +9,8 @@ from typing import Generic, TypeVar
 Item = TypeVar("Item")
 POLL = 0.05
 PATIENCE = 5.0
-"""Seconds to wait for a reader that hangs, as in a pipe that nobody writes to."""
+"""Seconds to wait for a reader that hangs, as in a pipe that nobody writes to. One that is only busy mustn't be left
+behind: when Python ends while it is in OpenCV, the process aborts."""
 
 
 class AbandonedError(Exception):
