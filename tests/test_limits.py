@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from zsm import limits
-from zsm.engine import host
+from zsm.engine import Runtime, host
 from zsm.runtime.video import Encoding, encoders, images, open_source
 
 
@@ -65,6 +65,23 @@ def test_an_encoder_has_a_thread_per_core_of_the_quota(groups: Path, tmp_path: P
     assert encoders.plan(Encoding(), info, ".mkv", Fraction(25), 4).threads == encoders.MOST_THREADS
     write(groups / "box", cpu__max="200000 100000")
     assert encoders.plan(Encoding(), info, ".mkv", Fraction(25), 4).threads == 2
+
+
+@pytest.mark.skipif(os.cpu_count() == 1, reason="a machine with one core")
+def test_onnx_runtime_has_a_thread_per_core_of_the_quota(groups: Path, tiny_bundle: Path) -> None:
+    write(groups / "box", cpu__max="100000 100000")
+    before = threads()
+    with Runtime(tiny_bundle, backend="onnxruntime") as rt:
+        assert rt.describe()["threads"] == 1
+        assert threads() == before
+    (groups / "box" / "cpu.max").unlink()
+    with Runtime(tiny_bundle, backend="onnxruntime") as rt:
+        assert rt.describe()["threads"] == "all cores"
+        assert threads() > before
+
+
+def threads() -> int:
+    return len(list(Path("/proc/self/task").iterdir()))
 
 
 @pytest.mark.parametrize(

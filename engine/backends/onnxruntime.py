@@ -1,5 +1,6 @@
 """Stages on ONNX Runtime's CPU provider, and the code that the CUDA provider shares."""
 
+import os
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
@@ -16,6 +17,7 @@ from zsm.engine.bundle.manifest import Bundle
 from zsm.engine.bundle.shapes import Size, symbols
 from zsm.engine.devices import OpenOptions
 from zsm.errors import BackendError
+from zsm.limits import cores
 from zsm.plugins import onnxruntime_library
 from zsm.plugins.operator import make_portable
 from zsm.runtime import Backend, Session
@@ -82,7 +84,7 @@ def _options(threads: int | None) -> ort.SessionOptions:
     _share_memory()
     options = ort.SessionOptions()
     options.log_severity_level = 3
-    options.intra_op_num_threads = threads or 0
+    options.intra_op_num_threads = threads or _default_threads()
     options.enable_mem_pattern = False
     options.add_session_config_entry("session.use_env_allocators", "1")
     # Each stage has its own threads; spinning ones would slow down the next stage.
@@ -90,11 +92,20 @@ def _options(threads: int | None) -> ort.SessionOptions:
     return options
 
 
+def _default_threads() -> int:
+    """How many cores this process is limited to; 0, ONNX Runtime's own choice, if it may use the whole machine.
+
+    ONNX Runtime doesn't see limits: in a container it would start as many threads as the host has cores.
+    """
+    limit = cores()
+    return limit if limit < (os.cpu_count() or 1) else 0
+
+
 class OnnxRuntimeBackend:
     """One `InferenceSession` per stage."""
 
     def __init__(self, bundle: Bundle, threads: int | None) -> None:
-        self._threads = threads
+        self._threads = threads or _default_threads()
         self._library = onnxruntime_library()
         self._stages = open_stages(bundle, lambda name, content: open_stage(name, content, threads))
         self._planes: tuple[int, int] | None = None
