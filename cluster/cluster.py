@@ -3,10 +3,12 @@
 import logging
 import os
 import socket
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -99,6 +101,7 @@ class Cluster:
             overlap=overlap,
             tile=None if tile == "auto" and memory is None else tile,
             memory=memory,
+            used=lambda: BASE,
         )
         self._ray = _connect(address)
         self._depot = _here(self._ray, Depot, cache_folder().absolute()) if gpus else None
@@ -195,7 +198,6 @@ class Cluster:
         source = info.location.absolute() if isinstance(info.location, Path) else info.location
         runtime = {
             "device": self._device,
-            "backend": self._backend,
             "window": self._window,
             "overlap": self._overlap,
             "threads": self._cpus,
@@ -208,6 +210,7 @@ class Cluster:
             rate=info.rate,
             stream=info.stream,
             bundle=self._name,
+            backend=self._backend,
             runtime=tuple(runtime.items()),
             plan=plan,
             same=task.conditions(info, self._name),
@@ -238,8 +241,7 @@ class _Run:
     def make(self, pieces: Iterator[Piece | None], deliver: Deliver) -> None:
         """Make all pieces, unless a stop is asked for; see `Crew`."""
         self._check_room()
-        film = self._put(self._film)
-        self._check_nodes(film)
+        film = self._put(replace(self._film, backend=self._settle_backend(self._put(self._film))))
         switch = _here(self._ray, _Switch)
         make = self._ray.remote(
             num_cpus=self._request["CPU"],
@@ -353,17 +355,23 @@ class _Run:
         if not self._nodes():
             log.warning("no node of the cluster has %s at the moment: waiting for one", _amounts(self._request))
 
-    def _check_nodes(self, film: Any) -> None:
-        """Let every node check itself, before the first frame; nodes that join later do so before their first."""
+    def _settle_backend(self, film: Any) -> str:
+        """Let every node check itself, and return the backend that all have; nodes that join later must have it too."""
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
         check = self._ray.remote(num_cpus=0, max_retries=RETRIES)(_check)
+        chosen: dict[str, str] = {}
         for reference in [
             check.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)).remote(film)
             for node in self._nodes()
         ]:
             with suppress(self._ray.exceptions.RayError):  # a node that is lost takes no part
-                self._get(reference, "the check of a node")
+                backend, address = self._get(reference, "the check of a node")
+                chosen.setdefault(backend, address)
+        if len(chosen) > 1:
+            differ = ", ".join(f"{backend} on {address}" for backend, address in sorted(chosen.items()))
+            raise ClusterError(f"nodes would take different backends: {differ}; give the same to all (--backend)")
+        return next(iter(chosen), self._film.backend)
 
 
 class _Switch:
@@ -387,10 +395,12 @@ def _make(film: task.Film, piece: Piece, switch: Any) -> tuple[Segment, bytes] |
     return task.make(film, piece, ray.util.get_node_ip_address())
 
 
-def _check(film: task.Film) -> None:
+def _check(film: task.Film) -> tuple[str, str]:
     import ray
 
-    task.check(film, ray.util.get_node_ip_address())
+    address = ray.util.get_node_ip_address()
+    task.check(film, address)
+    return film.choose_backend(), address
 
 
 def _connect(address: str) -> Any:
@@ -421,18 +431,22 @@ def _here(ray: Any, kind: type, *arguments: Any) -> Any:
 
 def _reach(address: str) -> None:
     """Raise OSError if nothing listens at a cluster's address: Ray itself would go on trying for many minutes."""
+    found: str | None = address
     if address == "auto":
-        address = os.environ.get("RAY_ADDRESS", "") or _current().read_text()
-    if address != "local":
-        host, colon, port = address.strip().rpartition(":")
+        found = os.environ.get("RAY_ADDRESS") or _current()
+    if found is not None and found != "local":
+        host, colon, port = found.strip().rpartition(":")
         if not (host and colon and port.isdecimal()):
             raise ValueError("give auto, local or HOST:PORT")
         socket.create_connection((host, int(port)), timeout=CONNECTING).close()
 
 
-def _current() -> Path:
-    """Where `ray start` leaves the address of the cluster that it has started or joined."""
-    return Path(os.environ.get("RAY_TMPDIR", "/tmp")) / "ray" / "ray_current_cluster"
+def _current() -> str | None:
+    """The address that `ray start` leaves of the cluster it has started or joined; None if it isn't where Ray looks."""
+    folder = os.environ.get("RAY_TMPDIR") or (sys.platform == "linux" and os.environ.get("TMPDIR")) or "/tmp"
+    with suppress(FileNotFoundError):
+        return (Path(folder) / "ray" / "ray_current_cluster").read_text()
+    return None
 
 
 def _amounts(resources: dict[str, float]) -> str:

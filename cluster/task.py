@@ -14,6 +14,8 @@ import av
 
 import zsm
 from zsm.engine import Bundle, Runtime
+from zsm.engine.backends import choose_backend
+from zsm.engine.devices import Device, OpenOptions
 from zsm.errors import ClusterError, Error
 from zsm.runtime.video import Info, Source, open_source
 from zsm.runtime.video.encoders import Plan
@@ -35,8 +37,9 @@ class Film:
     """Frames per second of a folder of images."""
     stream: int
     bundle: str
+    backend: str
     runtime: Pairs
-    """The arguments of `zsm.Runtime`."""
+    """The other arguments of `zsm.Runtime`."""
     plan: Plan
     same: Pairs
     """What `conditions` must find on every node."""
@@ -46,6 +49,11 @@ class Film:
         if isinstance(self.source, Path) and self.source.is_dir():
             return open_source(self.source, rate=self.rate)
         return open_source(self.source, stream=self.stream)
+
+    def choose_backend(self) -> str:
+        """The backend that this machine takes. Raises BackendError."""
+        options = OpenOptions(device=Device.parse(dict(self.runtime)["device"]))
+        return choose_backend(Bundle(self.bundle), self.backend, options)[0]
 
 
 def conditions(source: Info, bundle: str) -> Pairs:
@@ -76,7 +84,7 @@ def make(film: Film, piece: Piece, node: str) -> tuple[Segment, bytes]:
     """Restore a segment, and return its description and file. Errors say on which node they happened."""
     check(film, node)
     try:
-        runtime = _runtime(film.bundle, film.runtime)
+        runtime = _open(film.bundle, (("backend", film.backend), *film.runtime))
         with closing(film.open()) as source, tempfile.TemporaryDirectory(prefix="zsm-") as folder:
             path = Path(folder) / "segment.mkv"
             segment = render(source, piece, runtime, film.plan, path)
@@ -87,7 +95,14 @@ def make(film: Film, piece: Piece, node: str) -> tuple[Segment, bytes]:
         raise type(error)(f"{error} (segment {piece.number}, on node {node})") from error
 
 
-@lru_cache(maxsize=1)
-def _runtime(bundle: str, options: Pairs) -> Runtime:
-    """The Runtime of this process, kept for its next segment."""
-    return Runtime(bundle, **dict(options))
+_opened: dict[tuple[str, Pairs], Runtime] = {}
+
+
+def _open(bundle: str, options: Pairs) -> Runtime:
+    """The Runtime of this process, kept for its next segment; another film's is closed before."""
+    if (bundle, options) not in _opened:
+        for other in _opened.values():
+            other.close()
+        _opened.clear()
+        _opened[bundle, options] = Runtime(bundle, **dict(options))
+    return _opened[bundle, options]

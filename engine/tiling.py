@@ -42,10 +42,11 @@ class Tiling:
         tile: str | None,
         memory: str | int | None,
         arenas: Callable[[], bool] = lambda: False,
+        used: Callable[[], int] = lambda: host.own("VmRSS"),
     ) -> None:
         """Take the Runtime's arguments `tile` and `memory`. `free` tells how much of the device's memory is free.
 
-        `arenas` tells whether each stage keeps its memory between runs.
+        `arenas` tells whether each stage keeps its memory between runs, `used` what the process has of the host's.
 
         Raises SizeError, TileError or ArgumentError for invalid values, ArgumentTypeError for those of other types.
         """
@@ -55,6 +56,7 @@ class Tiling:
         self._device = device
         self._free = free
         self._arenas = arenas
+        self._used = used
         self._window = window
         self._outputs = 2 * (window - overlap) + 1
         self._memory = None if memory is None else parse_memory(memory)
@@ -94,7 +96,9 @@ class Tiling:
 
     def room(self) -> int:
         """The bytes of the device's memory that are free, or left of the limit."""
-        return self._free() if self._memory is None else self._memory - _used(self._device)
+        if self._memory is None:
+            return self._free()
+        return max(0, self._memory - self._used()) if self._device.on_host else self._memory
 
     def _choose(self, size: Size, itemsize: int, besides: int) -> Size | None:
         free = self.room()
@@ -128,9 +132,13 @@ class Tiling:
         how = "as a whole" if smallest == size else f"in tiles of {smallest}"
         writing = f", and writing them {_readable(besides)}" if besides else ""
         fewer = ", write images or another --codec" if besides else ""
+        if self._memory is None:
+            room, more = f"{_readable(memory)} of memory", "close other programs that take memory"
+        else:
+            room, more = f"the {_readable(memory)} that a limit of {_readable(self._memory)} leaves", "raise the limit"
         raise OutOfMemoryError(
-            f"frames of {size} don't fit in {_readable(memory)} of memory: {how} they need {least}{writing}; "
-            f"use a smaller window, an fp16 bundle or smaller frames{fewer}, or close other programs that take memory"
+            f"frames of {size} don't fit in {room}: {how} they need {least}{writing}; "
+            f"use a smaller window, an fp16 bundle or smaller frames{fewer}, or {more}"
         )
 
     def needs(self, size: Size, tile: Size, itemsize: int) -> int:
@@ -163,11 +171,6 @@ def parse_memory(text: str | int) -> int:
     if match is None or float(match[1]) == 0:
         raise ArgumentError(f"invalid memory {text!r}; give a size such as 4GiB or 800MiB")
     return int(float(match[1]) * UNITS[match[2]])
-
-
-def _used(device: Device) -> int:
-    """What this process takes already of a limit given by hand."""
-    return host.own("VmRSS") if device.on_host else 0
 
 
 def _part(extent: int, count: int) -> int:

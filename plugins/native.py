@@ -64,7 +64,11 @@ class Core:
     """Any of our libraries; each exports the C interface. Raises PluginError for calls that it refuses."""
 
     def __init__(self, path: Path) -> None:
-        self._library = ctypes.CDLL(str(path))
+        """Load a library; raises PluginError if that fails."""
+        try:
+            self._library = ctypes.CDLL(str(path))
+        except OSError as error:
+            raise PluginError(f"{path} can't be loaded: {error}; build it again, or set ZSM_PLUGIN_DIR") from error
         self._library.zsm_last_error.restype = ctypes.c_char_p
         self._library.zsm_cuda_architectures.restype = ctypes.c_char_p
         self._library.zsm_deform_conv2d_cuda_workspace.restype = ctypes.c_int64

@@ -15,7 +15,6 @@ from openvino import opset13
 from openvino.frontend import NodeContext
 from openvino.frontend.onnx import ConversionExtension
 
-from zsm.errors import PluginError
 from zsm.plugins import operator
 from zsm.plugins.native import Attributes, Core, Shape, Tensors
 
@@ -86,10 +85,7 @@ class DeformConv2d(ov.Op):  # type: ignore[misc]
 
 @cache
 def _load(path: str) -> Core:
-    try:
-        return Core(Path(path))
-    except OSError as error:
-        raise PluginError(f"{path} can't be loaded: {error}; build it again, or set ZSM_PLUGIN_DIR") from error
+    return Core(Path(path))
 
 
 def _from_standard_operations(

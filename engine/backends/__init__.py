@@ -32,7 +32,13 @@ def open_backend(bundle: Bundle, backend: str, options: OpenOptions) -> tuple[Ba
     """
     name, reason = choose_backend(bundle, backend, options)
     log.info("%s on %s with %s (%s)", bundle.path, options.device, name, reason)
-    module = importlib.import_module(MODULES[name, options.device.kind])
+    try:
+        module = importlib.import_module(MODULES[name, options.device.kind])
+    except ModuleNotFoundError as error:
+        if error.name != name:
+            raise
+        extra = "gpu" if options.device.kind == "cuda" else {"onnxruntime": "cpu"}.get(name, name)
+        raise BackendError(f"{name} isn't installed: pip install 'zsm[{extra}]'") from error
     opened: Backend = module.open_bundle(bundle, options)
     return opened, reason
 

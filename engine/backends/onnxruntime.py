@@ -15,7 +15,7 @@ from zsm.engine.backends import uint8
 from zsm.engine.backends.arrays import Array, ArraySession, open_stages
 from zsm.engine.bundle.manifest import Bundle
 from zsm.engine.bundle.shapes import Size, symbols
-from zsm.engine.devices import OpenOptions
+from zsm.engine.devices import CLOSED, OpenOptions
 from zsm.errors import BackendError
 from zsm.limits import cores
 from zsm.plugins import onnxruntime_library
@@ -66,7 +66,7 @@ class OrtStage:
 
 def open_stage(stage: str, content: bytes, threads: int | None) -> OrtStage:
     """Load a stage on the CPU; raises BackendError."""
-    options = _options(threads)
+    options = session_options(threads)
     # A buffer is kept for the tensor that will use it next, however late; in the full-size network's recurrence, with
     # its pyramids of offsets, that took a third more memory.
     options.enable_mem_reuse = stage != "propagate"
@@ -80,11 +80,12 @@ def _share_memory() -> None:
     ort.create_and_register_allocator(info, None)
 
 
-def _options(threads: int | None) -> ort.SessionOptions:
+def session_options(threads: int | None) -> ort.SessionOptions:
+    """The options of a session on the CPU."""
     _share_memory()
     options = ort.SessionOptions()
     options.log_severity_level = 3
-    options.intra_op_num_threads = threads or _default_threads()
+    options.intra_op_num_threads = threads or default_threads()
     options.enable_mem_pattern = False
     options.add_session_config_entry("session.use_env_allocators", "1")
     # Each stage has its own threads; spinning ones would slow down the next stage.
@@ -92,7 +93,7 @@ def _options(threads: int | None) -> ort.SessionOptions:
     return options
 
 
-def _default_threads() -> int:
+def default_threads() -> int:
     """How many cores this process is limited to; 0, ONNX Runtime's own choice, if it may use the whole machine.
 
     ONNX Runtime doesn't see limits: in a container it would start as many threads as the host has cores.
@@ -105,14 +106,16 @@ class OnnxRuntimeBackend:
     """One `InferenceSession` per stage."""
 
     def __init__(self, bundle: Bundle, threads: int | None) -> None:
-        self._threads = threads or _default_threads()
+        self._threads = threads or default_threads()
         self._library = onnxruntime_library()
         self._stages = open_stages(bundle, lambda name, content: open_stage(name, content, threads))
         self._planes: tuple[int, int] | None = None
         """The height and width of the planes that the last session was for."""
 
     def open(self, height: int, width: int) -> Session:
-        """Prepare for frames of one size."""
+        """Prepare for frames of one size; raises BackendError after `close`."""
+        if not self._stages:
+            raise BackendError(CLOSED)
         known = symbols(Size(width, height), 1)
         planes = known["H"], known["W"]
         if self._planes not in (None, planes):  # the tiles of a frame have the same, though the last may be smaller

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime as ort
 from numpy.typing import NDArray
 
 from zsm.engine.backends import choose_backend
@@ -72,11 +71,11 @@ def _inputs(bundle: Bundle, stage: str, size: Size) -> dict[str, NDArray[Any]]:
 
 
 def _onnxruntime(bundle: Bundle, size: Size) -> Iterator[LayerTime]:
-    from zsm.engine.backends.onnxruntime import CPU, open_session
+    from zsm.engine.backends.onnxruntime import CPU, open_session, session_options
 
     for stage in bundle.manifest.stages:
         with tempfile.TemporaryDirectory() as folder:
-            options = ort.SessionOptions()
+            options = session_options(threads=None)
             options.enable_profiling = True
             options.profile_file_prefix = str(Path(folder) / "profile")
             session = open_session(stage, bundle.read(stage), options, onnxruntime_library(), CPU)

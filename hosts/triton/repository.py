@@ -9,7 +9,9 @@ from typing import Any, Literal
 
 from zsm import __version__, files
 from zsm.engine import Bundle
-from zsm.engine.devices import ChosenPrecision, Device
+from zsm.engine.backends import choose_backend
+from zsm.engine.devices import ChosenPrecision, Device, OpenOptions
+from zsm.engine.tiling import Tiling
 from zsm.errors import ArgumentError, OutputError
 from zsm.runtime import windows
 from zsm.runtime.arguments import at_least
@@ -75,7 +77,7 @@ def write_model(
     videos open at once, and more wait. The other arguments are those of the Runtime. The server's Python needs zsm.
 
     The folder is complete or absent. Raises BundleError if there is no bundle, OutputError if the folder exists or
-    can't be written, and ArgumentError, WindowError or BackendError for an invalid argument.
+    can't be written, and ArgumentError, ArgumentTypeError or BackendError for an invalid argument.
     """
     opened = Bundle(bundle)
     if not re.fullmatch(r"\w[\w.-]*", name):
@@ -84,6 +86,8 @@ def write_model(
         raise ArgumentError(f"invalid dtype {dtype!r}; choose from {', '.join(DTYPES)}")
     window, overlap = windows.check(window, overlap)
     where = Device.parse(device)
+    choose_backend(opened, backend, OpenOptions(device=where, precision=precision, threads=threads))
+    Tiling(opened, where, lambda: 0, window=window, overlap=overlap, tile=tile, memory=memory)
     target = Path(repository) / name
     if target.exists():
         raise OutputError(f"{target} already exists; give another name, or delete it")

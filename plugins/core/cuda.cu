@@ -35,6 +35,13 @@ int most_warps(const Device& device, bool resident) {
   return std::min(room / C::kRawBytes, device.warps);
 }
 
+// The most dynamic shared memory that a launch may take.
+template <typename C>
+int most_shared_bytes(const Device& device) {
+  const auto most = [&](bool resident) { return fused::shared_bytes<C>(most_warps<C>(device, resident), resident); };
+  return std::min(std::max(most(true), most(false)), device.shared_bytes);
+}
+
 template <typename C>
 cudaError_t launch_fused(const Shape& s, bool channels_last, bool resident, const Tensors<Half>& tensors,
                          void* workspace, cudaStream_t stream) {
@@ -54,7 +61,9 @@ cudaError_t launch_fused(const Shape& s, bool channels_last, bool resident, cons
   const int warps = std::min(most_warps<C>(device, resident), per_multiprocessor);
   const int blocks = std::min((plan.tiles + warps - 1) / warps, device.multiprocessors);
   const int bytes = fused::shared_bytes<C>(warps, resident);
-  error = cudaFuncSetAttribute(fused::kernel<C>, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
+  // The same for all launches, because other threads' may come in between.
+  error = cudaFuncSetAttribute(fused::kernel<C>, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                               most_shared_bytes<C>(device));
   if (error != cudaSuccess) return error;
   fused::kernel<C><<<blocks, warps * 32, bytes, stream>>>(plan, tensors, prepared, resident);
   return cudaGetLastError();

@@ -179,10 +179,7 @@ def _library(name: str, use: str) -> Check:
 
 
 def _architectures(path: Path) -> str:
-    try:
-        known = Core(path).cuda_architectures()
-    except OSError as error:
-        raise Error(f"{path} can't be loaded: {error}") from error
+    known = Core(path).cuda_architectures()
     return f"CUDA code for {', '.join(known)}" if known else "no CUDA code"
 
 

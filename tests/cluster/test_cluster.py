@@ -19,10 +19,13 @@ from typing import Any, BinaryIO
 import numpy as np
 import pytest
 from tests.cluster.conftest import Nodes
+from tests.needs import module
 from tests.video.conftest import three_scenes
 from tests.video.webserver import serving
 
 from zsm.cluster.task import Film, check, conditions
+from zsm.engine import Bundle
+from zsm.engine.backends import measured
 from zsm.errors import ClusterError
 from zsm.runtime.video import encoders, open_source
 
@@ -123,6 +126,43 @@ def test_what_no_cluster_can_do_is_said_at_once(
     assert message in done.stderr
     assert "Traceback" not in done.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+def test_nodes_that_would_take_different_backends_are_refused(
+    clip: Path, command: Command, nodes: Nodes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On one of three, OpenVINO was measured to be faster."""
+    module("openvino", "openvino", "pip install 'zsm[openvino]'")
+    with monkeypatch.context() as there:
+        there.setenv("ZSM_CACHE", str(tmp_path / "cache"))
+        measured.remember(Bundle(BUNDLE), {"onnxruntime": 2.0, "openvino": 1.0})
+        nodes.add(7)
+    arguments = command(BUNDLE, clip, tmp_path / "out.mkv", *OPTIONS)
+    try:
+        done = subprocess.run(arguments, capture_output=True, text=True, check=False)
+        assert done.returncode == 1
+        differ = r"onnxruntime on 127\.0\.0\.[23], openvino on 127\.0\.0\.7"
+        assert re.search(rf"nodes would take different backends: {differ}; give the same", done.stderr), done.stderr
+        assert not (tmp_path / "out.mkv").exists()
+        subprocess.run([*arguments, "--backend", "onnxruntime"], capture_output=True, check=True)
+    finally:
+        nodes.kill(7)
+
+
+@pytest.mark.parametrize("variable", ["RAY_TMPDIR", "TMPDIR"])
+def test_this_machine_s_cluster_is_found_where_ray_looks(
+    clip: Path, command: Command, tmp_path: Path, variable: str
+) -> None:
+    """Nothing listens at the address that is left there."""
+    (tmp_path / "ray").mkdir()
+    (tmp_path / "ray" / "ray_current_cluster").write_text("127.0.0.1:1")
+    environment = {name: value for name, value in os.environ.items() if name not in ("RAY_ADDRESS", "RAY_TMPDIR")}
+    done = subprocess.run(
+        [*command(BUNDLE, clip, tmp_path / "out.mkv"), "--ray", "auto"],
+        env=environment | {variable: str(tmp_path)}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert "can't connect to the Ray cluster 'auto': Connection refused" in done.stderr
 
 
 def test_a_frame_that_a_worker_decodes_differently_is_an_error(clip: Path, command: Command, tmp_path: Path) -> None:
@@ -300,7 +340,7 @@ def test_each_film_is_checked_though_another_one_looked_the_same(clip: Path) -> 
     with closing(open_source(open_clip)) as source:
         same = conditions(source.info, BUNDLE)
         plan = encoders.uncompressed(source.info, None, Fraction(25), 4, raw=True)
-    film = partial(Film, rate=Fraction(25), stream=0, bundle=BUNDLE, runtime=(), plan=plan, same=same)
+    film = partial(Film, rate=Fraction(25), stream=0, bundle=BUNDLE, backend="auto", runtime=(), plan=plan, same=same)
     check(film(source=open_clip), "10.0.0.7")
     with pytest.raises(ClusterError, match=r"node 10\.0\.0\.7 can't take part: can't open .*no access"):
         check(film(source=fail), "10.0.0.7")
@@ -315,6 +355,7 @@ def test_a_node_that_differs_is_refused(clip: Path) -> None:
         rate=Fraction(25),
         stream=0,
         bundle=BUNDLE,
+        backend="auto",
         runtime=(),
         plan=plan,
         same=tuple((found | {"zsm": "9.9"}).items()),

@@ -169,6 +169,16 @@ def test_engines_of_other_sizes_are_found(tmp_path: Path) -> None:
     assert cache.similar(KEY) == [larger, KEY]
 
 
+def test_descriptions_that_vanish_or_cannot_be_read(tmp_path: Path) -> None:
+    cache = EngineCache(tmp_path)
+    cache.find_or_build(KEY, lambda: CONTENT)
+    (cache.folder / "cleared.json").symlink_to(tmp_path / "nowhere")
+    assert cache.similar(KEY) == [KEY]
+    (cache.folder / "unreadable.json").mkdir()
+    with pytest.raises(CacheError, match=r"unreadable\.json can't be read"):
+        cache.similar(KEY)
+
+
 def test_entries_say_what_is_there(tmp_path: Path) -> None:
     cache = EngineCache(tmp_path)
     assert cache.entries() == []

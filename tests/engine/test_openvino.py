@@ -19,6 +19,7 @@ from zsm.engine.backends import measured
 from zsm.engine.bundle.shapes import Size
 from zsm.engine.devices import Device, OpenOptions
 from zsm.engine.diagnose import verify
+from zsm.engine.diagnose.locate import locate
 from zsm.errors import BackendError
 from zsm.export.int8 import graphs
 
@@ -55,6 +56,14 @@ def test_frames_equal_those_of_onnx_runtime(fixture: str, dtype: str, request: p
         np.testing.assert_array_equal(rt(clip), found)  # outputs aren't overwritten by later ones
     assert found.dtype == expected.dtype
     np.testing.assert_allclose(found.astype(float), expected, atol=1e-6 if dtype == "float32" else 1)
+
+
+def test_no_layer_of_an_int8_bundle_differs(capsys: pytest.CaptureFixture[str]) -> None:
+    """On OpenVINO its activations are uint8, where the bundle has int8."""
+    module("polygraphy", "polygraphy", "pip install polygraphy")
+    planes = np.random.default_rng(0).random((1, 3, 16, 24), np.float32)
+    assert locate(Bundle("compact-int8"), "extract", {"planes": planes}, "cpu", "openvino") is None
+    assert capsys.readouterr().out == ""
 
 
 def test_describe_reports_what_computes(tiny_bundle: Path) -> None:

@@ -1,5 +1,6 @@
 """Choosing where a bundle runs, the arguments of `Runtime`, and its life."""
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -134,5 +135,18 @@ def test_a_stream_ends_with_its_runtime(tiny_bundle: Path) -> None:
     with Runtime(tiny_bundle) as rt:
         outputs = rt.stream(np.zeros((9, 4, 4, 3), np.uint8))
         next(outputs)
+        pushed = rt.open_stream()
     with pytest.raises(BackendError, match="closed"):
         list(outputs)
+    with pytest.raises(BackendError, match="closed"):  # a size that hasn't been seen
+        pushed.push(np.zeros((8, 12, 3), np.uint8))
+
+
+@pytest.mark.parametrize(("library", "extra"), [("onnxruntime", "cpu"), ("openvino", "openvino")])
+def test_a_library_that_is_missing_is_named_with_its_extra(
+    tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch, library: str, extra: str
+) -> None:
+    monkeypatch.delitem(sys.modules, f"zsm.engine.backends.{library}", raising=False)
+    monkeypatch.setitem(sys.modules, library, None)
+    with pytest.raises(BackendError, match=rf"{library} isn't installed: pip install 'zsm\[{extra}\]'"):
+        Runtime(tiny_bundle, backend=library)

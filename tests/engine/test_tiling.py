@@ -56,6 +56,13 @@ def test_too_little_memory_for_any_tile_says_what_would_do(tiny_bundle: Path) ->
         chosen.largest(FRAME, 1, 10 * 2**20, besides=30 * 2**20)
 
 
+def test_a_limit_that_leaves_too_little_is_named(tiny_bundle: Path) -> None:
+    with pytest.raises(
+        OutOfMemoryError, match=r"don.t fit in the 0 MiB that a limit of 1 MiB leaves: .*, or raise the limit"
+    ):
+        tiling(tiny_bundle, memory="1MiB")(16, 16, 1)
+
+
 @pytest.mark.parametrize("size", [Size(100, 80), Size(200, 200), Size(280, 200), FRAME])
 def test_what_would_do_does(size: Size, tiny_bundle: Path) -> None:
     """One MiB more than the message says is enough."""

@@ -10,7 +10,7 @@ import pytest
 
 from zsm.cli import main
 from zsm.engine import Bundle, Runtime
-from zsm.errors import ArgumentError, BackendError, BundleError, OutputError, WindowError
+from zsm.errors import ArgumentError, BackendError, BundleError, OutputError, TileError, WindowError
 from zsm.hosts.triton import write_model
 from zsm.hosts.triton.streams import Streams
 
@@ -38,6 +38,12 @@ def test_the_command_writes_a_model(tmp_path: Path, capsys: pytest.CaptureFixtur
         ({"streams": 0}, ArgumentError, "streams is 0; give at least 1"),
         ({"window": 1}, WindowError, "a window of 1"),
         ({"device": "tpu"}, BackendError, "unknown device 'tpu'"),
+        ({"backend": "tensorrt"}, BackendError, "the tensorrt backend doesn't run on cpu"),
+        ({"precision": "fp8"}, ArgumentError, "precision is 'fp8'"),
+        ({"threads": 0}, ArgumentError, "threads is 0"),
+        ({"tile": "7x7"}, TileError, "tiles can't be 7 pixels long"),
+        ({"memory": "lots"}, ArgumentError, "invalid memory 'lots'"),
+        ({"tile": "640x544", "memory": "4GiB"}, ArgumentError, "leave it out, or give tile='auto'"),
     ],
 )
 def test_invalid_arguments_write_nothing(

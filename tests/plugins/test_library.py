@@ -6,6 +6,7 @@ import pytest
 
 from zsm.errors import PluginError
 from zsm.plugins import directories, library, onnxruntime_library
+from zsm.plugins.native import Core
 
 
 def test_the_variable_names_the_only_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -15,6 +16,13 @@ def test_the_variable_names_the_only_folder(tmp_path: Path, monkeypatch: pytest.
     (tmp_path / "libzsm_onnxruntime.so").touch()
     assert onnxruntime_library() == tmp_path / "libzsm_onnxruntime.so"
     assert library("tensorrt11") is None
+
+
+def test_a_damaged_library_is_named(tmp_path: Path) -> None:
+    damaged = tmp_path / "libzsm_core.so"
+    damaged.touch()
+    with pytest.raises(PluginError, match=r"libzsm_core\.so can't be loaded: .*; build it again"):
+        Core(damaged)
 
 
 def test_an_invalid_variable_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

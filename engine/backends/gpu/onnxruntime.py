@@ -17,7 +17,7 @@ from zsm.engine.backends.arrays import failure
 from zsm.engine.backends.gpu.backend import DeviceBackend
 from zsm.engine.backends.gpu.cuda import Gpu, Stream
 from zsm.engine.backends.gpu.tensor import Tensor
-from zsm.engine.backends.onnxruntime import open_session
+from zsm.engine.backends.onnxruntime import default_threads, open_session
 from zsm.engine.bundle.manifest import Bundle
 from zsm.engine.bundle.shapes import Size, output_shapes
 from zsm.engine.devices import Device, OpenOptions
@@ -125,7 +125,7 @@ class OrtCompiler:
     def _open(self, stage: str) -> ort.InferenceSession:
         options = ort.SessionOptions()
         options.log_severity_level = 3
-        options.intra_op_num_threads = self._threads or 0
+        options.intra_op_num_threads = self._threads or default_threads()
         options.enable_mem_pattern = False  # or the arena keeps a run's memory twice
         options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
         # The provider convolves int8 layers as floats. This lets it convert their weights once, not in every run.

@@ -116,7 +116,7 @@ class EngineCache:
         wanted = {**_plain(key), "sizes": None, "options": None}
         found = []
         for description in self.folder.glob("*.json"):
-            said = self._describe(description)
+            said = self._describe(description) or {}
             if {**said.get("key", {}), "sizes": None, "options": None} == wanted:
                 found.append((said["built"], EngineKey(**said["key"])))
         return [key for _, key in sorted(found, key=lambda each: -each[0])]
@@ -181,17 +181,17 @@ class EngineCache:
         return self.folder / f"{digest}.engine"
 
     def _read(self, digest: str) -> tuple[dict[str, Any], bytes] | None:
-        description = self.folder / f"{digest}.json"
-        try:
-            return self._describe(description), self._engine(digest).read_bytes()
-        except (FileNotFoundError, NotADirectoryError):
-            return None
-        except OSError as error:
-            raise CacheError(f"{description} can't be read: {error}; see zsm cache clear") from error
+        """An engine's description and content; None if either is missing."""
+        said, content = self._describe(self.folder / f"{digest}.json"), _content(self._engine(digest))
+        return None if said is None or content is None else (said, content)
 
-    def _describe(self, description: Path) -> dict[str, Any]:
+    def _describe(self, description: Path) -> dict[str, Any] | None:
+        """What a description says: nothing if it is damaged, None if it is missing."""
+        content = _content(description)
+        if content is None:
+            return None
         try:
-            said = json.loads(description.read_text("utf-8"))
+            said = json.loads(content)
         except ValueError:
             return {}
         return said if isinstance(said, dict) else {}
@@ -221,6 +221,16 @@ class EngineCache:
             seconds=said.get("seconds", 0.0),
             sound=said.get("sha256") == hashlib.sha256(content).hexdigest(),
         )
+
+
+def _content(file: Path) -> bytes | None:
+    """A file of the cache; None if it is missing, as after another process has cleared the cache. Raises CacheError."""
+    try:
+        return file.read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        raise CacheError(f"{file} can't be read: {error}; see zsm cache clear") from error
 
 
 def write(file: Path, content: bytes) -> None:
