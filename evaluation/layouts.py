@@ -10,8 +10,7 @@ from numpy.typing import NDArray
 
 from zsm.errors import ArgumentError, DataError
 from zsm.runtime.video import images, read_frames
-
-VIDEOS = frozenset({".mp4", ".mkv", ".webm", ".avi", ".mov", ".m4v", ".mpg", ".mpeg", ".ts", ".y4m", ".264"})
+from zsm.runtime.video.inputs import VIDEO_SUFFIXES
 
 VIMEO_TEST_LIST = "sep_testlist.txt"
 VIMEO_TRAIN_LIST = "sep_trainlist.txt"
@@ -68,7 +67,7 @@ def clips(root: Path) -> list[Clip]:
     """
     found = []
     for path in _sorted(root):
-        if path.suffix.lower() in VIDEOS and path.is_file():
+        if path.suffix.lower() in VIDEO_SUFFIXES and path.is_file():
             found.append(Clip(name=path.stem, source=path))
         elif _holds_images(path):
             found.append(_folder(path))

@@ -29,7 +29,7 @@ BT2020 = 9
 SRGB = 13
 PQ = 16
 HLG = 18
-FULL_RANGE = 2
+LIMITED_RANGE, FULL_RANGE = 1, 2
 
 LUMA_WEIGHTS = {
     BT709: (0.2126, 0.0722),
@@ -79,26 +79,28 @@ class Colour:
         """The smallest dtype of RGB arrays that holds such a video's codes."""
         return np.uint8 if self.bits <= 8 else np.uint16
 
-    def encoded(self, *, rgb: bool, bits: int) -> "Colour":
-        """Describe the same colours stored at another depth, as RGB or as YCbCr."""
-        if rgb:
+    def encoded(self, target: av.VideoFormat) -> "Colour":
+        """Describe the same colours stored in another pixel format."""
+        bits = _bits(target)
+        if is_rgb(target):
             return replace(self, matrix=RGB, full_range=True, bits=bits)
         if self.matrix == RGB:
-            return replace(self, matrix=BT709, full_range=False, bits=bits)
-        return replace(self, bits=bits)
+            return replace(self, matrix=BT709, full_range=_is_full(target), bits=bits)
+        return replace(self, full_range=self.full_range or _is_full(target), bits=bits)
 
 
 def describe(frame: av.VideoFrame) -> Colour:
     """Describe a decoded frame's colours.
 
     A missing matrix is guessed from the size, as players do: BT.601 up to 576 lines, else BT.709. It has to be written
-    to the output, because at another size the guess would be another.
+    to the output, because at another size the guess would be another. Grey of unknown range is full, as in FFmpeg.
     """
-    bits = max(8, *(component.bits for component in frame.format.components))
+    bits = _bits(frame.format)
     matrix = RGB if is_rgb(frame.format) else frame.colorspace
     if matrix == UNSPECIFIED or (matrix == RGB and not is_rgb(frame.format)):
         matrix = BT601 if frame.height <= 576 and frame.width <= 1024 else BT709
-    full = frame.color_range == FULL_RANGE or frame.format.name.startswith("yuvj") or matrix == RGB
+    grey = is_grey(frame.format) and frame.color_range != LIMITED_RANGE
+    full = frame.color_range == FULL_RANGE or _is_full(frame.format) or matrix == RGB or grey
     return Colour(
         matrix=matrix,
         full_range=full,
@@ -106,6 +108,16 @@ def describe(frame: av.VideoFrame) -> Colour:
         transfer=frame.color_trc,
         bits=bits,
     )
+
+
+def _bits(pixel_format: av.VideoFormat) -> int:
+    """The bits of a component, at least 8."""
+    return max(8, *(component.bits for component in pixel_format.components))
+
+
+def _is_full(pixel_format: av.VideoFormat) -> bool:
+    """Whether a pixel format of YCbCr has full range by its name."""
+    return pixel_format.name.startswith("yuvj")
 
 
 def is_rgb(pixel_format: av.VideoFormat) -> bool:
@@ -178,7 +190,7 @@ def from_rgb(pixels: Codes, colour: Colour, pixel_format: str) -> av.VideoFrame:
 def tag(target: Any, colour: Colour) -> None:
     """Write the colour description on a frame or an encoder."""
     target.colorspace = colour.matrix
-    target.color_range = FULL_RANGE if colour.full_range else 1
+    target.color_range = FULL_RANGE if colour.full_range else LIMITED_RANGE
     target.color_primaries = colour.primaries
     target.color_trc = colour.transfer
 

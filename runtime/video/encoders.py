@@ -198,7 +198,7 @@ class Plan:
         return stream
 
     def check(self, suffix: str) -> None:
-        """Raise VideoError if the encoder can't be opened, or if the container can't hold its codec."""
+        """Raise VideoError if the encoder can't be opened, or if the container, or a segment, can't hold its codec."""
         try:
             with av.open(io.BytesIO(), "w", format=MUXERS[suffix]) as trial:
                 self.open(trial)
@@ -207,6 +207,14 @@ class Plan:
             raise
         except (FFmpegError, ValueError) as error:
             raise VideoError(f"{suffix} can't hold what {self.encoder} writes: {message(error)}") from error
+        try:
+            with av.open(io.BytesIO(), "w", format=MUXERS[".mkv"]) as trial:
+                trial.add_stream(self.encoder, rate=self.rate)
+        except (FFmpegError, ValueError) as error:
+            raise VideoError(
+                f"{self.encoder} isn't supported: zsm writes segments in Matroska, which can't hold it; "
+                f"choose {', '.join(CODECS)}, and convert the result"
+            ) from error
 
     def _all_options(self) -> dict[str, str]:
         """The options, those by which some encoders take the number of threads, and what this processor needs."""
@@ -236,6 +244,8 @@ def plan(encoding: Encoding, info: Info, suffix: str, rate: Fraction, scale: int
     name = encoding.codec or _default_codec(info.colour, suffix)
     codec = _codec(name)
     encoder = _encoder(name, codec, hardware=encoding.hardware)
+    if encoding.threads is not None and encoder in codec.hardware:
+        raise ArgumentError(f"{encoder} is in hardware and has no use for --encoder-threads; leave that out")
     pixel_format = encoding.pix_fmt or _pixel_format(encoder, info)
     colour = _colour(info.colour, encoder, pixel_format)
     notes = []
@@ -298,13 +308,12 @@ def uncompressed(info: Info, pixel_format: str | None, rate: Fraction, scale: in
     target = colours.video_format(name)
     if not raw and name not in Y4M_FORMATS:
         raise ArgumentError(f"y4m has no pixel format {name}; choose {', '.join(Y4M_FORMATS)}")
-    bits = max(8, *(component.bits for component in target.components))
     return Plan(
         encoder="rawvideo" if raw else "wrapped_avframe",
         size=(info.size[0] * scale, info.size[1] * scale),
         rate=_nominal(rate),
         pixel_format=name,
-        colour=info.colour.encoded(rgb=colours.is_rgb(target), bits=bits),
+        colour=info.colour.encoded(target),
         aspect=info.aspect,
         options=(),
     )
@@ -384,8 +393,7 @@ def _colour(colour: Colour, encoder: str, pixel_format: str) -> Colour:
     formats = _formats(encoder)
     if formats and pixel_format not in formats:
         raise ArgumentError(f"{encoder} can't write {pixel_format}; it can write {', '.join(formats)}")
-    bits = max(8, *(component.bits for component in target.components))
-    return colour.encoded(rgb=colours.is_rgb(target), bits=bits)
+    return colour.encoded(target)
 
 
 def _encoder(name: str, codec: Codec, *, hardware: bool) -> str:

@@ -50,7 +50,8 @@ def read(path: Path) -> Codes:
 
 def decode(path: Path, data: NDArray[np.uint8]) -> Codes:
     """Decode the content of the file `path`, as `read` does."""
-    return _decode(path, data, cv2.IMREAD_COLOR_RGB | cv2.IMREAD_ANYDEPTH)
+    # Not IMREAD_COLOR_RGB: of TIFF files with 16 bits, OpenCV 5.0 then leaves the pixels unfilled.
+    return cv2.cvtColor(_decode(path, data, cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH), cv2.COLOR_BGR2RGB)
 
 
 def is_transparent(path: Path, data: NDArray[np.uint8]) -> bool:

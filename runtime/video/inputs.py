@@ -10,7 +10,17 @@ from zsm.runtime.video import images
 from zsm.runtime.video.encoders import CONTAINERS
 from zsm.runtime.video.location import Url, locate
 
-VIDEO_SUFFIXES = (".mp4", ".mkv", ".mov", ".webm", ".avi", ".ts", ".m2ts", ".mts", ".m4v", ".mpg", ".mpeg", ".wmv")
+VIDEO_SUFFIXES = (
+    *(".264", ".265", ".3gp", ".avi", ".flv", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4"),
+    *(".mpeg", ".mpg", ".mts", ".mxf", ".ogv", ".ts", ".vob", ".webm", ".wmv", ".y4m"),
+)
+"""The files of a folder that are taken for videos."""
+
+
+def videos_within(folder: Path) -> list[Path]:
+    """The videos of a folder, without hidden ones."""
+    files = (path for path in folder.iterdir() if path.suffix.lower() in VIDEO_SUFFIXES and path.is_file())
+    return sorted(path for path in files if not path.name.startswith("."))
 
 
 def find_jobs(inputs: Sequence[str], output: Path) -> list[tuple[Path | Url, Path]]:
@@ -38,8 +48,7 @@ def _expand(text: str) -> Sequence[Path | Url]:
     if isinstance(path, Url):
         return [path]
     if path.is_dir():
-        videos = sorted(child for child in path.iterdir() if child.suffix.lower() in VIDEO_SUFFIXES)
-        return videos or [path]
+        return videos_within(path) or [path]
     if path.exists() or not glob.has_magic(text):
         return [path]
     matches = sorted(Path(match) for match in glob.glob(text, recursive=True))  # noqa: PTH207 (may be absolute)
@@ -50,6 +59,8 @@ def _expand(text: str) -> Sequence[Path | Url]:
 
 def _output_name(place: Path | Url) -> str:
     path = Path(unquote(str(place)).replace("\0", "") if isinstance(place, Url) else place)
-    if path.is_dir() or images.is_image(path):
-        return path.name
+    if path.is_dir():
+        return path.name.replace(".", "_")  # what has a suffix would be a video
+    if images.is_image(path):
+        return path.stem
     return path.name if path.suffix.lower() in CONTAINERS else f"{path.stem}.mkv"

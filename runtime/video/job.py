@@ -78,7 +78,7 @@ def restore(
         encoding=encoding or Encoding(),
         excerpt=Excerpt(start=_seconds(start), end=None if end is None else _seconds(end), frames=frames),
         cuts=cuts,
-        rate=None if rate is None else Fraction(rate),
+        rate=None if rate is None else _rate(rate),
         segment=segment,
         resume=resume,
         overwrite=overwrite,
@@ -155,7 +155,7 @@ def check(source: Source, target: Path, settings: Settings, options: Options) ->
     frames = options.frames_expected(source.info)
     if options.check_space and frames is not None:
         width, height = source.info.size
-        check_space(target, frames * width * height * settings.scale**2, plan)
+        check_space(target, frames * width * height * settings.scale**2, plan, begun=options.resume)
     return plan
 
 
@@ -405,6 +405,13 @@ class _Elsewhere(_Job):
         self._meter.seconds["compute"] = time.perf_counter() - begin - self._meter.seconds["decode"]
         if self._total() != self._written:
             sink.check_stop()
+
+
+def _rate(rate: Fraction | float) -> Fraction:
+    try:
+        return rate if isinstance(rate, Fraction) else Fraction(str(rate))  # 29.97, not the nearest binary number
+    except (ValueError, OverflowError) as error:
+        raise ArgumentError(f"invalid frame rate {rate!r}; give one like 25 or Fraction(30000, 1001)") from error
 
 
 def _seconds(time: Time) -> Fraction:

@@ -15,8 +15,9 @@ from zsm import files
 from zsm.errors import ArgumentError, StoppedError, VideoError
 from zsm.runtime.video import images, job
 from zsm.runtime.video.colour import Codes
+from zsm.runtime.video.cuts import CutDetector
 from zsm.runtime.video.options import Options, Restorer
-from zsm.runtime.video.source import Source
+from zsm.runtime.video.source import Source, SourceFrame
 
 Item = TypeVar("Item")
 
@@ -55,9 +56,11 @@ def preview(
     stop = stop or threading.Event()
     folder = files.beside(target, "", ".preview")
     stills, outputs, seconds = [], 0, 0.0
-    for number, frames in enumerate(_clips(source, restorer.window, options, count, stop)):
+    given = options.given_cuts()
+    for number, (place, frames) in enumerate(_clips(source, restorer.window, options, count, stop)):
+        cuts = CutDetector() if given is None else [cut - place for cut in given if 0 < cut - place < len(frames)]
         begin = time.perf_counter()
-        restored = list(_until(stop, restorer.stream(frames, cuts=None, every=options.every)))
+        restored = list(_until(stop, restorer.stream(frames, cuts=cuts, every=options.every)))
         seconds += time.perf_counter() - begin
         outputs += len(restored)
         output = _middle(len(restored), options.every)
@@ -75,18 +78,28 @@ def _middle(outputs: int, every: int) -> int:
     return (outputs // 2) | 1 if every == 1 and outputs > 1 else outputs // 2
 
 
-def _clips(source: Source, length: int, options: Options, count: int, stop: threading.Event) -> Iterator[list[Codes]]:
-    """Yield `count` clips of `length` frames, as far apart as the source allows.
+def _clips(
+    source: Source, length: int, options: Options, count: int, stop: threading.Event
+) -> Iterator[tuple[int, list[Codes]]]:
+    """Yield `count` clips of `length` frames, each with its first frame's number, as far apart as the source allows.
 
     The source is decoded from its beginning, because only that is sure to give the right frames: see `scan.py`.
     """
     spacing = max(length, (options.excerpt.frames_expected(source.info) or 0) // count)
-    frames = options.excerpt.span(source).select(_until(stop, source.frames()))
+    place = -1
+
+    def counted() -> Iterator[SourceFrame]:
+        nonlocal place
+        for frame in _until(stop, source.frames()):
+            place += 1
+            yield frame
+
+    frames = options.excerpt.span(source).select(counted())
     for _ in range(count):
-        clip = [frame.pixels() for frame in islice(frames, length)]
+        clip = [(place, frame.pixels()) for frame in islice(frames, length)]
         if not clip:
             return
-        yield clip
+        yield clip[0][0], [pixels for _, pixels in clip]
         for _ in islice(frames, spacing - length):
             pass
 

@@ -16,7 +16,8 @@ class Reader:
     """Gives the excerpt's frames as RGB, numbered from the excerpt's beginning.
 
     Frames that the scan knows are entered where they are. All others are decoded from the source's beginning, which
-    alone is sure to be right, and added to the scan. `cuts`: the frames that begin a scene; None detects them.
+    alone is sure to be right, and added to the scan. `cuts`: the frames that begin a scene, numbered from
+    the source's beginning; None detects them.
     """
 
     def __init__(self, source: Source, excerpt: Excerpt, scan: Scan, cuts: Collection[int] | None) -> None:
@@ -148,6 +149,6 @@ class Reader:
         """Make a function of a frame's number, the frame before it, and the frame itself."""
         if self._given is not None:
             given = self._given
-            return lambda number, previous, pixels: number > 0 and number in given
+            return lambda number, previous, pixels: number > 0 and self._before + number in given
         detect = CutDetector()
         return lambda number, previous, pixels: previous is not None and detect(previous, pixels)

@@ -23,6 +23,9 @@ LOST = {
 }
 """What doesn't reach the output, in words."""
 
+NEWER = {28: "LCEVC's enhancement", 29: "", 30: "the 3D reference displays", 31: "the Exif metadata"}
+"""The same for types that PyAV doesn't know; nothing for a view's number."""
+
 USED = {
     Type.CONTENT_LIGHT_LEVEL,
     Type.DISPLAYMATRIX,
@@ -56,13 +59,22 @@ STEREO = {
 
 
 def read(frame: av.VideoFrame) -> Mapping[Type, bytes]:
-    """The side data of a frame, by type. A type that PyAV doesn't know hides all of it."""
-    try:
-        # Not frame.side_data, which makes a reference cycle: frames would live until a garbage collection.
-        container: Any = SideDataContainer
-        return {data.type: bytes(data) for data in container(frame)}
-    except ValueError:
-        return {}
+    """The side data of a frame, by type."""
+    # Not frame.side_data, which makes a reference cycle: frames would live until a garbage collection.
+    container: Any = SideDataContainer
+    return {data.type: bytes(data) for data in container(frame)}
+
+
+def _unknown(kind: type[Type], value: int) -> Any:
+    """Make a member of PyAV's enumeration for a type of FFmpeg's that it lacks."""
+    member: Any = object.__new__(kind)
+    member._name_ = f"UNKNOWN_{value}"
+    member._value_ = value
+    return member
+
+
+# Otherwise a frame with data of one such type seems to have none at all.
+Type._missing_ = classmethod(_unknown)  # type: ignore[assignment, method-assign]
 
 
 def lost(found: Mapping[Type, bytes], size: tuple[int, int]) -> set[str]:
@@ -84,6 +96,8 @@ def _name(kind: Type, data: bytes, size: tuple[int, int]) -> str:
         return "" if data[:16] in ENCODERS else "user data"
     if kind is Type.PANSCAN and struct.unpack_from("=2i", data, 4) in ((0, 0), (16 * size[0], 16 * size[1])):
         return ""  # all of the frame
+    if kind.value in NEWER:
+        return NEWER[kind.value]
     return LOST.get(kind, f"{kind.name.lower().replace('_', ' ')} metadata")
 
 

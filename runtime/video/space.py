@@ -11,7 +11,7 @@ from zsm.errors import VideoError
 from zsm.runtime.video import encoders
 from zsm.runtime.video.encoders import Plan
 from zsm.runtime.video.options import Options, Settings
-from zsm.runtime.video.resume import began_lean
+from zsm.runtime.video.resume import began_lean, folder_of
 from zsm.runtime.video.source import Info
 
 log = logging.getLogger("zsm")
@@ -25,13 +25,17 @@ WAITING = 5
 """Outputs between the restorer and the encoder: in a queue, and in the hands of either."""
 
 
-def check_space(target: Path, pixels: int, plan: Plan | None) -> None:
-    """Raise VideoError if `pixels` pixels, encoded by `plan` or as PNG files, can hardly fit on the target's disk."""
+def check_space(target: Path, pixels: int, plan: Plan | None, *, begun: bool) -> None:
+    """Raise VideoError if `pixels` pixels, encoded by `plan` or as PNG files, can hardly fit on the target's disk.
+
+    `begun`: whether a part of them may be there already.
+    """
     # Segments and the file made of them are on the disk at the same time.
     bits = 2 * BITS_PER_PIXEL.get(plan.encoder, LOSSY_BITS_PER_PIXEL) if plan else PNG_BITS_PER_PIXEL
     folder = next(parent for parent in target.absolute().parents if parent.exists())
     free, needed = shutil.disk_usage(folder).free, int(pixels * bits / 8)
-    if needed > free:
+    there = sum(path.stat().st_size for path in folder_of(target).rglob("*")) if begun else 0
+    if needed - there > free:
         raise VideoError(
             f"{target} will take about {needed >> 20} MiB, but only {free >> 20} MiB are free in {folder}; make room, "
             "choose another place, or skip this check with --no-space-check"

@@ -65,7 +65,7 @@ def _version(distribution: str) -> str:
 def _packages() -> Iterator[Check]:
     yield _package("av", "av", "video", "video files", needed=True)
     yield _package("cv2", "opencv-python-headless", "video", "image folders", needed=True)
-    yield _package("scenedetect", "scenedetect-headless", "video", "finding cuts")
+    yield _package("scenedetect", "scenedetect-headless", "video", "finding cuts", needed=True)
     yield _package("ray", "ray", "cluster", "films on many machines")
     yield _package("torch", "torch", "export", "exporting")
     yield _package("onnxscript", "onnxscript", "export", "exporting")

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from tests.video.conftest import REPEATER
 
 from zsm.errors import VideoError
-from zsm.runtime.video import Encoding, restore
+from zsm.runtime.video import Encoding, images, restore
 from zsm.runtime.video.colour import BT601, BT709, BT2020, RGB, Colour, from_rgb, to_rgb
 
 Ffmpeg = Callable[..., bytes]
@@ -159,6 +159,54 @@ def test_grey_stays_grey(
     restore(source, target, REPEATER, fps_mode="keep")
     rgb = decode(target).reshape(-1, 128, 128, 3)
     assert np.ptp(rgb, axis=3).max() <= 2
+
+
+@pytest.mark.parametrize("tagged", [False, True])
+def test_grey_without_a_tag_has_full_range(ffmpeg: Ffmpeg, tmp_path: Path, tagged: bool) -> None:
+    """As in FFmpeg: its 256 levels survive. Where limited range is stated, what lies outside is cut off."""
+    levels = np.repeat(np.arange(256, dtype=np.uint8).reshape(16, 16), 2, axis=1)
+    (tmp_path / "in.raw").write_bytes(levels.tobytes())
+    tag = ["-color_range", "tv"] if tagged else []
+    source, target = tmp_path / "in.mkv", tmp_path / "out.mkv"
+    ffmpeg("-f", "rawvideo", "-pix_fmt", "gray", "-s", "32x16", "-i", tmp_path / "in.raw", "-c:v", "ffv1", *tag, source)
+    restore(source, target, REPEATER, encoding=Encoding(codec="ffv1"))
+    found = np.frombuffer(ffmpeg("-i", target, "-f", "rawvideo", "-pix_fmt", "gray", "-"), np.uint8).reshape(64, 128)
+    np.testing.assert_array_equal(found[::4, ::4], np.clip(levels, 16, 235) if tagged else levels)
+
+
+def test_formats_that_are_full_range_by_name_get_full_range(
+    ffmpeg: Ffmpeg, decode: Callable[..., Any], tmp_path: Path
+) -> None:
+    source, target = tmp_path / "in.mkv", tmp_path / "out.mkv"
+    ffmpeg("-f", "lavfi", "-i", "color=0x404040:s=32x32:d=0.1,format=yuv420p", "-c:v", "ffv1", source)
+    restore(source, target, REPEATER, encoding=Encoding(codec="mjpeg", pix_fmt="yuvj444p"))
+    assert np.abs(decode(target).astype(int) - 0x40).max() <= 2
+
+
+def test_a_codec_whose_plain_formats_are_grey_keeps_colours(
+    ffmpeg: Ffmpeg, decode: Callable[..., Any], tmp_path: Path
+) -> None:
+    source, target = tmp_path / "in.mkv", tmp_path / "out.mkv"
+    ffmpeg("-f", "lavfi", "-i", "color=0xc02040:s=32x32:d=0.1,format=yuv444p", "-c:v", "ffv1", source)
+    restore(source, target, REPEATER, encoding=Encoding(codec="png"))
+    assert np.abs(decode(target).reshape(-1, 3).astype(int) - [0xC0, 0x20, 0x40]).max() <= 3
+
+
+@pytest.mark.parametrize("channels", [1, 3, 4])
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+@pytest.mark.parametrize("kind", ["png", "tiff", "bmp", "webp"])
+def test_images_of_every_kind_are_read_as_they_are(
+    tmp_path: Path, kind: str, dtype: type[np.uint8] | type[np.uint16], channels: int
+) -> None:
+    if (kind in ("bmp", "webp") and dtype is np.uint16) or (kind == "webp" and channels == 1):
+        pytest.skip("there is no such format")
+    top = np.iinfo(dtype).max
+    bgr = np.random.default_rng(0).integers(0, top, (9, 14, channels), dtype, endpoint=True)
+    if channels == 4:
+        bgr[..., 3] = top
+    cv2.imwrite(str(tmp_path / f"image.{kind}"), bgr, [cv2.IMWRITE_WEBP_QUALITY, 101])
+    expected = np.repeat(bgr, 3, axis=2) if channels == 1 else bgr[..., 2::-1]
+    np.testing.assert_array_equal(images.read(tmp_path / f"image.{kind}"), expected)
 
 
 @pytest.mark.parametrize("opaque", [True, False])

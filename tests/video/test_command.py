@@ -5,22 +5,24 @@ import io
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
 import termios
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, suppress
 from fractions import Fraction
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, get_args
 
 import cv2
 import numpy as np
 import pytest
-from tests.video.conftest import REPEATER, Repeater, enlarge
+from tests.video.conftest import REPEATER, Pixels, Repeater, enlarge
 
 from zsm import Runtime
 from zsm.cli import main
@@ -39,6 +41,7 @@ from zsm.runtime.video import (
     restore,
     restore_source,
 )
+from zsm.runtime.video.job import check
 from zsm.runtime.video.timestamps import FpsMode
 
 Ffmpeg = Callable[..., bytes]
@@ -180,6 +183,72 @@ def test_which_files_are_meant(tmp_path: Path) -> None:
         find_jobs([str(tmp_path)], Path("out.mp4"))
 
 
+def test_hidden_files_of_a_folder_are_left_out(tmp_path: Path) -> None:
+    """As macOS and cameras leave beside the files they are about."""
+    for name in ("._a.mov", ".b.mp4", "a.mov", "c.3gp"):
+        (tmp_path / name).touch()
+    assert [source for source, _ in find_jobs([str(tmp_path)], Path("out"))] == [tmp_path / "a.mov", tmp_path / "c.3gp"]
+
+
+def test_several_images_or_folders_become_folders(bicubic_bundle: Path, tmp_path: Path) -> None:
+    (tmp_path / "in" / "scene.1").mkdir(parents=True)
+    for name in ("a.png", "b.png", "scene.1/0.png", "scene.1/1.png"):
+        images.write(tmp_path / "in" / name, np.zeros((8, 8, 3), np.uint8))
+    assert main(["run", str(bicubic_bundle), str(tmp_path / "in" / "*"), str(tmp_path / "out")]) == 0
+    made = sorted(str(path.relative_to(tmp_path / "out")) for path in (tmp_path / "out").rglob("*.png"))
+    assert made == ["a/000000.png", "b/000000.png", *(f"scene_1/{number:06d}.png" for number in range(3))]
+
+
+def test_cuts_are_numbered_from_the_source_s_first_frame(clip: Path, tmp_path: Path) -> None:
+    (tmp_path / "cuts.txt").write_text("3 13")
+    summary = restore(clip, tmp_path / "out.mkv", REPEATER, cuts=str(tmp_path / "cuts.txt"), start=Fraction(2, 5))
+    assert summary.cuts == [3]  # of the excerpt, which begins with frame 10
+
+
+def test_a_preview_knows_the_cuts(clip: Path, tmp_path: Path) -> None:
+    (tmp_path / "cuts.txt").write_text("12")
+    taken: list[Any] = []
+
+    class Recording(Repeater):
+        def stream(self, frames: Iterable[Pixels], *, cuts: Any = None, **options: Any) -> Iterator[Pixels]:
+            taken.append(cuts)
+            return super().stream(frames, cuts=cuts, **options)
+
+    options = Options(excerpt=Excerpt(start=Fraction(2, 5)), cuts=str(tmp_path / "cuts.txt"))
+    with closing(open_source(clip)) as source:
+        preview(source, tmp_path / "out.mkv", Recording(), options, 1)
+    assert taken == [[2]]
+
+
+@pytest.mark.parametrize("rate", [29.97, 23.976, 59.94])
+def test_a_rate_may_be_a_decimal_number(tmp_path: Path, rate: float) -> None:
+    (tmp_path / "in").mkdir()
+    images.write(tmp_path / "in" / "0.png", np.zeros((8, 8, 3), np.uint8))
+    restore(tmp_path / "in", tmp_path / "out.mkv", REPEATER, rate=rate)
+    with pytest.raises(ArgumentError, match="invalid frame rate nan"):
+        restore(tmp_path / "in", tmp_path / "out.mkv", REPEATER, rate=float("nan"))
+
+
+def test_an_encoder_without_segments_is_refused_at_once(clip: Path, tmp_path: Path) -> None:
+    with pytest.raises(VideoError, match="v210 isn't supported: zsm writes segments in Matroska"):
+        restore(clip, tmp_path / "out.mov", REPEATER, encoding=Encoding(codec="v210"))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_finished_already_needs_no_more_space(
+    clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = tmp_path / "out"
+    workspace = tmp_path / ".out.zsm"
+    workspace.mkdir()
+    (workspace / "frames").write_bytes(bytes(3_000_000))
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=1000))
+    with closing(open_source(clip)) as source:
+        with pytest.raises(VideoError, match="will take about"):
+            check(source, target, REPEATER, Options())
+        check(source, target, REPEATER, Options(resume=True))
+
+
 def test_images_in_and_out(bicubic_bundle: Path, tmp_path: Path) -> None:
     """In natural order, of 16 bits, and back."""
     folder = tmp_path / "images"
@@ -231,7 +300,7 @@ def test_a_missing_package_is_named_before_anything_is_opened(package: str, tmp_
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("more", [["{clip}"], ["--preview", "1"], ["--resume"]])
+@pytest.mark.parametrize("more", [["{clip}"], ["--preview", "1"], ["--resume"], ["--overwrite"], ["--no-space-check"]])
 def test_only_one_video_goes_into_a_pipe(
     bicubic_bundle: Path, clip: Path, capsys: pytest.CaptureFixture[str], more: list[str]
 ) -> None:

@@ -9,7 +9,7 @@ import pytest
 from tests.video.conftest import REPEATER
 
 from zsm.cli import main
-from zsm.errors import VideoError
+from zsm.errors import ArgumentError, VideoError
 from zsm.runtime.video import Encoding, encoders, open_source, restore
 
 Ffmpeg = Callable[..., bytes]
@@ -57,6 +57,12 @@ def test_hardware_encoders_that_are_absent(
     assert message in said.err
     assert said.err.count("\n") == 1
     assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"an older output"]
+
+
+def test_a_hardware_encoder_has_no_threads(clip: Path, tmp_path: Path) -> None:
+    options = Encoding(codec="h264_nvenc", threads=2)
+    with pytest.raises(ArgumentError, match="h264_nvenc is in hardware and has no use for --encoder-threads"):
+        restore(clip, tmp_path / "out.mkv", REPEATER, encoding=options)
 
 
 def test_a_hardware_encoder_takes_as_little_memory_however_it_was_chosen(clip: Path) -> None:

@@ -4,6 +4,7 @@ import struct
 from collections.abc import Callable
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
@@ -49,3 +50,14 @@ def test_frames_are_shown_as_ffmpeg_shows_them(
     expected = ffmpeg("-i", path, "-frames:v", 1, "-f", "rawvideo", "-pix_fmt", "rgb24", "-")
     assert found.shape == (*source.info.size[::-1], 3)
     np.testing.assert_array_equal(found.reshape(-1), np.frombuffer(expected, np.uint8))
+
+
+def test_a_photograph_is_turned_as_its_exif_data_say(tmp_path: Path) -> None:
+    """FFmpeg passes these data on beside the matrix, as a type that PyAV doesn't know."""
+    tiff = struct.pack("<2sHIHHHIHHI", b"II", 42, 8, 1, 0x0112, 3, 1, 6, 0, 0)  # orientation 6: to be turned by 90
+    exif = b"Exif\0\0" + tiff
+    jpeg = cv2.imencode(".jpg", np.zeros((40, 64, 3), np.uint8))[1].tobytes()
+    (tmp_path / "photograph.jpg").write_bytes(jpeg[:2] + struct.pack(">HH", 0xFFE1, len(exif) + 2) + exif + jpeg[2:])
+    source = open_source(tmp_path / "photograph.jpg")
+    assert source.info.size == (40, 64)
+    source.close()

@@ -109,6 +109,12 @@ def _check_systems(args: argparse.Namespace) -> None:
     given = [*args.predictions, *([] if args.bundle is None else [args.bundle])]
     if not given:
         args.parser.error("nothing to score: give a BUNDLE, or --predictions DIR")
+    if args.bundle is None:
+        options.refuse(args, "only with a BUNDLE", *options.RUNTIME_OPTIONS)
+    if args.degradation is None:
+        options.refuse(args, "only with --degradation", "seed")
+    if args.html is None:
+        options.refuse(args, "only with --html", "pictures")
     if len({path.resolve().name for path in given}) < len(given):
         args.parser.error("two systems have the same name: rename a folder of predictions")
 

@@ -26,6 +26,8 @@ def execute(args: argparse.Namespace) -> int:
 
     from zsm.engine import Bundle
 
+    if not args.memory:
+        options.refuse(args, "only with --memory", "window")
     bundle = Bundle(args.bundle)
     memory = _memory(bundle, args) if args.memory else None
     commands = _commands(bundle, args) if args.trtexec else None

@@ -12,6 +12,9 @@ T = TypeVar("T")
 
 SIZE = "112x64"
 
+RUNTIME_OPTIONS = ("device", "backend", "precision", "window", "overlap", "threads", "tile", "memory")
+"""What `add_runtime_options` adds."""
+
 Parser = argparse.ArgumentParser | argparse._ArgumentGroup
 
 
@@ -153,9 +156,8 @@ def add_runtime_options(parser: argparse.ArgumentParser) -> None:
 
 def runtime_options(args: argparse.Namespace) -> dict[str, Any]:
     """Keyword arguments for `zsm.Runtime`; missing TensorRT engines are built."""
-    names = ("device", "backend", "precision", "window", "overlap", "threads", "memory")
-    tile = None if args.tile == "off" else args.tile
-    return {name: getattr(args, name) for name in names} | {"tile": tile, "build": True}
+    given = {name: getattr(args, name) for name in RUNTIME_OPTIONS}
+    return given | {"tile": None if args.tile == "off" else args.tile, "build": True}
 
 
 def refuse(args: argparse.Namespace, reason: str, *names: str) -> None:

@@ -98,7 +98,7 @@ def _configure_time(group: Any) -> None:
         "--cuts",
         default="auto",
         metavar="auto|off|FILE",
-        help="where scenes begin: detected, nowhere, or at the frame numbers in a file (default: %(default)s)",
+        help="where scenes begin: detected, nowhere, or at the source's frame numbers in a file (default: %(default)s)",
     )
     group.add_argument("--preview", type=positive, metavar="N", help="only write N stills, and estimate the time")
 
@@ -201,8 +201,12 @@ def _jobs(args: argparse.Namespace) -> list[tuple[Any, Any]]:
     if (args.inputs == ["-"] and sys.stdin is None) or (args.output == "-" and sys.stdout is None):
         raise VideoError("- stands for a pipe, but none is connected")
     if args.output == "-":
-        if len(args.inputs) > 1 or args.preview is not None or args.resume or args.ray is not None:
-            raise ArgumentError("a pipe takes one restored video: give one INPUT, no --preview, --resume or --ray")
+        unused = (args.preview is not None, args.resume, args.overwrite, args.no_space_check, args.ray is not None)
+        if len(args.inputs) > 1 or any(unused):
+            raise ArgumentError(
+                "a pipe takes one restored video: give one INPUT, and no --preview, --resume, --overwrite, "
+                "--no-space-check or --ray"
+            )
         if sys.stdout.isatty():
             raise VideoError("video can't be written to a terminal; pipe it into a program")
         (source,) = args.inputs
