@@ -30,7 +30,7 @@ def examples(settings: TrainingConfig, device: torch.device) -> Batch:
     lr = torch.randint(256, (batch, SEPTUPLET, 3, crop, crop), dtype=torch.uint8, device=device)
     hr = torch.randint(256, (batch, outputs, 3, SCALE * crop, SCALE * crop), dtype=torch.uint8, device=device)
     times = torch.stack([torch.randperm(SEPTUPLET, device=device)[:outputs].sort().values for _ in range(batch)])
-    return lr, hr, times
+    return lr[:, ::2].contiguous(), lr, hr, times
 
 
 def measure(settings: TrainingConfig, processes: Processes, steps: int, *, capture: bool) -> float:

@@ -8,6 +8,7 @@ from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from zsm.errors import ArgumentError, Error
 from zsm.evaluation import degradations
+from zsm.evaluation.degradations import Degradation
 from zsm.export.model import NetworkConfig
 from zsm.runtime import SCALE
 from zsm.training.footage import SEPTUPLET, Preparation
@@ -39,7 +40,7 @@ class Data:
     """Outputs of each septuplet, drawn at random, that are reconstructed and compared with the truth. With fewer, a
     step takes less time, and a run sees more footage."""
     degradation: str | None = None
-    """Applied to the crops' LR frames: `noise`, `noise:SIGMA`, `jpeg:QUALITY` (section 4.3) or `h264:CRF`. For whole
+    """Applied to the input's crops: `noise`, `noise:SIGMA`, `jpeg:QUALITY` (section 4.3) or `h264:CRF`. For whole
     clips that were encoded as video, see `preparation.compressed`."""
     validate_degraded: tuple[str, ...] = ()
     """Degradations under which the held-out septuplets are validated a second time."""
@@ -55,11 +56,20 @@ class Data:
             self.layout == "clips" or not self.hold_out,
             "data.hold_out is for layout clips; vimeo validates on its test list",
         )
+        _require(
+            self.layout == "clips" or self.preparation == Preparation(),
+            "data.preparation is for layout clips; vimeo's septuplets are taken as they are",
+        )
         _require(self.candidates >= 1, f"data.candidates is {self.candidates}; give 1 or more")
         _require(1 <= self.outputs <= SEPTUPLET, f"data.outputs is {self.outputs}; give 1 to {SEPTUPLET}")
         for text in (self.degradation, *self.validate_degraded):
             if text is not None:
                 degradations.parse(text)
+
+    @property
+    def degrade(self) -> Degradation | None:
+        """`degradation` as a function."""
+        return degradations.parse(self.degradation) if self.degradation else None
 
 
 @dataclass(frozen=True, kw_only=True)

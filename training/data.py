@@ -26,11 +26,11 @@ Frames = NDArray[np.uint8]
 
 
 class Septuplets(Protocol):
-    """Numbered septuplets, HR (7,H,W,3) and LR (7,H/4,W/4,3), uint8."""
+    """Numbered septuplets: HR (7,H,W,3), LR (7,H/4,W/4,3), and the LR frames to be restored (4,H/4,W/4,3), uint8."""
 
     def __len__(self) -> int: ...
 
-    def __getitem__(self, number: int) -> tuple[Frames, Frames]: ...
+    def __getitem__(self, number: int) -> tuple[Frames, Frames, Frames]: ...
 
 
 class FootageSeptuplets:
@@ -43,15 +43,15 @@ class FootageSeptuplets:
     def __len__(self) -> int:
         return int(self._ends[-1])
 
-    def __getitem__(self, number: int) -> tuple[Frames, Frames]:
-        """Views of memory-mapped frames."""
+    def __getitem__(self, number: int) -> tuple[Frames, Frames, Frames]:
+        """Views of memory-mapped frames; the input is one of the versions."""
         index = int(np.searchsorted(self._ends, number, side="right"))
         clip = self._footage[index]
         begin = int(self._ends[index]) - clip.versions * len(clip.starts)
         version, place = divmod(number - begin, len(clip.starts))
         start = clip.starts[place]
         span = slice(start, start + SEPTUPLET)
-        return clip.hr[span], clip.lr(version)[span]
+        return clip.hr[span], clip.lr()[span], clip.lr(version)[span][::2]
 
 
 class ImageSeptuplets:
@@ -63,22 +63,25 @@ class ImageSeptuplets:
     def __len__(self) -> int:
         return len(self._clips)
 
-    def __getitem__(self, number: int) -> tuple[Frames, Frames]:
+    def __getitem__(self, number: int) -> tuple[Frames, Frames, Frames]:
         """The frames, and their bicubic reduction."""
         hr = self._clips[number].read()
         height, width = (side // SCALE * SCALE for side in hr.shape[1:3])
         hr = hr[:, :height, :width]
-        return hr, bicubic.resize(hr, 1 / SCALE)
+        lr = bicubic.resize(hr, 1 / SCALE)
+        return hr, lr, lr[::2]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Examples(Dataset[tuple[Tensor, Tensor, Tensor]]):
-    """Example number k: LR (7,3,s,s) and HR (K,3,4s,4s), uint8, and which K of the seven outputs those are, int64.
+class Examples(Dataset[tuple[Tensor, Tensor, Tensor, Tensor]]):
+    """Example number k: the input (4,3,s,s), LR (7,3,s,s) and HR (K,3,4s,4s), and which K outputs those are.
+
+    Pixels are uint8, the outputs' numbers int64.
 
     crop: s, in LR pixels.
     outputs: K, how many of the seven outputs are compared with the truth.
     candidates: places drawn for each crop, of which the one that changes most from frame to frame is taken.
-    degradation: done to the LR frames.
+    degradation: done to the input.
     """
 
     septuplets: Septuplets
@@ -88,27 +91,23 @@ class Examples(Dataset[tuple[Tensor, Tensor, Tensor]]):
     candidates: int = 1
     degradation: Degradation | None = None
 
-    def __getitem__(self, number: int) -> tuple[Tensor, Tensor, Tensor]:
+    def __getitem__(self, number: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """The same for the same number, whoever asks."""
         epoch, position = divmod(number, len(self.septuplets))
-        hr, lr = self.septuplets[int(_order(self.seed, epoch, len(self.septuplets))[position])]
+        hr, lr, inputs = self.septuplets[int(_order(self.seed, epoch, len(self.septuplets))[position])]
         rng = np.random.default_rng((self.seed, 1, number))
         top, left = self._place(lr, rng)
-        hr, lr = _cut(hr, SCALE * top, SCALE * left, SCALE * self.crop), _cut(lr, top, left, self.crop)
         turn = Turn.draw(rng)
-        hr, lr = turn(hr), turn(lr)
+        hr = turn(_cut(hr, SCALE * top, SCALE * left, SCALE * self.crop))
+        lr, inputs = (turn(_cut(frames, top, left, self.crop)) for frames in (lr, inputs))
         if self.degradation is not None:
-            lr = self.degradation(lr, rng)
+            inputs = self.degradation(inputs, rng)
         times = np.sort(rng.permutation(SEPTUPLET)[: self.outputs])
-        return _planes(lr), _planes(hr[times]), torch.from_numpy(times)
+        return _planes(inputs), _planes(lr), _planes(hr[times]), torch.from_numpy(times)
 
     def _place(self, lr: Frames, rng: np.random.Generator) -> tuple[int, int]:
+        check_size("a septuplet", lr, self.crop)
         height, width = lr.shape[1:3]
-        if min(height, width) < self.crop:
-            raise DataError(
-                f"frames of {SCALE * width}x{SCALE * height} are too small for crops of {SCALE * self.crop};"
-                " leave them out, or lower data.crop"
-            )
         places = [
             (int(rng.integers(height - self.crop + 1)), int(rng.integers(width - self.crop + 1)))
             for _ in range(self.candidates)
@@ -116,6 +115,16 @@ class Examples(Dataset[tuple[Tensor, Tensor, Tensor]]):
         if len(places) == 1:
             return places[0]
         return max(places, key=lambda place: _change(_cut(lr, place[0], place[1], self.crop)))
+
+
+def check_size(name: str, lr: Frames, crop: int) -> None:
+    """Raise DataError if LR frames (N,h,w,3) are smaller than the crops."""
+    height, width = lr.shape[1:3]
+    if min(height, width) < crop:
+        raise DataError(
+            f"{name} has frames of {SCALE * width}x{SCALE * height}, too small for crops of {SCALE * crop};"
+            " leave it out, or lower data.crop"
+        )
 
 
 @lru_cache(maxsize=2)
@@ -146,7 +155,7 @@ class Turn:
         return cls(quarters=int(quarters), mirrored=bool(mirrored), reversed=bool(backward))
 
     def __call__(self, frames: Frames) -> Frames:
-        """Turn (7,H,W,3)."""
+        """Turn (N,H,W,3)."""
         frames = np.rot90(frames, self.quarters, (1, 2))
         frames = frames[:, :, ::-1] if self.mirrored else frames
         return frames[::-1] if self.reversed else frames

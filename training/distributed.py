@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from zsm.errors import BackendError
+from zsm.errors import BackendError, Error, TrainingError
 
 LONGEST_WAIT = timedelta(days=2)
 """For the first process, which may prepare footage for hours. If one dies, torchrun stops the others at once."""
@@ -80,6 +80,10 @@ def join(device: str) -> Iterator[Processes]:
     distributed.init_process_group("nccl" if chosen.type == "cuda" else "gloo", timeout=LONGEST_WAIT)
     try:
         yield Processes(device=chosen, rank=distributed.get_rank(), count=count)
+    except RuntimeError as error:
+        if isinstance(error, Error) or "by peer" not in str(error):
+            raise
+        raise TrainingError("another process of this run has ended; its own message says why") from error
     finally:
         distributed.destroy_process_group()
 

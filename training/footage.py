@@ -1,8 +1,8 @@
 """Prepares clips for training, once: shrinks them, splits them at cuts, drops still stretches, maps them to memory.
 
 The cache has one folder per clip and size: `hr.npy` (N,H,W,3), `lr-0.npy` (N,H/4,W/4,3) and further versions of the LR
-frames, all uint8, and `starts.npy`, the frames at which a septuplet may begin. `footage.json` records what the folder
-was made from; an outdated folder is replaced. Versions that a run lacks are added.
+frames, all uint8, and `starts-S.npy`, the frames at which a septuplet may begin if `still` is S. `footage.json` records
+what the folder was made from; an outdated folder is replaced. What a run lacks is added.
 """
 
 import json
@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -114,7 +115,7 @@ def prepare(clips: Sequence[Clip], cache: Path, preparation: Preparation, worker
     prepare_clip = partial(_prepare_clip, cache=cache, preparation=preparation)
     folders = [folder for made in parallel.each(prepare_clip, clips, workers) for folder in made]
     versions = 1 + preparation.compressed
-    every = [Footage(folder=each, versions=versions, starts=np.load(each / "starts.npy")) for each in folders]
+    every = [Footage(folder=each, versions=versions, starts=np.load(_starts(each, preparation))) for each in folders]
     found = [footage for footage in every if len(footage.starts)]
     if not found:
         names = ", ".join(clip.name for clip in clips) or "no clips"
@@ -128,7 +129,7 @@ def _prepare_clip(clip: Clip, cache: Path, preparation: Preparation) -> list[Pat
     if first is None:
         raise DataError(f"clip {clip.name} has no frames")
     scales = preparation.fitting_scales(min(first.shape[:2]))
-    origin: dict[str, object] = {"source": _signature(clip), "still": preparation.still}
+    origin: dict[str, object] = {"source": _signature(clip)}
     folders = {scale: cache / f"{clip.name}@{scale:g}" for scale in scales}
     stale: dict[float, list[Frames]] = {
         scale: [] for scale, folder in folders.items() if not _made_from(folder, origin)
@@ -137,8 +138,9 @@ def _prepare_clip(clip: Clip, cache: Path, preparation: Preparation) -> list[Pat
         for scale, frames in stale.items():
             frames.append(_shrink(frame, scale))
     for scale, frames in stale.items():
-        _write(folders[scale], frames, origin, preparation)
+        _write(folders[scale], frames, origin)
     for folder in folders.values():
+        _add_starts(folder, preparation)
         _add_versions(folder, preparation.compressed)
     return list(folders.values())
 
@@ -159,14 +161,32 @@ def _made_from(folder: Path, origin: dict[str, object]) -> bool:
     return found == json.loads(json.dumps(origin))
 
 
-def _write(folder: Path, frames: list[Frames], origin: dict[str, object], preparation: Preparation) -> None:
+def _write(folder: Path, frames: list[Frames], origin: dict[str, object]) -> None:
     with files.staging(folder) as temporary:
         np.save(temporary / "hr.npy", np.stack(frames))
-        np.save(temporary / "starts.npy", septuplet_starts(frames, preparation.still))
         (temporary / "footage.json").write_text(json.dumps(origin))
         if not _made_from(folder, origin):  # another run may have been quicker
             shutil.rmtree(folder, ignore_errors=True)
             temporary.rename(folder)
+
+
+def _starts(folder: Path, preparation: Preparation) -> Path:
+    return folder / f"starts-{preparation.still:g}.npy"
+
+
+def _add_starts(folder: Path, preparation: Preparation) -> None:
+    path = _starts(folder, preparation)
+    if not path.is_file():
+        _save(path, septuplet_starts(list(_mapped(folder / "hr.npy")), preparation.still))
+
+
+def _save(path: Path, values: NDArray[Any]) -> None:
+    """Write an array atomically; raises OutputError."""
+    try:
+        with files.replacing(path) as temporary, temporary.open("wb") as file:
+            np.save(file, values)
+    except OSError as error:
+        raise OutputError(f"{path} can't be written: {error}") from error
 
 
 def _add_versions(folder: Path, compressed: int) -> None:
@@ -181,11 +201,7 @@ def _add_versions(folder: Path, compressed: int) -> None:
         else:
             rng = np.random.default_rng((zlib.crc32(folder.name.encode()), number - 1))
             frames = Delivery.draw(rng)(hr, _mapped(_version(folder, 0)), rng)
-        try:
-            with files.replacing(path) as temporary, temporary.open("wb") as file:
-                np.save(file, frames)
-        except OSError as error:
-            raise OutputError(f"{path} can't be written: {error}") from error
+        _save(path, frames)
 
 
 def _shrink(frame: Frames, scale: float) -> Frames:

@@ -25,10 +25,10 @@ class Journal:
     """
 
     def __init__(self, folder: Path | None, step: int) -> None:
-        """Continue at `step`: hides what an interrupted run wrote about later steps."""
+        """Continue after `step`: hides what an interrupted run wrote about later steps."""
         self._folder = folder
         with self._writing():
-            self._writer = None if folder is None else SummaryWriter(str(folder), purge_step=step)
+            self._writer = None if folder is None else SummaryWriter(str(folder), purge_step=step + 1 if step else 0)
 
     def __enter__(self) -> Self:
         return self

@@ -80,7 +80,7 @@ class Losses:
 
 
 class Objective(nn.Module):
-    """The network and its loss in one module: LR septuplets and their HR frames in, losses out."""
+    """The network and its loss in one module: the input, and true LR and HR frames, in, losses out."""
 
     def __init__(
         self,
@@ -100,12 +100,11 @@ class Objective(nn.Module):
         width = network.config.width
         self.synthesis = LrSynthesis(width, synthesis_blocks) if any(weights[1:]) else None
 
-    def forward(self, lr: Tensor, hr: Tensor, times: Tensor | None = None) -> Losses:
-        """Compute the losses of LR frames (B,7,3,h,w), of which 1, 3, 5, 7 are the input, and HR (B,K,3,4h,4w).
+    def forward(self, inputs: Tensor, lr: Tensor, hr: Tensor, times: Tensor | None = None) -> Losses:
+        """Compute the losses for an input (B,4,3,h,w), which may be degraded, of LR (B,7,3,h,w) and HR (B,K,3,4h,4w).
 
         times: (B,K), the outputs to reconstruct; `hr` is the truth of these. All seven by default.
         """
-        inputs = lr[:, ::2]
         features = self.network.features(inputs)
         reconstruction = self.compare(self.network.restore(features, inputs, times), hr)
         first = second = torch.zeros_like(reconstruction)

@@ -33,7 +33,8 @@ def each(work: Callable[[Item], Result], items: Iterable[Item], workers: int) ->
 def killed(workers: int) -> TrainingError:
     """What to say when one of so many processes died."""
     return TrainingError(
-        f"one of {workers} processes was killed, probably for lack of memory; lower run.workers (or --workers)"
+        f"one of {workers} processes was killed, probably for lack of memory, or of shared memory (in Docker: "
+        "--shm-size); lower run.workers (or --workers)"
     )
 
 

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from zsm import files
 from zsm.errors import ArgumentError, DataError, Error, OutputError
 from zsm.runtime.video import images
+from zsm.runtime.video.colour import narrow
 from zsm.training import parallel
 
 Frames = NDArray[np.uint8]
@@ -153,8 +154,8 @@ def make_clips(photographs: Path, clips: Path, per_photograph: int, workers: int
     """Write `per_photograph` clips of each photograph in a folder, lossless, named after it.
 
     The same photographs give the same clips. `workers` processes make them; with 0, this one does. Raises
-    ArgumentError for numbers that are too small, DataError if there are no photographs or one can't be read, and
-    OutputError if a clip can't be written.
+    ArgumentError for numbers that are too small, DataError if there are no photographs, VideoError if one can't be
+    read, and OutputError if a clip can't be written.
     """
     for number, least, what in ((per_photograph, 1, "clips of each photograph"), (workers, 0, "workers")):
         if number < least:
@@ -175,7 +176,7 @@ def _make_clips(file: Path, others: Sequence[Path], clips: Path, count: int) -> 
 
 def _read(file: Path) -> Frames:
     photograph = images.read(file)
-    return photograph if photograph.dtype == np.uint8 else (photograph >> 8).astype(np.uint8)
+    return photograph if photograph.dtype == np.uint8 else narrow(photograph)
 
 
 def _write(frames: Iterator[Frames], path: Path) -> None:

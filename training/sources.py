@@ -3,13 +3,12 @@
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from zsm.errors import ArgumentError, DataError
+from zsm.errors import ArgumentError
 from zsm.evaluation import degradations, layouts
 from zsm.evaluation.layouts import Clip
-from zsm.runtime import SCALE
 from zsm.training.config import Data
-from zsm.training.data import FootageSeptuplets, ImageSeptuplets, Septuplets
-from zsm.training.footage import Footage, prepare
+from zsm.training.data import FootageSeptuplets, ImageSeptuplets, Septuplets, check_size
+from zsm.training.footage import prepare
 from zsm.training.validation import HeldOut, choose
 
 
@@ -36,7 +35,8 @@ def find(data: Data, root: Path, cache: Path, septuplets: int, workers: int = 0)
         held_out += _held_footage(clip, data, cache, septuplets)
     kept = [clip for clip in clips if clip.name not in data.hold_out]
     prepared = prepare(kept, cache, data.preparation, workers)
-    _check_sizes(prepared, data.crop)
+    for footage in prepared:
+        check_size(footage.name, footage.lr(), data.crop)
     return Sources(training=FootageSeptuplets(prepared), held_out=held_out)
 
 
@@ -62,18 +62,8 @@ def _check_names(names: tuple[str, ...], known: list[str], root: Path) -> None:
         )
 
 
-def _check_sizes(prepared: list[Footage], crop: int) -> None:
-    for footage in prepared:
-        height, width = footage.hr.shape[1:3]
-        if min(height, width) < SCALE * crop:
-            raise DataError(
-                f"{footage.name} has frames of {width}x{height}, too small for crops of {SCALE * crop};"
-                " remove the clip, or lower data.crop"
-            )
-
-
 def _held(name: str, source: Septuplets, data: Data, count: int) -> list[HeldOut]:
-    held = choose(name, source, count, degradations.parse(data.degradation) if data.degradation else None)
+    held = choose(name, source, count, data.degrade)
     for text in data.validate_degraded:
         held += choose(f"{name} {text}", source, count, degradations.parse(text))
     return held

@@ -81,7 +81,7 @@ class State:
         Settings that didn't exist when the file was written have their default, which keeps what runs did before.
         """
         wanted, before = self._config.to_dict(), TrainingConfig().to_dict()
-        found = {table: {**before[table], **found.get(table, {})} for table in wanted}
+        found = _completed(found, before)
         different = [
             f"{table}.{key}"
             for table in wanted
@@ -93,3 +93,9 @@ class State:
                 f"{self._path} belongs to a run with another {', '.join(different)};"
                 " give another folder, or the run's own configuration"
             )
+
+
+def _completed(found: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings with defaults for those that are missing, in nested tables too."""
+    tables = {key: _completed(found.get(key, {}), value) for key, value in defaults.items() if isinstance(value, dict)}
+    return {**defaults, **found, **tables}

@@ -13,7 +13,8 @@ from zsm.training.data import to_float
 from zsm.training.distributed import Processes
 from zsm.training.losses import Losses, Objective
 
-Batch = tuple[Tensor, Tensor, Tensor]
+Batch = tuple[Tensor, Tensor, Tensor, Tensor]
+"""Examples (see `data.Examples`)."""
 """LR septuplets, the HR frames of the outputs that count, and those outputs' places (see `data.Examples`)."""
 
 
@@ -56,13 +57,14 @@ class Step:
             else:
                 group["lr"] = rate
         run = self._run if self._captured is None else self._captured
-        lr, hr, times = (tensor.to(self._device, non_blocking=True) for tensor in batch)
-        return run(lr, hr, times)
+        inputs, lr, hr, times = (tensor.to(self._device, non_blocking=True) for tensor in batch)
+        return run((inputs, lr, hr, times))
 
-    def _run(self, lr: Tensor, hr: Tensor, times: Tensor) -> Losses:
+    def _run(self, batch: Batch) -> Losses:
+        inputs, lr, hr, times = batch
         low = self._config.run.precision == "bfloat16"
         with torch.autocast(self._device.type, torch.bfloat16, enabled=low):
-            losses: Losses = self._module(to_float(lr), to_float(hr), times)
+            losses: Losses = self._module(to_float(inputs), to_float(lr), to_float(hr), times)
         self.adam.zero_grad()
         losses.total.backward()
         if self._config.optimiser.gradient_clip:
@@ -88,41 +90,43 @@ class _Captured:
 
     WARM_UP = 3
 
-    def __init__(self, run: Callable[[Tensor, Tensor, Tensor], Losses]) -> None:
+    def __init__(self, run: Callable[[Batch], Losses]) -> None:
         self._run = run
         self._runs = 0
         self._stream = torch.cuda.Stream()
         self._graph = torch.cuda.CUDAGraph()
         self._replayed = torch.cuda.Event()
-        self._batch: tuple[Tensor, ...] = ()
+        self._batch: Batch | None = None
         self._losses: Losses | None = None
 
-    def __call__(self, lr: Tensor, hr: Tensor, times: Tensor) -> Losses:
+    def __call__(self, batch: Batch) -> Losses:
         if self._runs < self.WARM_UP:
             self._runs += 1
-            return self._run_aside(lr, hr, times)
-        if self._losses is None:
-            self._capture(lr, hr, times)
+            return self._run_aside(batch)
+        if self._batch is None:
+            self._batch = self._capture(batch)
         # A replay returns at once. Waiting for the one before keeps the run's clock right, and few batches in memory.
         self._replayed.synchronize()
-        for captured, tensor in zip(self._batch, (lr, hr, times), strict=True):
+        for captured, tensor in zip(self._batch, batch, strict=True):
             captured.copy_(tensor)
         self._graph.replay()
         self._replayed.record()
         assert self._losses is not None
         return self._losses
 
-    def _run_aside(self, lr: Tensor, hr: Tensor, times: Tensor) -> Losses:
+    def _run_aside(self, batch: Batch) -> Losses:
         """Run on the capture's stream, because autograd's nodes remember the stream they were made on."""
         current = torch.cuda.current_stream()
         self._stream.wait_stream(current)
         with torch.cuda.stream(self._stream):
-            losses = self._run(lr, hr, times)
+            losses = self._run(batch)
         current.wait_stream(self._stream)
         return losses
 
-    def _capture(self, lr: Tensor, hr: Tensor, times: Tensor) -> None:
-        self._batch = lr.clone(), hr.clone(), times.clone()
+    def _capture(self, batch: Batch) -> Batch:
+        """Capture a step, and return the batch that a replay reads."""
+        inputs, lr, hr, times = (tensor.clone() for tensor in batch)
         # The default mode would also forbid CUDA calls in the thread that pins the next batches.
         with torch.cuda.graph(self._graph, stream=self._stream, capture_error_mode="thread_local"):
-            self._losses = self._run(*self._batch)
+            self._losses = self._run((inputs, lr, hr, times))
+        return inputs, lr, hr, times

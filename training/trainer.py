@@ -17,8 +17,7 @@ from pathlib import Path
 import torch
 from torch.utils.data import DataLoader
 
-from zsm.errors import Error, OutputError, TrainingError
-from zsm.evaluation import degradations
+from zsm.errors import Error, OutOfMemoryError, OutputError, TrainingError
 from zsm.export.model import Network, checkpoint
 from zsm.training import initial, parallel, state, validation
 from zsm.training.config import Start, TrainingConfig
@@ -74,12 +73,16 @@ class Trainer:
         if self.progress.step:
             log.info("resuming at step %d in %s", self.progress.step, self.folder)
         with Journal(self.folder / "logs" if self.processes.first else None, self.progress.step) as journal:
-            if self.progress.step == 0:
-                self._validate(journal, sources)
             try:
+                if self.progress.step == 0:
+                    self._validate(journal, sources)
                 self._train(journal, sources)
+            except torch.OutOfMemoryError as error:
+                raise OutOfMemoryError(
+                    f"{self.processes.device} hasn't enough memory; lower optimiser.batch, data.outputs or data.crop"
+                ) from error
             except RuntimeError as error:
-                if "DataLoader worker" not in str(error):
+                if "DataLoader worker (pid" not in str(error):  # an exception in a worker lacks the "(pid"
                     raise
                 raise parallel.killed(self.config.run.workers) from error
         log.info("trained %d steps in %.0f s", self.progress.step, self.progress.seconds)
@@ -127,7 +130,7 @@ class Trainer:
             crop=data.crop,
             outputs=data.outputs,
             candidates=data.candidates,
-            degradation=degradations.parse(data.degradation) if data.degradation else None,
+            degradation=data.degrade,
         )
         mine = range(processes.rank, batch, processes.count)
         loader: DataLoader[Batch] = DataLoader(

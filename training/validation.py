@@ -53,9 +53,9 @@ def choose(name: str, septuplets: Septuplets, count: int, degradation: Degradati
     places = [(2 * number + 1) * len(septuplets) // (2 * count) for number in range(count)]
     held: list[HeldOut] = []
     for number in places:
-        hr, lr = septuplets[number]
+        hr, _, lr = septuplets[number]
         height, width = (side // GRID * GRID for side in lr.shape[1:3])
-        lr = np.array(lr[::2, :height, :width])
+        lr = np.array(lr[:, :height, :width])
         if degradation is not None:
             lr = degradation(lr, np.random.default_rng(0))
         hr = np.array(hr[:, : SCALE * height, : SCALE * width])

@@ -4,25 +4,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from zsm.evaluation import bicubic
 from zsm.runtime import SCALE
 
 _REACH = 2  # LR pixels to either side that an HR pixel depends on
 
 
-def _keys(distance: Tensor) -> Tensor:
-    """Keys' cubic kernel with a = -1/2, as MATLAB and Pillow have it."""
-    d = distance.abs()
-    near = (1.5 * d - 2.5) * d * d + 1
-    far = ((-0.5 * d + 2.5) * d - 4) * d + 2
-    return torch.where(d <= 1, near, torch.where(d < 2, far, torch.zeros_like(d)))
-
-
 def _kernels() -> Tensor:
     """One 5x5 kernel for each of the 16 HR pixels of an LR pixel: (16,1,5,5), float64."""
-    phase = (torch.arange(SCALE, dtype=torch.float64) + 0.5) / SCALE - 0.5
-    tap = torch.arange(-_REACH, _REACH + 1, dtype=torch.float64)
-    line = _keys(phase[:, None] - tap)
-    return torch.einsum("ay,bx->abyx", line, line).reshape(SCALE * SCALE, 1, *2 * [2 * _REACH + 1])
+    side = 2 * _REACH + 1
+    line = torch.tensor(bicubic.weights(side, SCALE)[SCALE * _REACH : SCALE * (_REACH + 1)])
+    return torch.einsum("ay,bx->abyx", line, line).reshape(SCALE * SCALE, 1, side, side)
 
 
 class Bicubic(nn.Module):

@@ -36,6 +36,7 @@ PARSERS = parsers()
 ELSEWHERE = {
     ("--device", "build"),  # a GPU, not any device
     ("--device", "verify"),
+    ("--device", "train"),  # a CPU or a GPU that torch knows
     ("--size", "build"),  # without a default
     ("--json", "run"),  # a line per event
 }

@@ -92,7 +92,7 @@ def test_one_step_changes_every_parameter(ablation: Ablation) -> None:
                 parameter.normal_(std=0.1)
     before = {name: parameter.detach().clone() for name, parameter in objective.named_parameters()}
     adam = torch.optim.Adam(objective.parameters())
-    objective(torch.rand(1, 7, 3, 8, 8), torch.rand(1, 7, 3, 32, 32)).total.backward()
+    objective(torch.rand(1, 4, 3, 8, 8), torch.rand(1, 7, 3, 8, 8), torch.rand(1, 7, 3, 32, 32)).total.backward()
     adam.step()
     still = [name for name, parameter in objective.named_parameters() if torch.equal(parameter, before[name])]
     assert not still

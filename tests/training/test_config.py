@@ -56,6 +56,7 @@ def test_every_table_reaches_its_dataclass(tmp_path: Path) -> None:
         ("data.layout = 'reds'", "data.layout is 'reds'; choose from clips, vimeo"),
         ("data.degradation = 'blur'", "blur"),
         ("data = {layout = 'vimeo', hold_out = ['a']}", "hold_out"),
+        ("data = {layout = 'vimeo', preparation = {compressed = 1}}", "data.preparation is for layout clips"),
         ("run.seed = -1", "run.seed is -1; give 0 to"),
         ("schedule.minutes = nan", "schedule.minutes is nan; give a number above 0"),
         ("schedule.minutes = inf", "schedule.minutes is inf"),

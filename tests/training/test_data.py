@@ -1,3 +1,4 @@
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -26,10 +27,10 @@ class Ramp:
     def __len__(self) -> int:
         return 1
 
-    def __getitem__(self, number: int) -> tuple[Frames, Frames]:
+    def __getitem__(self, number: int) -> tuple[Frames, Frames, Frames]:
         t, y, x = np.mgrid[0:7, 0:64, 0:80]
         hr = np.stack((x, y, t), -1).astype(np.uint8)
-        return hr, hr[:, ::4, ::4]
+        return hr, hr[:, ::4, ::4], hr[::2, ::4, ::4]
 
 
 def test_footage_is_kept_at_every_size_within_the_limits(footage_folder: Path, tmp_path: Path) -> None:
@@ -83,8 +84,20 @@ def test_footage_is_prepared_once_and_again_when_it_changes(footage_folder: Path
     written = note.stat().st_mtime_ns
     prepare(clips, tmp_path, SMALL)
     assert note.stat().st_mtime_ns == written
-    prepare(clips, tmp_path, replace(SMALL, still=0.4))
+    for image in clips[0].source.iterdir():
+        os.utime(image, (1, 1))
+    prepare(clips, tmp_path, SMALL)
     assert note.stat().st_mtime_ns > written
+
+
+def test_runs_that_differ_in_what_is_still_share_footage(footage_folder: Path, tmp_path: Path) -> None:
+    (footage, _) = prepare(layouts.find(footage_folder)[:1], tmp_path, SMALL)
+    hr = footage.hr
+    with pytest.raises(DataError, match="no seven consecutive moving frames"):
+        prepare(layouts.find(footage_folder)[:1], tmp_path, replace(SMALL, still=100))
+    np.testing.assert_array_equal(footage.hr, hr)
+    (again, _) = prepare(layouts.find(footage_folder)[:1], tmp_path, SMALL)
+    np.testing.assert_array_equal(again.starts, footage.starts)
 
 
 def test_footage_is_prepared_again_when_an_image_is_edited(tmp_path: Path) -> None:
@@ -154,9 +167,13 @@ def test_an_epoch_holds_every_version_of_every_septuplet(footage_folder: Path, t
     preparation = Preparation(scales=(1.0,), least_side=32, compressed=1)
     footage = prepare(layouts.find(footage_folder), tmp_path, preparation)
     septuplets = FootageSeptuplets(footage)
-    seen = {(hr.tobytes(), lr.tobytes()) for hr, lr in (septuplets[n] for n in range(len(septuplets)))}
+    seen = {tuple(frames.tobytes() for frames in septuplets[number]) for number in range(len(septuplets))}
     expected = {
-        (clip.hr[start : start + 7].tobytes(), version[start : start + 7].tobytes())
+        (
+            clip.hr[start : start + 7].tobytes(),
+            clip.lr()[start : start + 7].tobytes(),
+            version[start : start + 7 : 2].tobytes(),
+        )
         for clip in footage
         for version in map(clip.lr, range(clip.versions))
         for start in clip.starts
@@ -214,17 +231,19 @@ def test_vimeo_trains_on_its_training_list_and_validates_on_its_test_list(tmp_pa
     found = sources.find(Data(layout="vimeo"), tmp_path, tmp_path / "cache", septuplets=5)
     assert len(found.training) == 2
     np.testing.assert_array_equal(found.held_out[0].hr, gliding(7, 64, 96, seed=2))
-    hr, lr = found.training[1]
+    hr, lr, inputs = found.training[1]
     np.testing.assert_array_equal(hr, gliding(7, 64, 96, seed=1))
     assert isinstance(found.training, ImageSeptuplets)
     np.testing.assert_array_equal(lr, bicubic.resize(hr, 0.25))
+    np.testing.assert_array_equal(inputs, lr[::2])
 
 
 def test_crops_of_lr_and_hr_show_the_same_place() -> None:
     examples = Examples(septuplets=Ramp(), seed=1, crop=8)
     seen = set()
     for number in range(40):
-        lr, hr, _ = examples[number]
+        inputs, lr, hr, _ = examples[number]
+        torch.testing.assert_close(inputs, lr[::2], rtol=0, atol=0)
         assert lr.shape == (7, 3, 8, 8)
         assert hr.shape == (7, 3, 32, 32)
         # The LR pixel is one of the HR block's corners: which, depends on the turn.
@@ -237,18 +256,18 @@ def test_crops_of_lr_and_hr_show_the_same_place() -> None:
 
 def test_of_each_septuplet_some_outputs_are_drawn() -> None:
     examples = Examples(septuplets=Ramp(), seed=1, crop=8, outputs=3)
-    drawn = [examples[number][2].tolist() for number in range(100)]
+    drawn = [examples[number][3].tolist() for number in range(100)]
     assert all(len(times) == 3 and times == sorted(set(times)) for times in drawn)
     assert {time for times in drawn for time in times} == set(range(7))
     everything = Examples(septuplets=Ramp(), seed=1, crop=8)
-    assert everything[0][2].tolist() == list(range(7))
+    assert everything[0][3].tolist() == list(range(7))
     for number in range(10):
-        _, hr, times = examples[number]
-        torch.testing.assert_close(hr, everything[number][1][times], rtol=0, atol=0)
+        _, _, hr, times = examples[number]
+        torch.testing.assert_close(hr, everything[number][2][times], rtol=0, atol=0)
 
 
 def test_turns_are_the_sixteen_symmetries() -> None:
-    hr, _ = Ramp()[0]
+    hr, _, _ = Ramp()[0]
     square = hr[:, :64, :64]
     turned = {
         Turn(quarters=quarters, mirrored=mirrored, reversed=backward)(square).tobytes()
@@ -273,6 +292,16 @@ def test_each_example_is_the_same_whoever_loads_it(footage_folder: Path, tmp_pat
     assert not torch.equal(other[12][0], one[0][0])
 
 
+def test_only_the_input_is_degraded() -> None:
+    """What guidance compares with, eqs. 8 and 9, stays clean, the frames of the input included."""
+    clean = Examples(septuplets=Ramp(), seed=1, crop=8)
+    noisy = Examples(septuplets=Ramp(), seed=1, crop=8, degradation=Noise(sigma=20))
+    for number in range(5):
+        assert not torch.equal(noisy[number][0], clean[number][0])
+        for found, expected in zip(noisy[number][1:], clean[number][1:], strict=True):
+            torch.testing.assert_close(found, expected, rtol=0, atol=0)
+
+
 def test_an_epoch_holds_every_septuplet_once(footage_folder: Path, tmp_path: Path) -> None:
     found = sources.find(Data(crop=8, preparation=SMALL), footage_folder, tmp_path, septuplets=1)
     asked: list[int] = []
@@ -281,7 +310,7 @@ def test_an_epoch_holds_every_septuplet_once(footage_folder: Path, tmp_path: Pat
         def __len__(self) -> int:
             return len(found.training)
 
-        def __getitem__(self, number: int) -> tuple[Frames, Frames]:
+        def __getitem__(self, number: int) -> tuple[Frames, Frames, Frames]:
             asked.append(number)
             return found.training[number]
 
@@ -305,16 +334,17 @@ def test_of_several_places_the_most_moving_is_taken() -> None:
         def __len__(self) -> int:
             return 1
 
-        def __getitem__(self, number: int) -> tuple[Frames, Frames]:
-            return clip, np.stack([cv2.resize(f, (64, 64), interpolation=3).astype(np.uint8) for f in clip])
+        def __getitem__(self, number: int) -> tuple[Frames, Frames, Frames]:
+            lr = np.stack([cv2.resize(f, (64, 64), interpolation=3).astype(np.uint8) for f in clip])
+            return clip, lr, lr[::2]
 
     def moving(candidates: int) -> int:
         examples = Examples(septuplets=Corner(), seed=0, crop=8, candidates=candidates)
-        return sum(bool((examples[n][0].float().diff(dim=0).abs().mean() > 1.3).item()) for n in range(40))
+        return sum(bool((examples[n][1].float().diff(dim=0).abs().mean() > 1.3).item()) for n in range(40))
 
     assert moving(8) > moving(1) + 10
 
 
 def test_frames_smaller_than_a_crop_are_refused() -> None:
-    with pytest.raises(DataError, match="80x64 are too small for crops of 128"):
+    with pytest.raises(DataError, match="80x64, too small for crops of 128"):
         Examples(septuplets=Ramp(), seed=0, crop=32)[0]

@@ -16,18 +16,20 @@ from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tests.needs import torch_cuda
 from tests.training.moving import gliding, write_clip
+from tests.training.test_data import Ramp
 
 from zsm.cli import main
-from zsm.errors import OutputError, TrainingError
+from zsm.errors import OutOfMemoryError, OutputError, TrainingError
 from zsm.evaluation import bicubic
 from zsm.export.model import Network, NetworkConfig, checkpoint
 from zsm.training import initial
-from zsm.training.config import Run, Start, TrainingConfig
+from zsm.training.config import Data, Run, Start, TrainingConfig
 from zsm.training.data import to_tensor
 from zsm.training.distributed import Processes
 from zsm.training.losses import Objective
 from zsm.training.schedule import Schedule
 from zsm.training.sources import Sources
+from zsm.training.step import Batch, Step
 from zsm.training.trainer import Trainer
 
 STEPS = 24
@@ -182,7 +184,9 @@ def test_the_weights_file_records_its_training(whole_run: Path) -> None:
 
 
 @pytest.mark.filterwarnings("default")  # TensorBoard's own reader warns
-def test_tensorboard_reads_curves_and_pictures(whole_run: Path) -> None:
+def test_tensorboard_reads_curves_and_pictures(config: Path, footage_folder: Path, whole_run: Path) -> None:
+    """Also after the finished run's command was repeated."""
+    assert main(arguments(config, footage_folder, whole_run)) == 0
     events = EventAccumulator(str(whole_run / "logs")).Reload()
     assert {"training/total", "training/learning rate", "held out/original gain"} <= set(events.Tags()["scalars"])
     assert [event.step for event in events.Images("held out/clip2")] == [0, 16, STEPS]
@@ -224,7 +228,7 @@ def test_a_run_from_before_a_setting_existed_goes_on(
     config: Path, footage_folder: Path, whole_run: Path, tmp_path: Path
 ) -> None:
     content = torch.load(whole_run / "state.pt", weights_only=True)
-    del content["config"]["loss"]["form"]
+    del content["config"]["loss"]["form"], content["config"]["data"]["preparation"]["compressed"]
     torch.save(content, tmp_path / "state.pt")
     assert main(arguments(config, footage_folder, tmp_path)) == 0
 
@@ -317,7 +321,7 @@ def test_a_tiny_network_overfits_one_septuplet() -> None:
     for step in range(schedule.steps):
         adam.param_groups[0]["lr"] = schedule.rate(step, 0)
         adam.zero_grad()
-        objective(lr, hr).total.backward()
+        objective(lr[:, ::2], lr, hr).total.backward()
         torch.nn.utils.clip_grad_norm_(objective.parameters(), 1.0)
         adam.step()
     with torch.no_grad():
@@ -333,7 +337,7 @@ def test_a_few_steps_of_the_full_network_lower_the_loss() -> None:
     losses = []
     for _ in range(3):
         adam.zero_grad()
-        loss = objective(lr, hr).total
+        loss = objective(lr[:, ::2], lr, hr).total
         loss.backward()
         adam.step()
         losses.append(loss.item())
@@ -360,7 +364,7 @@ def test_an_error_in_a_worker_gives_one_message(tmp_path: Path, capsys: pytest.C
     assert main(arguments(config, tmp_path / "data", tmp_path / "out")) == 1
     error = capsys.readouterr().err
     assert "Traceback" not in error
-    assert error.splitlines()[-1].startswith("zsm train: frames of 48x24 are too small for crops of 32")
+    assert error.splitlines()[-1].startswith("zsm train: a septuplet has frames of 48x24, too small for crops of 32")
 
 
 class Deadly:
@@ -379,6 +383,41 @@ def test_a_killed_worker_gives_one_message(tmp_path: Path) -> None:
     trainer = Trainer(config, tmp_path, Processes(device=torch.device("cpu")))
     with pytest.raises(TrainingError, match=r"one of 1 processes was killed.*lower run\.workers"):
         trainer.run(Sources(training=Deadly(), held_out=[]))
+
+
+class Failing(Deadly):
+    """Septuplets with a fault of their own."""
+
+    def __getitem__(self, number: int) -> NoReturn:
+        raise RuntimeError("a fault")
+
+
+def test_a_fault_in_a_worker_is_not_taken_for_a_lack_of_memory(tmp_path: Path) -> None:
+    trainer = Trainer(
+        TrainingConfig(network=NETWORK, run=Run(workers=1)), tmp_path, Processes(device=torch.device("cpu"))
+    )
+    with pytest.raises(RuntimeError, match="a fault"):
+        trainer.run(Sources(training=Failing(), held_out=[]))
+
+
+def test_too_little_gpu_memory_gives_one_message(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(step: Step, batch: Batch, rate: float) -> NoReturn:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(Step, "__call__", fail)
+    config = TrainingConfig(network=NETWORK, data=Data(crop=8))
+    trainer = Trainer(config, tmp_path, Processes(device=torch.device("cpu")))
+    with pytest.raises(OutOfMemoryError, match=r"cpu hasn't enough memory; lower optimiser\.batch"):
+        trainer.run(Sources(training=Ramp(), held_out=[]))
+
+
+def test_a_mistake_gives_one_message_from_each_process(config: Path, tmp_path: Path) -> None:
+    command = [*TORCHRUN, ZSM, *arguments(config, tmp_path / "nowhere", tmp_path / "out")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode != 0
+    said = [line for line in done.stderr.splitlines() if line.startswith("zsm train: ")]
+    assert any("nowhere" in line for line in said)
+    assert "zsm/cli/train.py" not in done.stderr  # no traceback
 
 
 def test_a_batch_that_cannot_be_divided_among_processes_is_rejected(tmp_path: Path) -> None:
