@@ -62,8 +62,8 @@ cudaError_t launch_fused(const Shape& s, bool channels_last, bool resident, cons
   const int blocks = std::min((plan.tiles + warps - 1) / warps, device.multiprocessors);
   const int bytes = fused::shared_bytes<C>(warps, resident);
   // The same for all launches, because other threads' may come in between.
-  error = cudaFuncSetAttribute(fused::kernel<C>, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                               most_shared_bytes<C>(device));
+  error =
+      cudaFuncSetAttribute(fused::kernel<C>, cudaFuncAttributeMaxDynamicSharedMemorySize, most_shared_bytes<C>(device));
   if (error != cudaSuccess) return error;
   fused::kernel<C><<<blocks, warps * 32, bytes, stream>>>(plan, tensors, prepared, resident);
   return cudaGetLastError();
