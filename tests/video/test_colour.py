@@ -183,15 +183,6 @@ def test_formats_that_are_full_range_by_name_get_full_range(
     assert np.abs(decode(target).astype(int) - 0x40).max() <= 2
 
 
-def test_a_codec_whose_plain_formats_are_grey_keeps_colours(
-    ffmpeg: Ffmpeg, decode: Callable[..., Any], tmp_path: Path
-) -> None:
-    source, target = tmp_path / "in.mkv", tmp_path / "out.mkv"
-    ffmpeg("-f", "lavfi", "-i", "color=0xc02040:s=32x32:d=0.1,format=yuv444p", "-c:v", "ffv1", source)
-    restore(source, target, REPEATER, encoding=Encoding(codec="png"))
-    assert np.abs(decode(target).reshape(-1, 3).astype(int) - [0xC0, 0x20, 0x40]).max() <= 3
-
-
 @pytest.mark.parametrize("channels", [1, 3, 4])
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
 @pytest.mark.parametrize("kind", ["png", "tiff", "bmp", "webp"])
