@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from zsm.errors import ArgumentError, DataError
 from zsm.runtime.video import images, read_frames
-from zsm.runtime.video.inputs import VIDEO_SUFFIXES
+from zsm.runtime.video.inputs import is_video
 
 VIMEO_TEST_LIST = "sep_testlist.txt"
 VIMEO_TRAIN_LIST = "sep_trainlist.txt"
@@ -67,7 +67,7 @@ def clips(root: Path) -> list[Clip]:
     """
     found = []
     for path in _sorted(root):
-        if path.suffix.lower() in VIDEO_SUFFIXES and path.is_file():
+        if is_video(path):
             found.append(Clip(name=path.stem, source=path))
         elif _holds_images(path):
             found.append(_folder(path))

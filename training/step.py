@@ -14,8 +14,8 @@ from zsm.training.distributed import Processes
 from zsm.training.losses import Losses, Objective
 
 Batch = tuple[Tensor, Tensor, Tensor, Tensor]
-"""Examples (see `data.Examples`)."""
-"""LR septuplets, the HR frames of the outputs that count, and those outputs' places (see `data.Examples`)."""
+"""The input, the true LR frames, the HR frames of the outputs that count, and those outputs' places (see
+`data.Examples`)."""
 
 
 class Step:

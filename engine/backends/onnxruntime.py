@@ -108,7 +108,7 @@ class OnnxRuntimeBackend:
     def __init__(self, bundle: Bundle, threads: int | None) -> None:
         self._threads = threads or default_threads()
         self._library = onnxruntime_library()
-        self._stages = open_stages(bundle, lambda name, content: open_stage(name, content, threads))
+        self._stages = open_stages(bundle, lambda name, content: open_stage(name, content, self._threads))
         self._planes: tuple[int, int] | None = None
         """The height and width of the planes that the last session was for."""
 

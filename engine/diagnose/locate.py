@@ -23,8 +23,6 @@ from zsm.plugins.operator import make_portable
 
 Array = NDArray[Any]
 
-CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
-
 
 @dataclass(frozen=True, kw_only=True)
 class Layer:
@@ -51,9 +49,12 @@ def locate(
 
     Raises BackendError without Polygraphy, or without the plugin.
     """
+    from zsm.engine.backends.gpu.onnxruntime import CUDA
+    from zsm.engine.backends.onnxruntime import CPU
+
     where = Device.parse(device)
-    model = onnx.load_from_string(bundle.read(stage))
-    reference = onnx.load_from_string(bundle.read(stage))
+    content = bundle.read(stage)
+    model, reference = onnx.load_from_string(content), onnx.load_from_string(content)
     if where.kind != "cuda":
         uint8.rewrite(reference)  # as both backends for such devices do
     with contextlib.redirect_stdout(sys.stderr):  # Polygraphy's log

@@ -14,13 +14,12 @@ VIDEO_SUFFIXES = (
     *(".264", ".265", ".3gp", ".avi", ".flv", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4"),
     *(".mpeg", ".mpg", ".mts", ".mxf", ".ogv", ".ts", ".vob", ".webm", ".wmv", ".y4m"),
 )
-"""The files of a folder that are taken for videos."""
+"""Those of the files that are taken for videos."""
 
 
-def videos_within(folder: Path) -> list[Path]:
-    """The videos of a folder, without hidden ones."""
-    files = (path for path in folder.iterdir() if path.suffix.lower() in VIDEO_SUFFIXES and path.is_file())
-    return sorted(path for path in files if not path.name.startswith("."))
+def is_video(path: Path) -> bool:
+    """Whether a path is a video file, judging by its name."""
+    return path.suffix.lower() in VIDEO_SUFFIXES and path.is_file()
 
 
 def find_jobs(inputs: Sequence[str], output: Path) -> list[tuple[Path | Url, Path]]:
@@ -48,7 +47,8 @@ def _expand(text: str) -> Sequence[Path | Url]:
     if isinstance(path, Url):
         return [path]
     if path.is_dir():
-        return videos_within(path) or [path]
+        videos = sorted(child for child in path.iterdir() if is_video(child) and not child.name.startswith("."))
+        return videos or [path]
     if path.exists() or not glob.has_magic(text):
         return [path]
     matches = sorted(Path(match) for match in glob.glob(text, recursive=True))  # noqa: PTH207 (may be absolute)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from zsm import files
 from zsm.errors import VideoError
 from zsm.runtime.video import encoders
 from zsm.runtime.video.encoders import Plan
@@ -34,7 +35,7 @@ def check_space(target: Path, pixels: int, plan: Plan | None, *, begun: bool) ->
     bits = 2 * BITS_PER_PIXEL.get(plan.encoder, LOSSY_BITS_PER_PIXEL) if plan else PNG_BITS_PER_PIXEL
     folder = next(parent for parent in target.absolute().parents if parent.exists())
     free, needed = shutil.disk_usage(folder).free, int(pixels * bits / 8)
-    there = sum(path.stat().st_size for path in folder_of(target).rglob("*")) if begun else 0
+    there = files.content(folder_of(target)).bytes if begun else 0
     if needed - there > free:
         raise VideoError(
             f"{target} will take about {needed >> 20} MiB, but only {free >> 20} MiB are free in {folder}; make room, "
