@@ -23,7 +23,7 @@ def each(work: Callable[[Item], Result], items: Iterable[Item], workers: int) ->
     if not workers:
         return [work(item) for item in items]
     # Forked processes would inherit locks that torch's and OpenCV's threads may hold.
-    with ProcessPoolExecutor(workers, get_context("spawn"), _use_one_thread) as pool:
+    with ProcessPoolExecutor(workers, get_context("spawn"), use_one_thread) as pool:
         try:
             return list(pool.map(work, items))
         except BrokenProcessPool as error:
@@ -38,7 +38,7 @@ def killed(workers: int) -> TrainingError:
     )
 
 
-def _use_one_thread() -> None:
+def use_one_thread(_worker: int = 0) -> None:
     """Limit BLAS and OpenCV to one thread: a thread per core in every process makes them many times slower."""
     threadpool_limits(1)
     cv2.setNumThreads(1)

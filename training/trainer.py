@@ -137,8 +137,9 @@ class Trainer:
             examples,
             batch_sampler=Numbers(self.progress.step, batch, mine),
             num_workers=self.config.run.workers,
-            # Forked workers share the memory-mapped footage; spawned ones would each get a copy.
-            multiprocessing_context="fork" if self.config.run.workers else None,
+            worker_init_fn=parallel.use_one_thread,
+            # A forked worker would inherit objects of threads and of a GPU, and hang when it collects them as garbage.
+            multiprocessing_context="spawn" if self.config.run.workers else None,
             pin_memory=processes.device.type == "cuda",
         )
         try:

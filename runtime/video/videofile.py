@@ -106,7 +106,7 @@ class VideoSource:
             )
             """The first frame's SMPTE time code, as the file gives it; or None."""
         except BaseException:
-            self._opened.close()
+            self.close()
             raise
 
     def _open(self) -> None:
@@ -206,6 +206,8 @@ class VideoSource:
     def close(self) -> None:
         """Close the file, unless a reader hangs in it, in another thread: that may still use what would be freed."""
         if getgeneratorstate(self._frames) != GEN_RUNNING:
+            # A suspended generator and its source keep each other alive, and with them the decoder and its threads.
+            self._frames.close()
             self._opened.close()
 
     @property

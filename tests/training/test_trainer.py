@@ -1,5 +1,6 @@
 """Training by the command line: new, killed and resumed, and on several processes."""
 
+import gc
 import logging
 import math
 import os
@@ -24,7 +25,7 @@ from zsm.evaluation import bicubic
 from zsm.export.model import Network, NetworkConfig, checkpoint
 from zsm.training import initial
 from zsm.training.config import Data, Run, Start, TrainingConfig
-from zsm.training.data import to_tensor
+from zsm.training.data import Frames, to_tensor
 from zsm.training.distributed import Processes
 from zsm.training.losses import Objective
 from zsm.training.schedule import Schedule
@@ -383,6 +384,42 @@ def test_a_killed_worker_gives_one_message(tmp_path: Path) -> None:
     trainer = Trainer(config, tmp_path, Processes(device=torch.device("cpu")))
     with pytest.raises(TrainingError, match=r"one of 1 processes was killed.*lower run\.workers"):
         trainer.run(Sources(training=Deadly(), held_out=[]))
+
+
+class Relic:
+    """Writes down the process in which it is collected, like an object whose threads only one process has."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def __del__(self) -> None:
+        with self._path.open("a") as file:
+            print(os.getpid(), file=file)
+
+
+class Collecting(Ramp):
+    """Septuplets whose reader collects all garbage."""
+
+    def __getitem__(self, number: int) -> tuple[Frames, Frames, Frames]:
+        gc.collect()
+        return super().__getitem__(number)
+
+
+def test_a_worker_does_not_collect_the_garbage_of_the_process_that_started_it(tmp_path: Path) -> None:
+    """A video decoder's threads aren't in a forked process, which would wait for them forever."""
+    knot: list[object] = [Relic(tmp_path / "collected")]
+    knot.append(knot)
+    config = TrainingConfig(network=NETWORK, data=Data(crop=8), schedule=Schedule(steps=1), run=Run(workers=1))
+    trainer = Trainer(config, tmp_path / "run", Processes(device=torch.device("cpu")))
+    gc.collect()
+    gc.disable()
+    try:
+        del knot
+        trainer.run(Sources(training=Collecting(), held_out=[]))
+    finally:
+        gc.enable()
+    gc.collect()
+    assert (tmp_path / "collected").read_text() == f"{os.getpid()}\n"
 
 
 class Failing(Deadly):

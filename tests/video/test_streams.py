@@ -1,11 +1,13 @@
 """Containers, streams and times: written by ffmpeg, restored here, read back with ffprobe."""
 
+import gc
 import io
 import re
+import weakref
 from collections.abc import Callable
 from contextlib import closing
 from fractions import Fraction
-from itertools import accumulate, pairwise
+from itertools import accumulate, islice, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -397,3 +399,21 @@ def test_an_hour_stays_in_sync(ffmpeg: Ffmpeg, probe: Probe, tmp_path: Path, rat
     for kind in ("v", "a"):
         assert last(target, kind) == pytest.approx(last(source, kind), abs=half_a_frame)
     assert last(target, "v") > 3500
+
+
+@pytest.mark.parametrize("frames", [0, 1, 3])
+def test_a_closed_source_is_freed_with_its_decoder(ffmpeg: Ffmpeg, tmp_path: Path, frames: int) -> None:
+    """At once, not when garbage is collected: a decoder has threads, and memory for several frames."""
+    clip = tmp_path / "clip.mkv"
+    ffmpeg("-f", "lavfi", "-i", "testsrc2=s=64x48:r=25:d=0.4", clip)
+    gc.collect()
+    gc.disable()
+    try:
+        source = open_source(clip)
+        assert len(list(islice(source.frames(), frames))) == frames
+        alive = weakref.ref(source)
+        source.close()
+        del source
+        assert alive() is None
+    finally:
+        gc.enable()
