@@ -70,21 +70,21 @@ def compare(network: Network, folder: Path) -> Difference:
     """
     bundle = Bundle(folder)
     clip = torch.rand(3, 22, 27, 3, generator=torch.Generator().manual_seed(0))
-    errors, mse = [], 0.0
+    errors, mse = [], []
     with Runtime(bundle) as runtime:
         for pixels, white in PIXEL_TYPES.items():
             given = clip.numpy() if pixels == "float32" else np.rint(clip.numpy() * white).astype(pixels)
             expected = reference(network, torch.from_numpy(given.astype(np.float32) / np.float32(white))).numpy()
             found = runtime(given).astype(np.float64) / white
-            if pixels == "float32":
-                error = np.abs(found - expected)
-                mse = float(np.mean(error**2))
-            else:
-                error = np.abs(found - np.clip(expected, 0, 1)) - 0.5 / white
+            rounding = 0.0 if pixels == "float32" else 0.5 / white
+            if rounding:
+                expected = np.clip(expected, 0, 1)
+            error = np.maximum(np.abs(found - expected) - rounding, 0)
             errors.append(error.max())
+            mse.append(np.mean(error**2))
     return Difference(
         precision=bundle.manifest.precision,
         int8=bundle.manifest.quantisation is not None,
         max_abs=float(np.max(errors)),  # NaN if any is
-        psnr=-10 * math.log10(mse) if mse else math.inf,
+        psnr=-10 * math.log10(worst) if (worst := float(np.max(mse))) else math.inf,
     )

@@ -83,6 +83,16 @@ class Core:
         self._call("output_size", shape, ctypes.byref(height), ctypes.byref(width))
         return height.value, width.value
 
+    def operands(self, shape: Shape) -> dict[str, tuple[int, ...]]:
+        """The shapes that the other inputs must have."""
+        kernel = shape.kernel_h, shape.kernel_w
+        logits = shape.offset_groups * shape.kernel_h * shape.kernel_w
+        return {
+            "offset_mask": (shape.batch, 3 * logits, *self.output_size(shape)),
+            "weight": (shape.outputs, shape.channels // shape.groups, *kernel),
+            "bias": (shape.outputs,),
+        }
+
     def reference(self, attributes: Attributes, *inputs: Array) -> Array:
         """Run the readable implementation on x, offset_mask, weight and bias."""
         return self._on_host("reference", attributes, inputs)

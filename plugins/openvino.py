@@ -15,12 +15,22 @@ from openvino import opset13
 from openvino.frontend import NodeContext
 from openvino.frontend.onnx import ConversionExtension
 
+from zsm.errors import PluginError
 from zsm.plugins import operator
 from zsm.plugins.native import Attributes, Core, Shape, Tensors
 
-NAMES = ("kernel_shape", "strides", "pads", "dilations", "group", "offset_group")
+DEFAULTS: dict[str, Any] = {
+    "strides": [1, 1],
+    "pads": [0, 0, 0, 0],
+    "dilations": [1, 1],
+    "group": 1,
+    "offset_group": 1,
+}
+"""Of the attributes that a node may leave out, as in ONNX's `DeformConv`."""
 
-EMPTY: dict[str, Any] = {name: [0] for name in NAMES[:4]} | {"group": 0, "offset_group": 0, "library": "", "threads": 0}
+NAMES = ("kernel_shape", *DEFAULTS)
+
+EMPTY: dict[str, Any] = {"kernel_shape": [0], **DEFAULTS, "library": "", "threads": 0}
 """The types of the operation's attributes, by which OpenVINO reads them."""
 
 
@@ -35,7 +45,8 @@ def extensions(library: Path | None, threads: int) -> list[ov.Extension]:
 
     def convert(context: NodeContext) -> list[ov.Output]:
         tensors = [context.get_input(number) for number in range(4)]
-        values = {name: context.get_attribute(name) for name in NAMES}
+        values = {name: context.get_attribute(name, default) for name, default in DEFAULTS.items()}
+        values["kernel_shape"] = context.get_attribute("kernel_shape")
         if library is None:
             return _from_standard_operations(*tensors, **values)
         node = DeformConv2d(tensors, {**values, "library": str(library), "threads": threads})
@@ -73,14 +84,21 @@ class DeformConv2d(ov.Op):  # type: ignore[misc]
         return True
 
     def evaluate(self, outputs: list[ov.Tensor], inputs: list[ov.Tensor]) -> bool:
-        x, offset_mask, weight, _ = inputs
-        outputs[0].shape = [x.shape[0], weight.shape[0], *offset_mask.shape[2:]]
-        addresses = Tensors(*(tensor.data.ctypes.data for tensor in (*inputs, *outputs)))
+        x, _, weight, _ = inputs
         attributes = Attributes(**{name: self._values[name] for name in NAMES})
         shape = Shape.of(tuple(x.shape), weight.shape[0], attributes)
         native = _load(self._values["library"])
+        _check(native.operands(shape), inputs[1:])
+        outputs[0].shape = [x.shape[0], weight.shape[0], *native.output_size(shape)]
+        addresses = Tensors(*(tensor.data.ctypes.data for tensor in (*inputs, *outputs)))
         native.cpu_at(shape, x.element_type.to_dtype(), addresses, self._values["threads"])
         return True
+
+
+def _check(expected: dict[str, tuple[int, ...]], tensors: list[ov.Tensor]) -> None:
+    for (name, shape), tensor in zip(expected.items(), tensors, strict=True):
+        if tuple(tensor.shape) != shape:
+            raise PluginError(f"{operator.NAME}'s {name} has shape {tuple(tensor.shape)}; expected {shape}")
 
 
 @cache

@@ -20,6 +20,8 @@ LENGTH = 7
 SPACING = 25
 """Frames from the beginning of one sample to that of the next."""
 PER_CLIP = 2
+SEARCHED = 1500
+"""Frames at the beginning of a clip in which samples are looked for: films fade in."""
 LARGEST = (384, 512)
 """Height and width that larger frames are cropped to, in HR pixels."""
 SMALLEST = 64
@@ -48,19 +50,32 @@ def read(folder: Path) -> list[Sample]:
     return [sample for clip in layouts.find(folder) for sample in _samples(clip)]
 
 
-def _samples(clip: "Clip") -> Iterator[Sample]:
-    frames: list[NDArray[np.uint8]] = []
-    for number, frame in enumerate(clip.frames(frames=(PER_CLIP - 1) * SPACING + LENGTH)):
-        if number % SPACING < LENGTH:
-            frames.append(_cropped(frame, clip.name))
-    if len(frames) < LENGTH:
-        raise DataError(f"clip {clip.name} has {len(frames)} frames; calibration needs {LENGTH} or more: leave it out")
-    for begin in range(0, len(frames) - LENGTH + 1, LENGTH):
-        hr = np.stack(frames[begin : begin + LENGTH])
+def _samples(clip: "Clip") -> list[Sample]:
+    """The first pieces that show something."""
+    samples, flat = list[Sample](), False
+    for hr in _pieces(clip):
         truth = metrics.luma(hr)
         if truth.std() < FLAT:
-            raise DataError(f"clip {clip.name} shows a single colour, which says nothing about ranges: leave it out")
-        yield Sample(clip=clip.name, lr=bicubic.resize(hr[::2], 1 / SCALE), truth=truth)
+            flat = True
+            continue
+        samples.append(Sample(clip=clip.name, lr=bicubic.resize(hr[::2], 1 / SCALE), truth=truth))
+        if len(samples) == PER_CLIP:
+            break
+    if samples:
+        return samples
+    if flat:
+        raise DataError(f"clip {clip.name} shows a single colour, which says nothing about ranges: leave it out")
+    raise DataError(f"clip {clip.name} has fewer than {LENGTH} frames, too few for calibration: leave it out")
+
+
+def _pieces(clip: "Clip") -> Iterator[NDArray[np.uint8]]:
+    piece: list[NDArray[np.uint8]] = []
+    for number, frame in enumerate(clip.frames(frames=SEARCHED)):
+        if number % SPACING < LENGTH:
+            piece.append(_cropped(frame, clip.name))
+        if len(piece) == LENGTH:
+            yield np.stack(piece)
+            piece = []
 
 
 def _cropped(frame: NDArray[np.uint8], name: str) -> NDArray[np.uint8]:

@@ -84,14 +84,15 @@ class Selection:
         for number, key in enumerate(self.blocks, start=1):
             self._progress(f"measuring block {number} of {len(self.blocks)}: {' '.join(key)}")
             losses[key] = self._loss([key], found)
-        order = sorted(self.blocks, key=lambda key: self.blocks[key].share / max(losses[key].mean, NOISE), reverse=True)
-        admitted, loss = self._longest_prefix(order, found, budget)
-        if not admitted:
+        fitting = [key for key in self.blocks if losses[key].within(budget)]
+        if not fitting:
             least = min(each.mean for each in losses.values())
             raise ArgumentError(
                 f"no layer can be int8 within {budget:g} dB: the most tolerant one loses {least:.3f} dB; "
                 "allow more (--int8-budget)"
             )
+        order = sorted(fitting, key=lambda key: self.blocks[key].share / max(losses[key].mean, NOISE), reverse=True)
+        admitted, loss = self._longest_prefix(order, found, budget)
         return Plan(
             convolutions=self._nodes(admitted),
             ranges=found,

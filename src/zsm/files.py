@@ -110,3 +110,19 @@ def write(path: Path, content: bytes | str) -> None:
     """Write a whole file atomically; text is encoded as UTF-8. Raises OSError."""
     with replacing(path) as temporary:
         temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+def check_result(path: Path) -> None:
+    """Raise OutputError if `path` obviously can't be written, so that a mistake is found before long work."""
+    if path.is_dir():
+        raise OutputError(f"can't write {path}: it is a folder; give a file's name")
+    if not path.parent.is_dir():
+        raise OutputError(f"can't write {path}: there is no folder {path.parent}")
+
+
+def write_result(path: Path, content: str) -> None:
+    """Write a whole text file atomically. Raises OutputError."""
+    try:
+        write(path, content)
+    except OSError as error:
+        raise OutputError(f"can't write {path}: {error.strerror}") from error

@@ -1,13 +1,19 @@
 """The content of exported bundles, and failures, which leave nothing behind."""
 
+import json
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
+from hashlib import sha256
 from pathlib import Path
 
+import numpy as np
 import onnx
 import pytest
 import torch
+from onnx import numpy_helper
+from tests.conftest import BICUBIC, random_network
 
 from zsm.engine import Bundle
 from zsm.errors import OutputError
@@ -106,6 +112,25 @@ def test_one_wrong_weight_fails_the_check(tiny_bundle: Path, tiny_network: Netwo
     with torch.no_grad():
         other.reconstruction.last.weight[0, 0, 1, 1] = torch.nan
     assert not check.compare(other, tiny_bundle).acceptable
+
+
+def test_every_pixel_type_is_checked(export_once: Callable[..., Path], tmp_path: Path) -> None:
+    network = random_network(BICUBIC)
+    bundle = shutil.copytree(export_once("bicubic-half", network, Options(precision="fp16")), tmp_path / "bundle")
+    assert check.compare(network, bundle).acceptable
+    darken(bundle, "emit_uint16")
+    assert not check.compare(network, bundle).acceptable
+
+
+def darken(bundle: Path, stage: str) -> None:
+    """Make a stage's white a tenth darker."""
+    file, manifest = bundle / f"{stage}.onnx", json.loads((bundle / "manifest.json").read_text())
+    model = onnx.load(file)
+    white = next(tensor for tensor in model.graph.initializer if tensor.name == "white")
+    white.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(white) * np.float32(0.9), "white"))
+    onnx.save(model, file)
+    manifest["stages"][stage] |= {"sha256": sha256(file.read_bytes()).hexdigest(), "bytes": file.stat().st_size}
+    (bundle / "manifest.json").write_text(json.dumps(manifest))
 
 
 @pytest.mark.slow

@@ -305,7 +305,7 @@ def noise(height: int = 80, width: int = 96) -> NDArray[np.uint8]:
 @pytest.mark.parametrize(
     ("frames", "message"),
     [
-        ([noise()] * 6, "clip clip has 6 frames; calibration needs 7"),
+        ([noise()] * 6, "clip clip has fewer than 7 frames"),
         ([noise(40, 40)] * 7, "clip clip is 40x40; calibration needs 64x64"),
         ([np.full((80, 96, 3), 90, np.uint8)] * 7, "clip clip shows a single colour"),
         ([], "no clips in"),
@@ -337,6 +337,29 @@ def test_a_budget_that_admits_nothing_is_an_error(
         plan(bundle, Int8Options(clips=moving_clips, budget=1e-12, stages=("extract",)))
 
 
+def test_a_block_beyond_the_budget_does_not_keep_others_out(
+    bundle: Bundle, moving_clips: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Although it would save most per loss."""
+    exact = trials.Trials.psnr
+
+    def psnr(self: trials.Trials, models: Mapping[str, ModelProto]) -> trials.Scores:
+        loss = 0.11 if "reconstruct" in models else 0.09 if models else 0
+        return {clip: psnr - loss for clip, psnr in exact(self, {}).items()}
+
+    monkeypatch.setattr(trials.Trials, "psnr", psnr)
+    chosen = plan(bundle, Int8Options(clips=moving_clips, budget=0.1)).quantisation
+    assert {block.stage for block in chosen.blocks if block.admitted} == set(STAGES) - {"reconstruct"}
+
+
+def test_a_clip_may_begin_with_a_fade_in(bundle: Bundle, moving_clips: Path, tmp_path: Path) -> None:
+    black = [np.zeros((80, 96, 3), np.uint8)] * 30
+    _write(tmp_path / "clip", [*black, *(cv2.imread(str(path)) for path in sorted((moving_clips / "left").iterdir()))])
+    found = samples.read(tmp_path)
+    assert [sample.clip for sample in found] == ["clip"]
+    assert found[0].truth.std() > 10
+
+
 def test_stages_that_the_network_lacks_are_rejected(bicubic_bundle: Path, moving_clips: Path) -> None:
     with pytest.raises(ArgumentError, match="the network has no propagate; choose stages of extract"):
         plan(Bundle(bicubic_bundle), Int8Options(clips=moving_clips, stages=("propagate",)))
@@ -358,6 +381,16 @@ def test_wrong_usage(arguments: list[str], message: str, capsys: pytest.CaptureF
         status = stopped.code if isinstance(stopped.code, int) else 1
     assert status == 2
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("report", ["", "absent/report.svg"], ids=["a folder", "in no folder"])
+def test_a_report_that_cannot_be_written_is_noticed_first(
+    report: str, weights: Path, moving_clips: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["--weights", weights, "--out", tmp_path / "int8", "--int8", "--calibrate", moving_clips]
+    assert main(["export", *map(str, [*arguments, "--report", tmp_path / report])]) == 1
+    assert capsys.readouterr().err.startswith(f"zsm export: can't write {tmp_path / report}")
+    assert not (tmp_path / "int8").exists()
 
 
 def test_the_end_of_a_long_clip_loses_no_more_than_its_beginning() -> None:

@@ -26,8 +26,8 @@ NETWORK = Attributes(offset_group=2)
 UNEVEN = Attributes(kernel_shape=(3, 2), strides=(2, 1), pads=(1, 0, 2, 1), dilations=(1, 2), group=2, offset_group=2)
 
 
-def graph(a: Attributes) -> bytes:
-    """The operator alone; its tensors have any batch, height and width."""
+def graph(a: Attributes, *names: str) -> bytes:
+    """The operator alone, with all attributes or these; its tensors have any batch, height and width."""
     taps = a.kernel_shape[0] * a.kernel_shape[1]
     shapes: dict[str, list[int | str]] = {
         "x": ["n", 8, "h", "w"],
@@ -35,7 +35,7 @@ def graph(a: Attributes) -> bytes:
         "weight": [6, 8 // a.group, *a.kernel_shape],
         "bias": [6],
     }
-    values = {name: getattr(a, name) for name in a.__dataclass_fields__}
+    values = {name: getattr(a, name) for name in names or a.__dataclass_fields__}
     node = helper.make_node("DeformConv2d", list(shapes), ["y"], domain="zsm", **values)
     infos = [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in shapes.items()]
     out = helper.make_tensor_value_info("y", TensorProto.FLOAT, None)
@@ -77,6 +77,23 @@ def test_the_operator_against_the_reference(native: bool, attributes: Attributes
         feed = inputs(attributes, core, size)
         expected = core.reference(attributes, *feed.values())
         np.testing.assert_allclose(model(feed)[0], expected, atol=1e-5)
+
+
+def test_attributes_may_be_left_out(libraries: Path, core: Core) -> None:
+    plain = Attributes(pads=(0, 0, 0, 0))
+    feed = inputs(plain, core, (9, 7))
+    for library in (libraries / "libzsm_core.so", None):
+        model = compiled(graph(plain, "kernel_shape"), library)
+        np.testing.assert_allclose(model(feed)[0], core.reference(plain, *feed.values()), atol=1e-5)
+
+
+@pytest.mark.parametrize("smaller", ["x", "offset_mask"])
+def test_tensors_that_do_not_fit_together_are_refused(libraries: Path, core: Core, smaller: str) -> None:
+    model = compiled(graph(NETWORK), libraries / "libzsm_core.so")
+    feed = inputs(NETWORK, core, (40, 40))
+    feed[smaller] = feed[smaller][..., :4, :4]
+    with pytest.raises(RuntimeError, match=r"DeformConv2d's offset_mask has shape .*; expected "):
+        model(feed)
 
 
 def test_a_model_from_the_cache_computes_the_same(libraries: Path, core: Core, tmp_path: Path) -> None:

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 from zsm.cli import options
 
 if TYPE_CHECKING:
-    from zsm.engine.bundle.manifest import Quantisation
     from zsm.export.int8 import Int8Options
 
 SUMMARY = "export PyTorch weights as a bundle (the same as zsm-export)"
@@ -61,10 +60,14 @@ def execute(args: argparse.Namespace) -> int:
 
     from rich.console import Console
 
+    from zsm import files
     from zsm.cli.tables import quantisation_table, stage_table
     from zsm.export import export_weights
+    from zsm.export.int8 import report
 
     quantise = _int8_options(args)
+    if args.report:
+        files.check_result(args.report)
     console = Console(stderr=True)
     with console.status("reading the weights") as status:
         exported = export_weights(
@@ -79,7 +82,7 @@ def execute(args: argparse.Namespace) -> int:
         )
     manifest = exported.bundle.manifest
     if args.report and manifest.quantisation:
-        _write_report(args.report, manifest.quantisation)
+        files.write_result(args.report, report.svg(manifest.quantisation))
     if args.json:
         print(json.dumps({"bundle": str(args.out), "error": asdict(exported.error)}, indent=1))
         return 0
@@ -100,14 +103,3 @@ def _int8_options(args: argparse.Namespace) -> "Int8Options | None":
     if args.calibrate is None:
         args.parser.error("--int8 needs --calibrate DIR: videos or folders of images to measure losses on")
     return Int8Options(clips=args.calibrate, budget=args.int8_budget, stages=args.int8_stages)
-
-
-def _write_report(path: Path, quantisation: "Quantisation") -> None:
-    from zsm import files
-    from zsm.errors import OutputError
-    from zsm.export.int8 import report
-
-    try:
-        files.write(path, report.svg(quantisation))
-    except OSError as error:
-        raise OutputError(f"can't write {path}: {error.strerror}") from error
