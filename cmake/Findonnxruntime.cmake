@@ -4,7 +4,7 @@
 # The pip package has none; the release archives on ONNX Runtime's GitHub page and its NuGet package do.
 #
 # Input:
-#   onnxruntime_INCLUDE_DIR   folder with onnxruntime_c_api.h
+#   onnxruntime_INCLUDE_DIR   folder with onnxruntime_c_api.h, of version 1.18 or later
 #   onnxruntime_ROOT          an unpacked release archive (variable or environment), searched first
 #   ZSM_DOWNLOAD              whether a release archive (8 MB) is downloaded if nothing else is found
 #
@@ -15,6 +15,15 @@
 find_path(onnxruntime_INCLUDE_DIR onnxruntime_c_api.h
   PATH_SUFFIXES include include/onnxruntime include/onnxruntime/core/session)
 mark_as_advanced(onnxruntime_INCLUDE_DIR)
+
+if(EXISTS "${onnxruntime_INCLUDE_DIR}/onnxruntime_c_api.h")
+  file(STRINGS "${onnxruntime_INCLUDE_DIR}/onnxruntime_c_api.h" line REGEX "^#define ORT_API_VERSION +[0-9]+")
+  string(REGEX MATCH "[0-9]+" version "${line}")
+  if(version LESS 18)
+    message(STATUS "Ignored: the headers of ONNX Runtime 1.${version} in ${onnxruntime_INCLUDE_DIR}. 1.18 or later is needed.")
+    set(onnxruntime_INCLUDE_DIR "")
+  endif()
+endif()
 
 if(NOT onnxruntime_INCLUDE_DIR AND ZSM_DOWNLOAD)
   message(STATUS "Downloading ONNX Runtime's headers. Without internet access, set onnxruntime_INCLUDE_DIR, or ZSM_DOWNLOAD=OFF to build without them.")

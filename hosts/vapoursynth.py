@@ -17,7 +17,7 @@ import vapoursynth as vs
 
 from zsm.engine import Runtime
 from zsm.engine.devices import ChosenPrecision
-from zsm.errors import Error
+from zsm.errors import Error, FrameError
 from zsm.runtime import Pixels
 from zsm.runtime.stream import FrameStream
 from zsm.runtime.windows import restart
@@ -26,7 +26,7 @@ DTYPES = {vs.RGB24: np.uint8, vs.RGB48: np.uint16, vs.RGBS: np.float32, vs.RGBH:
 """Supported formats, and how their samples are processed."""
 
 SCAN = 50
-"""Frames read in a row where the beginning of a scene is looked for, since few sources can be read backwards."""
+"""Frames read in a row where the beginning of a scene is looked for, since most sources are slow to read backwards."""
 
 
 def restore(
@@ -47,15 +47,16 @@ def restore(
     """Restore a clip of RGB24, RGB48, RGBH or RGBS: 4x the width and height, 2x the frames and frame rate.
 
     Output 2i is frame i enlarged, output 2i+1 the missing frame after it; the last output repeats the one before it.
-    `sc`: a scene ends with each frame that has the property `_SceneChangeNext`; nothing is mixed across such a cut, and
-    the missing frame there repeats the one before it. The other arguments are those of `zsm.Runtime`. Properties are
-    copied, and durations halved.
+    `sc`: a scene ends with each frame whose property `_SceneChangeNext` is set, as scene detectors do; nothing is mixed
+    across such a cut, and the missing frame there repeats the one before it. If the first frame lacks the property, no
+    scenes were detected, and there are no cuts. The other arguments are those of `zsm.Runtime`. Properties are copied,
+    and durations halved.
 
     Frames equal those of `zsm.Runtime.stream` in whatever order they are requested. In order is fastest: after a seek
     the frames of one or two windows before the requested one are processed too, and `sc` reads the scene from its
     beginning.
 
-    Raises vs.Error, also when frames are requested.
+    Raises vs.Error, also when frames are requested: interlaced ones are refused.
     """
     if not isinstance(clip, vs.VideoNode):
         raise vs.Error(f"zsm: clip is {clip!r}; give a video node")
@@ -106,7 +107,7 @@ def _vs_errors() -> Iterator[None]:
 
 
 def _at(properties: dict[str, Any]) -> dict[str, Any]:
-    """The properties of an original frame, which ends no scene any more: the missing frame follows."""
+    """The properties of an original frame, which no longer ends a scene, as the missing frame follows it."""
     changed = _half_duration(properties)
     if "_SceneChangeNext" in properties:
         changed["_SceneChangeNext"] = 0
@@ -147,8 +148,9 @@ class _Outputs:
         self._next = 0
         self._made: dict[int, Pixels] = {}
         self._properties: dict[int, dict[str, Any]] = {}
-        self._ends_scene: dict[int, bool] = {}
-        weakref.finalize(self, runtime.close)
+        self._scene_changes: dict[int, Any] = {}
+        # At exit, other threads may still be computing.
+        weakref.finalize(self, runtime.close).atexit = False
 
     def __getitem__(self, output: int) -> tuple[Pixels, dict[str, Any]]:
         with self._lock:
@@ -180,23 +182,33 @@ class _Outputs:
         number = self._read
         with self._clip.get_frame(number) as frame:
             self._properties[number] = properties = dict(frame.props)
-            self._ends_scene[number] = bool(properties.get("_SceneChangeNext"))
+            self._scene_changes[number] = properties.get("_SceneChangeNext")
+            if properties.get("_FieldBased"):
+                raise FrameError(
+                    f"frame {number} is interlaced; deinterlace the clip, for example with bwdif, or, if it is "
+                    "progressive after all, say so with std.SetFieldBased(clip, 0)"
+                )
             pixels = np.stack([np.asarray(frame[plane]) for plane in range(3)], axis=-1)
         self._read += 1
         return stream.push(pixels.astype(DTYPES[self._clip.format.id], copy=False), cut=self._is_cut(number))
 
     def _is_cut(self, frame: int) -> bool:
         """Whether a frame other than the clip's first one begins a scene."""
-        if not self._sc or frame == 0:
-            return False
-        if frame - 1 not in self._ends_scene:
-            with self._clip.get_frame(frame - 1) as before:
-                self._ends_scene[frame - 1] = bool(before.props.get("_SceneChangeNext"))
-        return self._ends_scene[frame - 1]
+        return frame > 0 and self._has_scenes() and bool(self._scene_change(frame - 1))
+
+    def _has_scenes(self) -> bool:
+        return self._sc and self._scene_change(0) is not None
+
+    def _scene_change(self, frame: int) -> Any:
+        """A frame's `_SceneChangeNext`, or None."""
+        if frame not in self._scene_changes:
+            with self._clip.get_frame(frame) as read:
+                self._scene_changes[frame] = read.props.get("_SceneChangeNext")
+        return self._scene_changes[frame]
 
     def _scene(self, frame: int) -> int:
         """The frame that begins the scene of `frame`."""
-        if self._sc:
+        if frame > 0 and self._has_scenes():
             for end in range(frame + 1, 0, -SCAN):
                 begins = [number for number in range(max(0, end - SCAN), end) if self._is_cut(number)]
                 if begins:

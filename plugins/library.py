@@ -1,6 +1,6 @@
 """Finds the native libraries, and registers the plugin with TensorRT.
 
-They are searched in `$ZSM_PLUGIN_DIR`; if that isn't set, in the installed package (a wheel built with them), then in
+They are looked for in `$ZSM_PLUGIN_DIR`; if that isn't set, in the installed package (a wheel built with them), then in
 the build folder of a checkout.
 """
 

@@ -13,6 +13,15 @@ from zsm.errors import PluginError
 
 Array = NDArray[Any]
 
+FUNCTIONS = (
+    *("zsm_threads", "zsm_last_error", "zsm_cuda_architectures"),
+    *(f"zsm_deform_conv2d_{name}" for name in ("output_size", "reference", "cpu", "cuda")),
+    *(f"zsm_deform_conv2d_cuda_{name}" for name in ("kernels", "workspace")),
+)
+"""What each of our libraries exports."""
+
+REMEDY = "build it again (docs/profiling.md), or set ZSM_PLUGIN_DIR"
+
 
 class Kernel(IntEnum):
     """The CUDA kernels: zsm_cuda_kernel."""
@@ -68,7 +77,12 @@ class Core:
         try:
             self._library = ctypes.CDLL(str(path))
         except OSError as error:
-            raise PluginError(f"{path} can't be loaded: {error}; build it again, or set ZSM_PLUGIN_DIR") from error
+            raise PluginError(f"{path} can't be loaded: {error}; {REMEDY}") from error
+        try:
+            for name in FUNCTIONS:
+                getattr(self._library, name)
+        except AttributeError as error:
+            raise PluginError(f"{path} is of another version, or not ours: {error}; {REMEDY}") from error
         self._library.zsm_last_error.restype = ctypes.c_char_p
         self._library.zsm_cuda_architectures.restype = ctypes.c_char_p
         self._library.zsm_deform_conv2d_cuda_workspace.restype = ctypes.c_int64

@@ -43,10 +43,10 @@ class TritonPythonModel:
         frames = _input(request, FRAMES)
         try:
             outputs = self._streams.push(sequence, frames, start=bool(start), end=bool(end))
+            # Triton refuses tensors without elements.
+            return triton.InferenceResponse([_tensor(RESTORED, np.stack(outputs))] if outputs else [])
         except (Error, MemoryError) as error:
             return triton.InferenceResponse(error=triton.TritonError(str(error)))
-        # Triton refuses tensors without elements.
-        return triton.InferenceResponse([_tensor(RESTORED, np.stack(outputs))] if outputs else [])
 
 
 # Through DLPack, as servers up to 2.51 exchange empty arrays with NumPy 2.

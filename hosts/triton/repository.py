@@ -39,8 +39,8 @@ max_batch_size: 0
 input [ {{ name: "{frames}" data_type: {dtype} dims: [ -1, -1, -1, 3 ] optional: true }} ]
 output [ {{ name: "{restored}" data_type: {dtype} dims: [ -1, -1, -1, 3 ] }} ]
 sequence_batching {{
-  # A client that sends nothing for so long has lost its stream.
-  max_sequence_idle_microseconds: 60000000
+  # Counted from the arrival of the sequence's last request, so the time it waits and is computed is included.
+  max_sequence_idle_microseconds: {idle}
   oldest {{ max_candidate_sequences: {streams} }}
   control_input [
     {{ name: "START" control [ {{ kind: CONTROL_SEQUENCE_START int32_false_true: [ 0, 1 ] }} ] }},
@@ -62,6 +62,7 @@ def write_model(
     dtype: Dtype = "uint8",
     instances: int = 1,
     streams: int = 16,
+    idle: int = 3600,
     device: str = "cpu",
     backend: str = "auto",
     precision: ChosenPrecision = "bundle",
@@ -74,7 +75,8 @@ def write_model(
     """Write a model that holds a `zsm.Runtime` into a Triton model repository, and return its folder.
 
     `bundle` is copied. `dtype`: of the frames. `instances`: processes with a Runtime each; each has up to `streams`
-    videos open at once, and more wait. The other arguments are those of the Runtime. The server's Python needs zsm.
+    videos open at once, and more wait. A video whose last request came in `idle` seconds ago is dropped, even if that
+    request is still being computed. The other arguments are those of the Runtime. The server's Python needs zsm.
 
     The folder is complete or absent. Raises BundleError if there is no bundle, OutputError if the folder exists or
     can't be written, and ArgumentError, ArgumentTypeError or BackendError for an invalid argument.
@@ -97,6 +99,7 @@ def write_model(
         restored=RESTORED,
         dtype=DTYPES[dtype],
         streams=at_least(1, "streams", streams),
+        idle=at_least(1, "idle", idle) * 1_000_000,
         instances=at_least(1, "instances", instances),
         kind=f"kind: KIND_GPU gpus: [ {where.index} ]" if where.kind == "cuda" else "kind: KIND_CPU",
     )

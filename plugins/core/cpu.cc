@@ -140,10 +140,10 @@ void cpu(const Shape& s, const Tensors<Half>& t, const Parallel& parallel) {
     return floats;
   };
   const Buffer x = widen(t.x, int64_t{s.batch} * s.channels * s.height * s.width);
-  const Buffer offset_mask = widen(t.offset_mask, s.batch * offset_channels(s) * pixels);
+  const Buffer offset_mask = widen(t.offset_mask, int64_t{s.batch} * offset_channels(s) * pixels);
   const Buffer weight = widen(t.weight, int64_t{s.outputs} * (s.channels / s.groups) * taps(s));
   const Buffer bias = widen(t.bias, s.outputs);
-  const int64_t count = s.batch * s.outputs * pixels;
+  const int64_t count = int64_t{s.batch} * s.outputs * pixels;
   const Buffer out = allocate(count);
   const zsm_deform_conv2d_tensors floats{x.get(), offset_mask.get(), weight.get(), bias.get(), out.get()};
   cpu(s, Tensors<float>(floats), parallel);

@@ -32,9 +32,9 @@ typedef float Block __attribute__((vector_size(kBlock * sizeof(float)), aligned(
 // Inlined into a vector loop, unlike expf. Relative error below 2e-6.
 ZSM_HOST_DEVICE float inlined_sigmoid(float logit) {
   const float exponent = logit * -1.442695041f;
-  const float above = exponent > -126.0f ? exponent : -126.0f;
-  const float bounded = above < 126.0f ? above : 126.0f;
-  const float whole = __builtin_floorf(bounded + 0.5f), f = bounded - whole;
+  const float above = exponent < -126.0f ? -126.0f : exponent;
+  const float bounded = above > 126.0f ? 126.0f : above;  // NaN stays, and is in f
+  const float whole = __builtin_floorf((bounded == bounded ? bounded : 0.0f) + 0.5f), f = bounded - whole;
   const float power =
       1 +
       f * (0.693147181f +

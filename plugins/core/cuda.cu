@@ -152,6 +152,9 @@ zsm_status cuda(const Shape& s, zsm_type type, zsm_layout layout, int32_t kernel
   }
   if (error == cudaSuccess) return ZSM_OK;
   message = std::string("CUDA: ") + cudaGetErrorString(error);
+  if (error == cudaErrorNoKernelImageForDevice)
+    message += std::string("; this library has code for ") + zsm_cuda_architectures() +
+               ": build it again with -DCMAKE_CUDA_ARCHITECTURES=native on this machine";
   return ZSM_CUDA_ERROR;
 }
 

@@ -1,4 +1,5 @@
 // Threads for callers that have none of their own.
+#include <algorithm>
 #include <atomic>
 #include <system_error>
 #include <thread>
@@ -11,7 +12,7 @@ extern "C" void zsm_threads(void* context, void (*task)(void* data, size_t index
   const auto work = [&] {
     for (size_t i = next++; i < count; i = next++) task(data, i);
   };
-  const size_t threads = *static_cast<const int32_t*>(context);
+  const size_t threads = std::max(1, *static_cast<const int32_t*>(context));
   std::vector<std::thread> helpers;
   helpers.reserve(threads);
   try {

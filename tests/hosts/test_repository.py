@@ -25,6 +25,7 @@ def test_the_command_writes_a_model(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert Bundle(folder / "1" / "bundle").manifest == Bundle("compact").manifest
     config = (folder / "config.pbtxt").read_text()
     assert "instance_group [ { count: 3 kind: KIND_GPU gpus: [ 1 ] } ]" in config
+    assert "max_sequence_idle_microseconds: 3600000000\n" in config
     assert 'parameters { key: "memory" value { string_value: "4294967296" } }' in config
 
 
@@ -36,6 +37,7 @@ def test_the_command_writes_a_model(tmp_path: Path, capsys: pytest.CaptureFixtur
         ({"dtype": "float16"}, ArgumentError, "invalid dtype 'float16'; choose from uint8, uint16, float32"),
         ({"instances": 0}, ArgumentError, "instances is 0; give at least 1"),
         ({"streams": 0}, ArgumentError, "streams is 0; give at least 1"),
+        ({"idle": 0}, ArgumentError, "idle is 0; give at least 1"),
         ({"window": 1}, WindowError, "a window of 1"),
         ({"device": "tpu"}, BackendError, "unknown device 'tpu'"),
         ({"backend": "tensorrt"}, BackendError, "the tensorrt backend doesn't run on cpu"),

@@ -27,7 +27,7 @@ Ask = Callable[..., list[Array]]
 
 MODELS: dict[str, dict[str, Any]] = {
     "zsm": {"streams": 10},
-    "narrow": {"streams": 2, "window": 3, "overlap": 2},
+    "narrow": {"streams": 2, "idle": 1, "window": 3, "overlap": 2},
     "deep": {"dtype": "uint16", "tile": "104x104", "memory": None},
     "float": {"dtype": "float32", "instances": 2},
 }
@@ -44,7 +44,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tritonserver.Se
         written = write_model("compact", folder / "models", name=name, threads=1, **options)
         config = written / "config.pbtxt"
         if name == "narrow":
-            config.write_text(config.read_text().replace("60000000", "1000000") + FORCED)
+            config.write_text(config.read_text() + FORCED)
     with tritonserver.running(folder / "models", folder) as running:
         yield running
 

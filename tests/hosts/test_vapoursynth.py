@@ -50,9 +50,13 @@ def threads(vs: Any, request: pytest.FixtureRequest) -> Any:
 
 @pytest.fixture
 def node_of(vs: Any) -> Callable[..., Any]:
-    """A clip of an array's frames, whose scenes begin at `cuts`; `read` gets the number of each frame requested."""
+    """A clip of an array's frames. `cuts` are the frames that begin scenes, None if no detector looked for them; `read`
+    gets the number of each frame requested.
+    """
 
-    def make(clip: Array, form: Any = vs.RGB24, cuts: Collection[int] = (), read: list[int] | None = None) -> Any:
+    def make(
+        clip: Array, form: Any = vs.RGB24, cuts: Collection[int] | None = (), read: list[int] | None = None
+    ) -> Any:
         count, height, width, _ = clip.shape
         blank = vs.core.std.BlankClip(
             width=width, height=height, format=form, length=count, fpsnum=24000, fpsden=1001, keep=True
@@ -62,9 +66,9 @@ def node_of(vs: Any) -> Callable[..., Any]:
             frame = f.copy()
             for plane in range(3):
                 np.asarray(frame[plane])[:] = clip[n, ..., plane]
-            frame.props.update(
-                _SceneChangeNext=int(n + 1 in cuts), _SceneChangePrev=int(n in cuts), _AbsoluteTime=n / 8, number=n
-            )
+            frame.props.update(_AbsoluteTime=n / 8, number=n)
+            if cuts is not None:
+                frame.props.update(_SceneChangeNext=int(n + 1 in cuts), _SceneChangePrev=int(n in cuts))
             if read is not None:
                 read.append(n)
             return frame
@@ -166,7 +170,7 @@ def test_a_variable_frame_rate_stays_variable(vs: Any, restore: Callable[..., An
 
 def test_seeking_reads_little(restore: Callable[..., Any], node_of: Callable[..., Any]) -> None:
     clip = np.broadcast_to(clip_of(1, height=2, width=2), (1000, 2, 2, 3))
-    for options, cuts, most in (({"sc": False}, (), 12), ({"sc": True}, (870,), 100)):
+    for options, cuts, most in (({"sc": False}, (), 12), ({"sc": True}, (870,), 101), ({}, None, 13)):
         read: list[int] = []
         restore(node_of(clip, cuts=cuts, read=read), threads=1, **options).get_frame(1800)
         assert max(read) <= 903
@@ -197,6 +201,15 @@ def test_what_cannot_be_restored_is_an_error(vs: Any, restore: Callable[..., Any
             restore(clip, **options)
 
 
+def test_interlaced_frames_are_refused(vs: Any, restore: Callable[..., Any], node_of: Callable[..., Any]) -> None:
+    clip = clip_of(3)
+    out = restore(node_of(clip).std.SetFieldBased(2), threads=1)
+    with pytest.raises(vs.Error, match=r"zsm: frame 0 is interlaced; deinterlace .*std.SetFieldBased\(clip, 0\)"):
+        out.get_frame(0)
+    progressive = restore(node_of(clip).std.SetFieldBased(2).std.SetFieldBased(0), threads=1)
+    np.testing.assert_array_equal([pixels_of(frame) for frame in progressive.frames()], expected_of(clip))
+
+
 def test_after_an_error_frames_can_be_requested_again(
     vs: Any, restore: Callable[..., Any], node_of: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -225,6 +238,18 @@ def test_the_runtime_is_closed_with_the_filter(
     del out
     gc.collect()
     assert len(closed) == 1
+
+
+def test_the_runtime_is_not_closed_under_running_threads_at_exit(vs: Any) -> None:
+    script = (
+        "import vapoursynth as vs\nfrom zsm.engine import Runtime\nfrom zsm.hosts.vapoursynth import restore\n"
+        "Runtime.close = lambda self: print('closed')\n"
+        "clip = restore(vs.core.std.BlankClip(width=8, height=8, format=vs.RGB24), threads=1)\n"
+        "other = restore(vs.core.std.BlankClip(width=8, height=8, format=vs.RGB24), threads=1)\n"
+        "del other\nimport gc\ngc.collect()\nprint('exit')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True)
+    assert done.stdout.split() == ["closed", "exit"]
 
 
 def test_a_source_that_fails_once_can_be_read_again(
@@ -264,8 +289,9 @@ def documented(language: str) -> str:
 def test_the_documented_script_and_command(scripts: Path, vs: Any, node_of: Callable[..., Any]) -> None:
     if shutil.which("ffmpeg") is None:
         missing("ffmpeg", "ffmpeg is not installed")
-    video, sound = "testsrc2=size=48x32:rate=25:duration=0.4", "sine=duration=0.4"
-    make = f"ffmpeg -v error -f lavfi -i {video} -f lavfi -i {sound} -c:v ffv1 -pix_fmt yuv420p holiday.mkv"
+    video, sound = "testsrc2=size=48x32:rate=25:duration=0.4,negate=enable='gte(n,6)'", "sine=duration=0.4"
+    coded = "-c:v ffv1 -pix_fmt yuv420p -colorspace smpte170m"  # not that of the result
+    make = f"ffmpeg -v error -f lavfi -i {video} -f lavfi -i {sound} {coded} holiday.mkv"
     subprocess.run(make.split(), check=True, cwd=scripts)
     (scripts / "film.vpy").write_text(documented("python"))
 
@@ -273,19 +299,18 @@ def test_the_documented_script_and_command(scripts: Path, vs: Any, node_of: Call
     header, *frames = done.stdout.split(b"FRAME\n")
     assert header.startswith(b"YUV4MPEG2 C420 W192 H128 F50:1")
     source = vs.core.bs.VideoSource(str(scripts / "holiday.mkv"), cachemode=0)
-    rgb = source.resize.Bicubic(format=vs.RGB24, matrix_in_s="709")
-    expected = node_of(expected_of(np.stack([pixels_of(frame) for frame in rgb.frames()])))
+    rgb = source.resize.Bicubic(format=vs.RGB24, matrix_in_s="170m")
+    expected = node_of(expected_of(np.stack([pixels_of(frame) for frame in rgb.frames()]), cuts={6}))
     yuv = expected.resize.Bicubic(format=vs.YUV420P8, matrix_s="709")
     for data, frame in zip(frames, yuv.frames(), strict=True):
         assert data == b"".join(np.asarray(frame[plane]).tobytes() for plane in range(3))
 
     subprocess.run(["bash", "-euo", "pipefail", "-c", documented("sh")], check=True, cwd=scripts, capture_output=True)
-    probe = (
-        "ffprobe -v error -count_packets -show_entries stream=codec_type,width,nb_read_packets -of json restored.mkv"
-    )
+    shown = "stream=codec_type,width,color_space,nb_read_packets"
+    probe = f"ffprobe -v error -count_packets -show_entries {shown} -of json restored.mkv"
     found = json.loads(subprocess.run(probe.split(), check=True, cwd=scripts, capture_output=True).stdout)["streams"]
     assert [stream["codec_type"] for stream in found] == ["video", "audio"]
-    assert (found[0]["width"], found[0]["nb_read_packets"]) == (192, "20")
+    assert (found[0]["width"], found[0]["nb_read_packets"], found[0]["color_space"]) == (192, "20", "bt709")
 
 
 def test_part_of_a_long_clip_in_vspipe(scripts: Path) -> None:

@@ -1,9 +1,11 @@
 """Finding the native libraries."""
 
+import _ctypes
 from pathlib import Path
 
 import pytest
 
+from zsm.doctor import examine
 from zsm.errors import PluginError
 from zsm.plugins import directories, library, onnxruntime_library
 from zsm.plugins.native import Core
@@ -23,6 +25,17 @@ def test_a_damaged_library_is_named(tmp_path: Path) -> None:
     damaged.touch()
     with pytest.raises(PluginError, match=r"libzsm_core\.so can't be loaded: .*; build it again"):
         Core(damaged)
+
+
+def test_a_foreign_library_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    foreign = tmp_path / "libzsm_core.so"
+    foreign.symlink_to(_ctypes.__file__)
+    with pytest.raises(PluginError, match=r"libzsm_core\.so is of another version, or not ours: .*; build it again"):
+        Core(foreign)
+    monkeypatch.setenv("ZSM_PLUGIN_DIR", str(tmp_path))
+    [found] = [check for check in examine() if check.name == "libzsm_core.so"]
+    assert not found.works
+    assert "not ours" in found.found
 
 
 def test_an_invalid_variable_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,11 +1,13 @@
 """Builds the native code in its variants, and runs the tests that are written in C++."""
 
 import os
+import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from tests.native_build import ROOT
 from tests.needs import Need, missing
 
 from zsm.plugins.native import Attributes, Core, Kernel, Shape
@@ -66,6 +68,79 @@ def test_the_workspace_is_little_more_than_the_input(core: Core) -> None:
     shape = Shape.of((2, 64, 270, 480), 64, Attributes(offset_group=8))
     assert 1 < core.cuda_workspace(shape, "float16") / (2 * 64 * 270 * 480 * 2) < 1.03
     assert core.cuda_workspace(shape, "float32") == 0
+
+
+@pytest.mark.parametrize("name", ["core", *ADAPTERS])
+def test_libraries_call_their_own_functions(built: Path, name: str) -> None:
+    """And not those of another version that was loaded before: nothing of ours is left to the dynamic linker."""
+    library = built / "lib" / f"libzsm_{name}.so"
+    if not library.exists():
+        need: Need = "onnxruntime-headers" if name == "onnxruntime" else "tensorrt-headers"
+        missing(need, f"{library.name} isn't built: its headers, or nvcc for TensorRT's, are absent")
+    relocations = subprocess.run(["readelf", "--relocs", "--wide", library], text=True, capture_output=True, check=True)
+    assert "JUMP_SLO" in relocations.stdout
+    assert "zsm_" not in relocations.stdout
+
+
+@pytest.mark.parametrize(
+    ("nvcc", "codes"),
+    [
+        ("12.4.131", "75-real;80-real;86-real;89-real;90-real;80-virtual"),
+        ("12.8.61", "75-real;80-real;86-real;89-real;90-real;100-real;120-real;80-virtual"),
+        ("13.0.88", "75-real;80-real;86-real;89-real;90-real;100-real;120-real;80-virtual"),
+    ],
+)
+def test_gpu_code_that_nvcc_can_make(run: Callable[..., str], tmp_path: Path, nvcc: str, codes: str) -> None:
+    script = tmp_path / "architectures.cmake"
+    module = ROOT / "cmake" / "ZsmCuda.cmake"
+    script.write_text(f'include("{module}")\nzsm_cuda_architectures({nvcc} found)\nmessage("${{found}}")\n')
+    assert run("cmake", "-P", script).splitlines()[-1] == codes
+
+
+@pytest.mark.parametrize(("preset", "strict"), [("release", False), ("test", True)])
+def test_warnings_stop_only_developers(preset: str, strict: bool, run: Callable[..., str], tmp_path: Path) -> None:
+    run("cmake", "--preset", preset, "-B", tmp_path, "-DZSM_CUDA=OFF", "-DZSM_DOWNLOAD=OFF")
+    assert ("-Werror" in (tmp_path / "build.ninja").read_text()) == strict
+
+
+def test_without_a_static_standard_library(run: Callable[..., str], tmp_path: Path) -> None:
+    compiler = tmp_path / "c++"
+    compiler.write_text('#!/bin/sh\ncase "$*" in *-static-libstdc++*) exit 1; esac\nexec c++ "$@"\n')
+    compiler.chmod(0o755)
+    without = (f"-DCMAKE_CXX_COMPILER={compiler}", "-DZSM_CUDA=OFF", "-DZSM_DOWNLOAD=OFF")
+    run("cmake", "-G", "Ninja", "-S", ".", "-B", tmp_path / "build", *without)
+    rules = (tmp_path / "build" / "build.ninja").read_text()
+    assert "-Wl,--version-script" in rules
+    assert "-static-libstdc++" not in rules
+
+
+def test_headers_of_an_old_onnxruntime_are_ignored(run: Callable[..., str], tmp_path: Path) -> None:
+    (tmp_path / "onnxruntime_c_api.h").write_text("#pragma once\n#define ORT_API_VERSION 17\n")
+    given = (f"-Donnxruntime_INCLUDE_DIR={tmp_path}", "-DZSM_CUDA=OFF", "-DZSM_DOWNLOAD=OFF")
+    said = run("cmake", "-S", ".", "-B", tmp_path / "build", *given)
+    assert f"Ignored: the headers of ONNX Runtime 1.17 in {tmp_path}. 1.18 or later is needed." in said
+    assert "Skipped: ONNX Runtime adapter" in said
+    (tmp_path / "onnxruntime_c_api.h").write_text("#pragma once\n#define ORT_API_VERSION 18\n")
+    said = run("cmake", "-S", ".", "-B", tmp_path / "build", *given)
+    assert "ONNX Runtime" not in said
+
+
+@pytest.mark.parametrize("built_before", [False, True])
+def test_the_demo_builds_what_changed(built_before: bool, tmp_path: Path) -> None:
+    tools = tmp_path / "bin"
+    for folder in (tools, tmp_path / "scripts", tmp_path / "build" / "release" / "lib"):
+        folder.mkdir(parents=True)
+    shutil.copy(ROOT / "scripts" / "native.sh", tmp_path / "scripts")
+    for name in ("pip", "cmake", "c++"):
+        (tools / name).write_text(f'#!/bin/sh\necho {name} "$@"\n')
+        (tools / name).chmod(0o755)
+    if built_before:
+        (tmp_path / "build" / "release" / "lib" / "libzsm_onnxruntime.so").touch()
+    environment = os.environ | {"PATH": f"{tools}:{os.environ['PATH']}"}
+    subprocess.run([tmp_path / "scripts" / "native.sh"], env=environment, check=True)
+    _, *commands = (tmp_path / "build" / "native.log").read_text().splitlines()
+    configure = [] if built_before else ["cmake --preset release -DZSM_CUDA=OFF"]
+    assert commands == [*configure, "cmake --build --preset release"]
 
 
 def test_without_nvcc_and_headers_the_rest_builds_and_says_what_is_missing(

@@ -35,6 +35,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="videos that each of them works on at once; more wait (default: %(default)s)",
     )
+    parser.add_argument(
+        "--idle",
+        type=options.positive,
+        default=3600,
+        metavar="SECONDS",
+        help="after its last request came in, a video is given up (default: %(default)s)",
+    )
     options.add_json(parser)
     options.add_runtime_options(parser)
 
@@ -53,6 +60,7 @@ def execute(args: argparse.Namespace) -> int:
         dtype=args.dtype,
         instances=args.instances,
         streams=args.streams,
+        idle=args.idle,
         **runtime,
     )
     print(json.dumps({"model": str(folder)}, indent=1) if args.json else folder)

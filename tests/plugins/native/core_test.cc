@@ -50,7 +50,7 @@ void test_parallel_tasks_may_run_in_any_order() {
 void test_threads_compute_the_same() {
   Problem<float> problem(square_shape({1, 13, 40}));
   const std::vector<float> serial = fast(problem);
-  for (int32_t threads : {1, 2, 7}) CHECK(fast(problem, zsm_threads, &threads) == serial);
+  for (int32_t threads : {-1, 0, 1, 2, 7}) CHECK(fast(problem, zsm_threads, &threads) == serial);
   int32_t threads = 3;
   std::vector<int> calls(1000);
   const auto count = [](void* data, size_t index) { ++static_cast<int*>(data)[index]; };
@@ -68,6 +68,18 @@ void test_far_offsets_give_the_bias() {
     for (const std::vector<float>& out : {problem.reference(), fast(problem)}) {
       for (int64_t i = 0; i < 64 * pixels; ++i) CHECK(out[i] == problem.bias[i / pixels]);
     }
+  }
+}
+
+// An output is NaN if the logit of one of its taps is, and only then.
+void test_nan_logits_give_nan() {
+  const int height = 6, width = 61, pixels = height * width, bad = 2 * width + 50;  // in the second tile
+  Problem<float> problem(square_shape({1, height, width}), 0);
+  const std::vector<float> good = fast(problem);
+  problem.offset_mask[(zsm::mask_channel(problem.shape) + 4) * pixels + bad] = NAN;
+  for (const std::vector<float>& out : {problem.reference(), fast(problem)}) {
+    for (int i = 0; i < 64 * pixels; ++i)
+      CHECK(i % pixels == bad ? std::isnan(out[i]) : std::abs(out[i] - good[i]) < 1e-4f);
   }
 }
 
@@ -140,6 +152,7 @@ int main() {
   test_parallel_tasks_may_run_in_any_order();
   test_threads_compute_the_same();
   test_far_offsets_give_the_bias();
+  test_nan_logits_give_nan();
   test_half_converts_as_the_standard_says();
   test_positions_are_exact_far_from_the_origin();
   test_bad_input_is_refused();
