@@ -5,8 +5,9 @@ BIN := .venv/bin
 HOSTS_PYTHON ?= python3.12
 HOSTS := build/hosts/bin
 PIP := $(BIN)/pip --disable-pip-version-check --quiet
-# More processes than this only repeat each other's preparations.
+# Each process prepares for itself what its tests share, so more than 4 save no time.
 PYTEST := $(BIN)/pytest -n auto --maxprocesses 4 --dist worksteal
+NATIVE := benchmarks plugins tests '(' -name '*.c' -o -name '*.cc' -o -name '*.cu' -o -name '*.cuh' -o -name '*.h' ')'
 
 .PHONY: help demo test test-all test-cuda-provider test-hosts test-tensorrt check format coverage test-gpu docs dist bench clean
 .DEFAULT_GOAL := help
@@ -52,12 +53,12 @@ check: .venv/dev.done
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	PYTHONPATH=src $(BIN)/lint-imports --no-logo
-	git ls-files '*.c' '*.cc' '*.cu' '*.cuh' '*.h' | xargs -r $(BIN)/clang-format --dry-run --Werror
+	find $(NATIVE) -exec $(BIN)/clang-format --dry-run --Werror {} +
 
 format: .venv/dev.done
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
-	git ls-files '*.c' '*.cc' '*.cu' '*.cuh' '*.h' | xargs -r $(BIN)/clang-format -i
+	find $(NATIVE) -exec $(BIN)/clang-format -i {} +
 
 test: check
 	scripts/system_packages.sh ffmpeg g++
@@ -79,7 +80,7 @@ coverage: .venv/dev.done
 # Python interface needs.
 build/hosts/done: pyproject.toml
 	$(HOSTS_PYTHON) -m venv build/hosts
-	$(HOSTS)/pip --disable-pip-version-check --quiet install '.[cpu,vapoursynth]' pytest vapoursynth-bestsource 'tritonclient[grpc,http]'
+	$(HOSTS)/pip --disable-pip-version-check --quiet install '.[cpu,vapoursynth]' pytest vapoursynth-bestsource vapoursynth-scenechange 'tritonclient[grpc,http]'
 	$(HOSTS)/pip --disable-pip-version-check --quiet install --no-deps nvidia-pytriton==0.7.0
 	@touch $@
 

@@ -196,6 +196,8 @@ def session(native: Path | None, size: Size, threads: int) -> Any:
     model = helper.make_model(graph, opset_imports=opsets, ir_version=10)
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
+    # The sessions take turns; spinning threads of one would slow down the other.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     if native:
         options.register_custom_ops_library(str(native))
     else:

@@ -27,7 +27,7 @@ from typing import Any
 
 import numpy as np
 
-from zsm.engine import NetworkConfig
+from zsm.engine import Bundle, NetworkConfig
 from zsm.engine.bundle.shapes import Size
 from zsm.engine.diagnose import machine
 
@@ -43,7 +43,7 @@ def main() -> None:
     parser.add_argument("--sizes", type=Size.parse, nargs="+", default=[Size(112, 64), Size(180, 144), Size(480, 270)])
     parser.add_argument("--frames", type=int, default=40, help="input frames per round")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--precision", choices=("fp32", "fp16"), default="fp16")
+    parser.add_argument("--precision", choices=("fp32", "fp16"), default="fp16", help="of an exported bundle")
     parser.add_argument("--device", default="cuda:0")
     parser.add_argument(
         "--config", default="{}", help="the network's settings as JSON (default: the full-size network)"
@@ -62,7 +62,6 @@ def main() -> None:
         "command": f"python {' '.join(sys.argv)}",
         "date": time.strftime("%Y-%m-%d"),
         "device": args.device,
-        "precision": args.precision,
         "frames": args.frames,
         "rounds": args.rounds,
         "machine": machine.describe(),
@@ -73,6 +72,7 @@ def main() -> None:
         args.bundle = args.bundle or Path(temporary) / "bundle"
         if not args.bundle.exists():
             export(args)
+        report["precision"] = Bundle(args.bundle).manifest.precision
         for size in args.sizes:
             for name in args.contestants:
                 result = in_own_process(name, size, args)
@@ -90,13 +90,13 @@ def export(args: argparse.Namespace) -> None:
 
     torch.manual_seed(0)
     network = Network(NetworkConfig.from_dict(json.loads(args.config))).eval()
-    export_bundle(network, args.bundle, Options(precision=args.precision))
+    export_bundle(network, args.bundle, Options(precision=args.precision, trained=False))
 
 
 def in_own_process(name: str, size: Size, args: argparse.Namespace) -> dict[str, Any]:
     command = [sys.executable, __file__, "--contestant", name, "--bundle", str(args.bundle), "--sizes", str(size)]
     command += ["--frames", str(args.frames), "--rounds", str(args.rounds)]
-    command += ["--precision", args.precision, "--device", args.device]
+    command += ["--device", args.device]
     with tempfile.TemporaryDirectory() as empty:
         env = {**os.environ, "ZSM_PLUGIN_DIR": empty} if name == "onnxruntime-plain" else None
         done = subprocess.run(command, capture_output=True, text=True, check=False, env=env)

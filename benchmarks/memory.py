@@ -12,6 +12,7 @@ import json
 import subprocess
 import sys
 import time
+from collections.abc import Iterable
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -27,13 +28,19 @@ from zsm.engine.tiling import Tiling
 RESULT = Path(__file__).parent / "results" / "memory-cpu.json"
 
 
+def count(frames: Iterable[object]) -> int:
+    """Without holding them."""
+    return sum(1 for _ in frames)
+
+
 def measure(bundle: str, size: Size, frames: int, limit: str | None) -> dict[str, Any]:
     frame = np.random.default_rng(0).integers(0, 256, (size.height, size.width, 3), np.uint8)
     with Runtime(bundle, tile="auto" if limit else None, memory=limit) as runtime:
-        list(runtime.stream([frame[:32, :32]] * 2))  # libraries and weights are loaded
-        before = host.own("VmHWM")
+        count(runtime.stream([frame[:32, :32]] * 2))  # libraries and weights are loaded
+        before = machine.peak_rss_mib()
+        count(runtime.stream([frame] * frames))  # to warm up
         begin = time.perf_counter(), time.process_time()
-        outputs = sum(1 for _ in runtime.stream([frame] * frames))
+        outputs = count(runtime.stream([frame] * frames))
         seconds, cpu_seconds = time.perf_counter() - begin[0], time.process_time() - begin[1]
         tile = Size.parse(runtime.tile(size.width, size.height, 1) or str(size))
     tiling = Tiling(
@@ -46,8 +53,8 @@ def measure(bundle: str, size: Size, frames: int, limit: str | None) -> dict[str
         "frames": frames,
         "seconds_per_output": round(seconds / outputs, 3),
         "cpu_seconds_per_output": round(cpu_seconds / outputs, 3),
-        "peak_mib": host.own("VmHWM") >> 20,
-        "of_libraries_mib": before >> 20,
+        "peak_mib": int(machine.peak_rss_mib()),
+        "of_libraries_mib": int(before),
         "estimate_mib": tiling.needs(size, tile, 1) >> 20,
     }
 

@@ -6,8 +6,9 @@ Weights are random: speed doesn't depend on them. Neither does it on the ranges 
 convolution is quantised to made-up ones. Each contestant runs in its own process, so that peak memory can be
 measured; they take turns, so that a slower phase of the machine affects all. On a machine that others use meanwhile,
 compare `cpu_seconds` with `--threads 1`: the processor time per output frame. Those that this machine can't run (no
-native library, no bfloat16, ...) are listed with the reason. `products` are no networks: as much arithmetic in large
-matrix products, a bound. Results go to benchmarks/results/network-cpu.json.
+native library, no bfloat16, ...) are listed with the reason. PyTorch computes the deformable convolution in torch's own
+operators (`grid_sample`), not with torchvision's. `products` are lower bounds, not systems: as much arithmetic in large
+matrix products. Results go to benchmarks/results/network-cpu.json.
 """
 
 import argparse
@@ -28,7 +29,7 @@ from typing import Any
 
 import numpy as np
 
-from zsm.engine import NetworkConfig, host
+from zsm.engine import NetworkConfig
 from zsm.engine.bundle.shapes import Size
 from zsm.engine.diagnose import machine
 from zsm.plugins import library, onnxruntime_library
@@ -60,7 +61,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         rows = [row for size in sizes for row in compare(size, args.models or Path(temporary), args)]
     result = {
-        "what": "seconds per output frame: minimum, median and maximum over the rounds of each round's best window",
+        "what": "seconds per output frame: minimum, median and maximum over the rounds of each round's best window; "
+        "pytorch: the deformable convolution in torch's own operators (grid_sample), not torchvision's; "
+        "products: lower bounds, not systems",
         "command": f"python {' '.join(sys.argv)}",
         "date": time.strftime("%Y-%m-%d"),
         "frames": args.frames,
@@ -108,7 +111,7 @@ def prepare(models: Path, size: Size, frames: int) -> None:
     torch.manual_seed(0)
     network = Network(NetworkConfig()).eval()
     checkpoint.save(network, models / "network.safetensors")
-    export_bundle(network, models / "bundle", Options(overwrite=True))
+    export_bundle(network, models / "bundle", Options(overwrite=True, trained=False))
     clip = torch.rand(1, frames, 3, size.height, size.width)
     program = torch.onnx.export(network, (clip,), input_names=["clip"], opset_version=OPSET, dynamo=True, verbose=False)
     assert program is not None
@@ -124,7 +127,7 @@ def quantise(bundle: Path, out: Path) -> None:
 
     from zsm.export.int8 import graphs, trials
 
-    shutil.copytree(bundle, out)
+    shutil.copytree(bundle, out, dirs_exist_ok=True)
     manifest = (out / "manifest.json").read_text()
     for stage in trials.ORDER:
         path = out / f"{stage}.onnx"
@@ -159,7 +162,7 @@ def contest(name: str, models: Path, size: Size, args: argparse.Namespace) -> di
         process()
         seconds.append((time.perf_counter() - begin[0]) / (2 * args.frames - 1))
         cpu_seconds.append((time.process_time() - begin[1]) / (2 * args.frames - 1))
-    return {"seconds": min(seconds), "cpu_seconds": min(cpu_seconds), "peak_mib": host.own("VmHWM") / 2**20}
+    return {"seconds": min(seconds), "cpu_seconds": min(cpu_seconds), "peak_mib": machine.peak_rss_mib()}
 
 
 def zsm(models: Path, clip: Any, threads: int, bundle: str = "bundle", **options: Any) -> Process:

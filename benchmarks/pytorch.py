@@ -4,8 +4,9 @@
 
 `fused` calls the kernel through its C interface, on FP16 tensors with channels innermost; `fused-graph` replays that as
 a CUDA graph, so that launching costs nothing. `torchvision` is the network as papers run it, with linear tensors.
-Frames are on the GPU already, and windows of four share nothing. Times are per output frame, of the six that a window
-adds. Needs only numpy and torch with CUDA, and torchvision for its operator.
+Frames are on the GPU already, and windows of four share no features. Times are per output frame: a window's time
+divided by six. It computes seven, but the first is also the last of the window before. Needs only numpy and torch with
+CUDA, and torchvision for its operator.
 
 Untrained offset convolutions give no offsets, which would be too easy. Theirs get random weights; the mean offset in
 pixels is reported.
@@ -20,6 +21,7 @@ from typing import Any
 from unittest import mock
 
 import torch
+from deform_conv import Size  # type: ignore[import-not-found]
 from torch import Tensor
 
 from zsm.engine.diagnose import machine
@@ -39,7 +41,7 @@ Operator = Callable[[Tensor, Tensor, Tensor, Tensor, int], Tensor]
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--size", default="480x270", help="WxH")
+    parser.add_argument("--size", type=Size.parse, default=Size(480, 270), help="WxH")
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--contestants", choices=CONTESTANTS, nargs="+", default=CONTESTANTS)
     parser.add_argument("--config", default="{}", help="the network's settings as JSON (default: full size)")
@@ -49,13 +51,13 @@ def main() -> None:
     print(json.dumps({"name": "machine", **about, "cuda": torch.version.cuda}), flush=True)
     torch.backends.cudnn.benchmark = True
     network = random_network(NetworkConfig.from_dict(json.loads(args.config)))
-    width, height = (int(extent) + -int(extent) % 4 for extent in args.size.split("x"))
+    width, height = (extent + -extent % 4 for extent in args.size)
     for name in args.contestants:
         try:
             result = measure(name, network, height, width, args)
         except Exception as failure:  # the others are measured all the same
             result = {"failed": f"{type(failure).__name__}: {failure}".partition("\n")[0]}
-        print(json.dumps({"size": args.size, "name": name, **result}), flush=True)
+        print(json.dumps({"size": str(args.size), "name": name, **result}), flush=True)
 
 
 def random_network(config: NetworkConfig) -> Network:
@@ -75,6 +77,7 @@ def measure(name: str, network: Network, height: int, width: int, args: argparse
     for module in network.modules():
         if isinstance(module, deform_conv.DeformConv2d):
             module.weight.data = module.weight.data.contiguous()  # always linear for the kernel
+    torch.cuda.reset_peak_memory_stats()
     with torch.inference_mode():
         small, frames = (torch.rand(1, WINDOW, 3, *size, device="cuda").half() for size in (SMALL, (height, width)))
         recorder = Recorder(deform_conv.deform_conv2d_plain)

@@ -24,12 +24,12 @@ def resize(image: NDArray[Any], scale: float) -> NDArray[Any]:
     image or another shape.
     """
     if not 0 < scale < inf:
-        raise ArgumentError(f"cannot resize by {scale}: the scale must be a finite number above 0")
+        raise ArgumentError(f"can't resize by {scale}: the scale must be a finite number above 0")
     if not isinstance(image, np.ndarray) or image.dtype.kind not in "iuf":
         kind = image.dtype if isinstance(image, np.ndarray) else type(image).__name__
-        raise ArgumentTypeError(f"cannot resize {kind}: pass a NumPy array of integers or floats")
+        raise ArgumentTypeError(f"can't resize {kind}: pass a NumPy array of integers or floats")
     if image.ndim < 2 or image.size == 0:
-        raise FrameError(f"cannot resize an array of shape {image.shape}: expected (H,W) or (...,H,W,C), not empty")
+        raise FrameError(f"can't resize an array of shape {image.shape}: expected (H,W) or (...,H,W,C), not empty")
     if image.dtype.kind in "iu":
         limits = np.iinfo(image.dtype)
         real = _resize_float(image.astype(np.float64), scale)

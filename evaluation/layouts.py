@@ -2,14 +2,16 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from zsm.errors import ArgumentError, DataError
-from zsm.runtime.video import images, read_frames
+from zsm.runtime.video import images, open_source, read_frames
 from zsm.runtime.video.inputs import is_video
 
 VIMEO_TEST_LIST = "sep_testlist.txt"
@@ -39,10 +41,16 @@ class Clip:
             raise DataError(f"clip {self.name} ({self.source}) has no frame {start}: start earlier, or remove the clip")
         return np.stack(stack)
 
+    def shape(self, frames: int | None = None) -> tuple[int, int, int, int]:
+        """Return the shape of `read(frames=frames)`, without holding the frames. Raises VideoError."""
+        with closing(open_source(self.source)) as source:
+            width, height = source.info.size
+            return sum(1 for _ in islice(source.frames(), frames)), height, width, 3
+
 
 def vid4(root: Path) -> list[Clip]:
     """Vid4: ROOT/CLIP/*.png, one folder of images per clip."""
-    clips = [_folder(path) for path in _sorted(root) if _holds_images(path)]
+    clips = [Clip(name=path.name, source=path) for path in _sorted(root) if _holds_images(path)]
     return _checked(clips, root, "one folder of images per clip (calendar, city, foliage, walk)")
 
 
@@ -70,11 +78,11 @@ def clips(root: Path) -> list[Clip]:
         if is_video(path):
             found.append(Clip(name=path.stem, source=path))
         elif _holds_images(path):
-            found.append(_folder(path))
+            found.append(Clip(name=path.name, source=path))
     if _holds_images(root):
         if found:
             raise DataError(f"{root} holds both images and clips ({found[0].source.name}); move the images elsewhere")
-        return [_folder(root)]
+        return [Clip(name=name_of(root), source=root)]
     return _checked(found, root, "video files, or one folder of images per clip")
 
 
@@ -97,6 +105,11 @@ def find(root: Path, layout: str = "clips") -> list[Clip]:
         raise DataError(f"can't read the data set in {root}: {error}") from error
 
 
+def name_of(folder: Path) -> str:
+    """Return a folder's name as it was given: a link's own. Only `.` and `..` are looked up."""
+    return folder.name if folder.name not in ("", "..") else folder.resolve().name
+
+
 def _sorted(folder: Path) -> list[Path]:
     shown = (path for path in folder.iterdir() if not path.name.startswith("."))
     return sorted(shown, key=lambda path: images.natural_order(path.name))
@@ -104,10 +117,6 @@ def _sorted(folder: Path) -> list[Path]:
 
 def _holds_images(path: Path) -> bool:
     return path.is_dir() and any(images.within(path))
-
-
-def _folder(path: Path) -> Clip:
-    return Clip(name=path.resolve().name, source=path)
 
 
 def _names(path: Path) -> list[str]:

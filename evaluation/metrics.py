@@ -78,4 +78,4 @@ def _blur(image: Luma) -> Luma:
 
 def _same_shape(a: Luma, b: Luma) -> None:
     if a.shape != b.shape:
-        raise FrameError(f"cannot compare frames of different shapes: {a.shape} and {b.shape}")
+        raise FrameError(f"can't compare frames of different shapes: {a.shape} and {b.shape}")

@@ -9,6 +9,7 @@ from math import isfinite, nan
 from pathlib import Path
 
 from zsm.evaluation import pictures
+from zsm.evaluation.degradations import Noise
 from zsm.evaluation.report import Report, to_json
 from zsm.evaluation.scoring import ClipScores, MeanScores, Scored, Scores
 
@@ -85,9 +86,16 @@ def _crops(scored: Scored, region: pictures.Region, index: int) -> dict[str, tup
 def _header(report: Report) -> str:
     frames = sum(clip.frames for clip in report.clips)
     protocol = report.protocol
+    scored = f"{len(report.clips)} clips, {frames} frames scored"
+    if protocol.frames:
+        scored += f", at most the first {protocol.frames} of each clip"
+    if protocol.whole_windows:
+        scored += ", only whole windows of 7"
     how = "Bicubic 4x down, every other frame dropped"
     if protocol.degradation:
-        how += f", then {protocol.degradation} (seed {protocol.seed})"
+        how += f", then {protocol.degradation}"
+        if isinstance(protocol.degradation, Noise):
+            how += f" (seed {protocol.seed})"
     untrained = [name for name, facts in report.systems.items() if facts.get("trained") is False]
     notice = (
         f'<p class="notice"><b>{escape(", ".join(untrained))}</b> is untrained: the scores show that '
@@ -95,10 +103,7 @@ def _header(report: Report) -> str:
         if untrained
         else ""
     )
-    return (
-        f"<h1>{escape(report.data)}, restored</h1>"
-        f'<p class="soft">{len(report.clips)} clips, {frames} frames scored. {escape(how)}.</p>{notice}'
-    )
+    return f'<h1>{escape(report.data)}, restored</h1><p class="soft">{scored}. {escape(how)}.</p>{notice}'
 
 
 def _table(parts: Iterable[tuple[str, Mapping[str, Scores | MeanScores]]]) -> str:

@@ -1,10 +1,8 @@
 """Scores as a table for the terminal, and as JSON. (`page` makes the HTML.)"""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from math import isfinite
-from pathlib import Path
 from typing import Any
 
 from rich import box
@@ -12,8 +10,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from zsm import __version__, files
-from zsm.errors import OutputError
+from zsm import __version__
 from zsm.evaluation.scoring import ClipScores, MeanScores, Protocol, Scores, means
 
 
@@ -43,7 +40,7 @@ class Report:
 def table(report: Report) -> Table:
     """Make the table for a terminal: a row for each system on each clip, then the means if there are several clips."""
     result = Table(
-        title=f"{report.data}: PSNR in dB and SSIM on luma",
+        title=Text(f"{report.data}: PSNR in dB and SSIM on luma", style="table.title"),
         caption=_caption(report),
         box=box.SIMPLE_HEAD,
         padding=(0, 1, 0, 0),
@@ -79,23 +76,6 @@ def to_json(report: Report) -> dict[str, Any]:
     return values
 
 
-def check(path: Path) -> None:
-    """Raise OutputError if `path` obviously can't be written, so that a mistake is found before a long evaluation."""
-    if path.is_dir():
-        raise OutputError(f"cannot write {path}: it is a folder; give a file's name")
-    if not path.parent.is_dir():
-        raise OutputError(f"cannot write {path}: there is no folder {path.parent}")
-
-
-def write(path: Path, content: str | Mapping[str, Any]) -> None:
-    """Write text, or a mapping as JSON, atomically. Raises OutputError."""
-    text = content if isinstance(content, str) else json.dumps(content, indent=1, allow_nan=False) + "\n"
-    try:
-        files.write(path, text)
-    except OSError as error:
-        raise OutputError(f"cannot write {path}: {error.strerror}") from error
-
-
 def _rows(result: Table, title: str, systems: Mapping[str, Scores | MeanScores]) -> None:
     result.add_row(Text(title, style="bold"))
     for system, scores in systems.items():
@@ -105,10 +85,11 @@ def _rows(result: Table, title: str, systems: Mapping[str, Scores | MeanScores])
     result.add_section()
 
 
-def _caption(report: Report) -> str | None:
+def _caption(report: Report) -> Text | None:
     if not report.left_out:
         return None
-    return f"Left out of the means, because a PSNR is infinite: {', '.join(report.left_out)}"
+    names = ", ".join(report.left_out)
+    return Text(f"Left out of the means, because a PSNR is infinite: {names}", style="table.caption")
 
 
 def _clip_json(clip: ClipScores) -> dict[str, Any]:

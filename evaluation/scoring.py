@@ -4,7 +4,7 @@ HR frames are cropped to a multiple of 4. Every other one, shrunk by bicubic, is
 """
 
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import isinf, isnan, nan
 from typing import TYPE_CHECKING, Any
@@ -75,6 +75,8 @@ class System:
     """Returns frames with the shape and dtype of the trial's truth."""
     facts: Mapping[str, Any] = field(default_factory=dict)
     """Facts for the report, such as the device; JSON values."""
+    check: Callable[["Clip", tuple[int, ...]], None] = lambda clip, shape: None
+    """Called for every clip, with the shape of its truth, before any is restored; raises an Error if it can't be."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -177,18 +179,23 @@ def trial(clip: "Clip", frames: NDArray[np.uint8], protocol: Protocol) -> Trial:
 
     Raises DataError if the frames are smaller than 12x12.
     """
-    count, height, width, _ = frames.shape
-    if min(height, width) < LEAST_SIDE:
-        raise DataError(
-            f"clip {clip.name} is {width}x{height}, but frames must be at least {LEAST_SIDE}x{LEAST_SIDE}: remove it"
-        )
-    count = whole_windows(count) if protocol.whole_windows else count - (count + 1) % 2
-    truth = frames[:count, : height - height % SCALE, : width - width % SCALE]
+    count, height, width, _ = _truth_shape(clip, frames.shape, protocol)
+    truth = frames[:count, :height, :width]
     lr = np.stack([bicubic.resize(frame, 1 / SCALE) for frame in truth[::2]])
     if protocol.degradation:
         rng = np.random.default_rng([protocol.seed, zlib.crc32(clip.name.encode())])
         lr = protocol.degradation(lr, rng)
     return Trial(clip=clip, truth=truth, lr=lr)
+
+
+def _truth_shape(clip: "Clip", shape: tuple[int, ...], protocol: Protocol) -> tuple[int, ...]:
+    count, height, width, channels = shape
+    if min(height, width) < LEAST_SIDE:
+        raise DataError(
+            f"clip {clip.name} is {width}x{height}, but frames must be at least {LEAST_SIDE}x{LEAST_SIDE}: remove it"
+        )
+    count = whole_windows(count) if protocol.whole_windows else count - (count + 1) % 2
+    return count, height - height % SCALE, width - width % SCALE, channels
 
 
 def whole_windows(frames: int) -> int:
@@ -201,14 +208,23 @@ def whole_windows(frames: int) -> int:
     return (frames - 1) // _WINDOW_STEP * _WINDOW_STEP + 1
 
 
-def evaluate(clips: Iterable["Clip"], systems: Mapping[str, System], protocol: Protocol) -> Iterator[Scored]:
+def evaluate(clips: Sequence["Clip"], systems: Mapping[str, System], protocol: Protocol) -> Iterator[Scored]:
     """Score every system on every clip, one clip at a time.
 
-    Raises DataError for a clip that can't be used, or a system whose output has the wrong shape or dtype.
+    All clips are checked before the first is restored: raises VideoError or DataError for one that can't be used, and
+    whatever a system's `check` raises. Later, raises DataError for output of the wrong shape or dtype.
     """
     for clip in clips:
-        prepared = prepare(clip, protocol)
-        yield compare(prepared, {name: system.restore(prepared) for name, system in systems.items()})
+        shape = _truth_shape(clip, clip.shape(protocol.frames), protocol)
+        for system in systems.values():
+            system.check(clip, shape)
+    for clip in clips:
+        yield _evaluate(clip, systems, protocol)
+
+
+def _evaluate(clip: "Clip", systems: Mapping[str, System], protocol: Protocol) -> Scored:
+    prepared = prepare(clip, protocol)
+    return compare(prepared, {name: system.restore(prepared) for name, system in systems.items()})
 
 
 def compare(trial: Trial, restored: Mapping[str, NDArray[Any]]) -> Scored:

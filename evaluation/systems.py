@@ -3,13 +3,10 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-from numpy.typing import NDArray
-
 from zsm.errors import DataError
 from zsm.evaluation.baseline import enlarge_and_average
-from zsm.evaluation.scoring import System, Trial
-from zsm.runtime.video import images, read_frames
+from zsm.evaluation.layouts import Clip
+from zsm.evaluation.scoring import System
 
 if TYPE_CHECKING:
     # Scoring another system's frames needs no inference library.
@@ -29,22 +26,34 @@ def bundle(runtime: "Runtime") -> System:
 
 
 def predictions(root: Path) -> System:
-    """Return another system, whose frames are the images in ROOT/CLIP/.
+    """Return another system, whose frames are the images in ROOT/CLIP/: of the whole clip, or the first of them.
 
-    Its `restore` raises DataError if there are too few or too many, and VideoError if they can't be read.
+    Its `check` raises DataError if there are too few or too many, or of another size than the truth. Both it and
+    `restore` raise VideoError if frames can't be read.
     """
 
-    def read(trial: Trial) -> NDArray[np.uint8]:
-        folder, expected = root / trial.clip.name, len(trial.truth)
-        found = len(images.find(folder))
-        # Of an even number of frames the last isn't scored, but the other system may have restored it.
-        if found not in (expected, expected + 1):
-            advice = (
-                "remove those beyond"
-                if found > expected
-                else "if fewer were restored on purpose, limit the frames of each clip, or score whole windows only"
-            )
-            raise DataError(f"{folder} holds {found} frames, but {expected} are scored: {advice}")
-        return np.stack(list(read_frames(folder, frames=expected)))
+    def theirs(clip: Clip) -> Clip:
+        return Clip(name=clip.name, source=root / clip.name)
 
-    return System(restore=read, facts={"predictions": str(root)})
+    def check(clip: Clip, shape: tuple[int, ...]) -> None:
+        folder, (scored, height, width, _) = theirs(clip).source, shape
+        found, found_height, found_width, _ = theirs(clip).shape()
+        if found < scored:
+            raise DataError(
+                f"{folder} holds {found} frames, but {scored} are scored: if fewer were restored on purpose, "
+                "limit the frames of each clip, or score whole windows only"
+            )
+        available, *_ = clip.shape(found)
+        if found > available:
+            raise DataError(f"{folder} holds {found} frames, but the clip only {available}: remove those beyond")
+        if (found_height, found_width) != (height, width):
+            raise DataError(
+                f"{folder} holds frames of {found_width}x{found_height}: expected {width}x{height}, "
+                "the clip's size cropped to a multiple of 4"
+            )
+
+    return System(
+        restore=lambda trial: theirs(trial.clip).read(frames=len(trial.truth)),
+        facts={"predictions": str(root)},
+        check=check,
+    )

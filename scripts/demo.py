@@ -9,6 +9,7 @@ import argparse
 import importlib.util
 import sys
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from zsm import engine, files
@@ -23,7 +25,7 @@ from zsm.errors import DataError, Error, OutputError
 from zsm.evaluation import layouts, pictures, report, scoring, systems
 from zsm.evaluation.baseline import enlarge_and_average
 
-INCLUDED = Path("models/compact")
+INCLUDED = Path("compact")
 # One scene of the clip, between two cuts: parked bicycles, a fence, passing cars.
 FIRST, FRAMES, FPS = 137, 49, 25
 OURS = "zsm"
@@ -51,7 +53,8 @@ def demo(bundle: Path, out: Path, threads: int | None = None) -> None:
     console = Console()
     with engine.Runtime(bundle, threads=threads) as runtime:
         facts = runtime.describe()
-        make_folder(out)
+        with writing_to(out):
+            out.mkdir(parents=True, exist_ok=True)
         trial = shrunk_clip()
         count, height, width, _ = trial.lr.shape
         console.print(
@@ -61,29 +64,31 @@ def demo(bundle: Path, out: Path, threads: int | None = None) -> None:
         )
         restored = np.stack(list(shown_progress(runtime.stream(trial.lr), len(trial.truth))))
     scored = scoring.compare(trial, {systems.BASELINE: enlarge_and_average(trial.lr), OURS: restored})
-    with files.replacing(out / "restored.mp4") as temporary:
-        write_video(temporary, restored)
-    files.write(out / "side-by-side.png", pictures.png(side_by_side(scored)))
+    with writing_to(out):
+        with files.replacing(out / "restored.mp4") as temporary:
+            write_video(temporary, restored)
+        files.write(out / "side-by-side.png", pictures.png(side_by_side(scored)))
     result = report.Report(
         data="demo", protocol=scoring.Protocol(), systems={systems.BASELINE: {}, OURS: facts}, clips=[scored.scores]
     )
     console.print(report.table(result))
     if not facts["trained"]:
         console.print(
-            f"[bold yellow]{bundle} is untrained:[/] the scores show that everything runs, "
+            f"[bold yellow]{escape(str(bundle))} is untrained:[/] the scores show that everything runs, "
             "not how well a trained network does."
         )
-    console.print(f"wrote {out / 'restored.mp4'} and {out / 'side-by-side.png'}")
+    console.print(f"wrote {out / 'restored.mp4'} and {out / 'side-by-side.png'}", markup=False)
     if bundle == INCLUDED:
         console.print(f"the same in INT8, a third of the size: .venv/bin/python scripts/demo.py {bundle}-int8")
 
 
-def make_folder(path: Path) -> None:
-    """Make a folder, before the long work. Raises OutputError."""
+@contextmanager
+def writing_to(folder: Path) -> Iterator[None]:
+    """Raise OutputError instead of OSError."""
     try:
-        path.mkdir(parents=True, exist_ok=True)
+        yield
     except OSError as error:
-        raise OutputError(f"can't write to {path}: {error.strerror}; give another folder with --out") from error
+        raise OutputError(f"can't write to {folder}: {error.strerror}; give another folder with --out") from error
 
 
 def shrunk_clip() -> scoring.Trial:

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# What an NVIDIA GPU makes of zsm: builds, checks and measures everything, most valuable first, in at most 9 minutes.
+# Build, check and measure zsm on an NVIDIA GPU: everything, most valuable first, in at most 9 minutes.
 #
 #   scripts/gpu_report.sh [--long] [--out FOLDER] [--limit SECONDS]
 #

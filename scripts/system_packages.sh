@@ -1,6 +1,6 @@
 #!/bin/sh
-# Check that commands are installed, named as their Debian packages are. Root and CI install the missing ones;
-# anyone else is told how to.
+# Check that commands are installed, named as their Debian packages are. Root and CI install the missing ones; anyone
+# else, or if that fails, is told how to.
 set -eu
 
 missing=""
@@ -9,11 +9,14 @@ for command in "$@"; do
 done
 [ -n "$missing" ] || exit 0
 
-sudo=sudo
-[ "$(id -u)" != 0 ] || sudo=""
-if command -v apt-get >/dev/null && { [ -z "$sudo" ] || [ "${CI:-}" = true ]; }; then
-    $sudo apt-get update -qq
-    $sudo env DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends $missing >/dev/null
-else
+install() {
+    sudo=sudo
+    [ "$(id -u)" != 0 ] || sudo=""
+    command -v apt-get >/dev/null && { [ -z "$sudo" ] || [ "${CI:-}" = true ]; } || return
+    $sudo apt-get update -qq &&
+        $sudo env DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends $missing >/dev/null
+}
+
+if ! install; then
     echo "Not installed:$missing. The tests that need them are skipped. To install them: sudo apt-get install$missing" >&2
 fi

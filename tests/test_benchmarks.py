@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 
+from zsm.engine import Bundle
+
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -54,7 +56,24 @@ def test_another_operator_is_not_measured_in_place_of_ours(tmp_path: Path) -> No
     ours, plain = map(json.loads, done.stdout.splitlines())
     assert "would run ONNX function" in ours["failed"]
     assert plain["milliseconds"]["median"] > 0
-    assert set(json.loads((tmp_path / "out.json").read_text())["sizes"]["16x16"]) == {
-        "onnxruntime",
-        "onnxruntime-plain",
-    }
+    saved = json.loads((tmp_path / "out.json").read_text())
+    assert set(saved["sizes"]["16x16"]) == {"onnxruntime", "onnxruntime-plain"}
+    assert saved["precision"] == "fp32"  # the bundle's; of those exported, fp16 is the default
+
+
+def test_a_wrong_size_is_one_message() -> None:
+    command = [sys.executable, "benchmarks/pytorch.py", "--size", "480"]
+    done = subprocess.run(command, cwd=ROOT, text=True, capture_output=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr.endswith("invalid size '480'; write WxH, as in 480x270\n")
+
+
+def test_an_interrupted_quantisation_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(ROOT)
+    network = importlib.import_module("benchmarks.network")
+    out = tmp_path / "bundle-int8"
+    out.mkdir()
+    (out / "manifest.json").write_text("{")
+    network.quantise(ROOT / "models/compact", out)
+    bundle = Bundle(out)
+    assert all(bundle.read(stage) for stage in bundle.manifest.stages)

@@ -119,6 +119,7 @@ WRONG = [
     ["eval", "compact", "--data", ".", "--frames", "0"],
     ["eval", "compact", "--data", ".", "--degradation", "snow"],
     ["eval", "compact", "--data", ".", "--seed", "1"],
+    ["eval", "compact", "--data", ".", "--seed", "1", "--degradation", "jpeg:10"],
     ["eval", "compact", "--data", ".", "--pictures", "1"],
     ["eval", "--predictions", "a", "--data", ".", "--threads", "1"],
     ["info", "compact", "--window", "5"],

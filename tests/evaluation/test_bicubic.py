@@ -104,13 +104,13 @@ def test_lr_frames_made_by_another_program_are_reproduced(clips: Path) -> None:
 
 @pytest.mark.parametrize("scale", [0, -1, float("inf"), float("nan")])
 def test_invalid_scales_are_rejected(scale: float) -> None:
-    with pytest.raises(ArgumentError, match="cannot resize by"):
+    with pytest.raises(ArgumentError, match="can't resize by"):
         bicubic.resize(np.zeros((4, 4)), scale)
 
 
 @pytest.mark.parametrize("shape", [(4,), (0, 4), (4, 4, 0)])
 def test_invalid_shapes_are_rejected(shape: tuple[int, ...]) -> None:
-    with pytest.raises(FrameError, match="cannot resize an array of shape"):
+    with pytest.raises(FrameError, match="can't resize an array of shape"):
         bicubic.resize(np.zeros(shape), 2)
 
 
@@ -118,5 +118,5 @@ def test_invalid_shapes_are_rejected(shape: tuple[int, ...]) -> None:
     ("image", "kind"), [([[1, 2]], "list"), (np.ones((4, 4), bool), "bool"), (np.ones((4, 4), complex), "complex128")]
 )
 def test_wrong_types_are_rejected(image: NDArray[np.uint8], kind: str) -> None:
-    with pytest.raises(ArgumentTypeError, match=f"cannot resize {kind}"):
+    with pytest.raises(ArgumentTypeError, match=f"can't resize {kind}"):
         bicubic.resize(image, 2)

@@ -57,3 +57,18 @@ def test_an_unwritable_folder_gives_one_line(bicubic_bundle: Path, tmp_path: Pat
     assert done.returncode == 1
     assert "give another folder with --out" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_an_unwritable_file_gives_one_line(bicubic_bundle: Path, tmp_path: Path) -> None:
+    (tmp_path / "restored.mp4").mkdir()
+    done = run(bicubic_bundle, "--out", tmp_path)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith(f"demo: can't write to {tmp_path}: ")
+    assert "Traceback" not in done.stderr
+
+
+def test_the_included_bundle_is_found_from_any_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.chdir(tmp_path)
+    done = run("--out", "file")
+    assert done.stderr.startswith("demo: can't write to file: ")

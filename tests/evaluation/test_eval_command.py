@@ -3,6 +3,7 @@
 import base64
 import json
 import re
+import weakref
 from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 
 from zsm.cli import main
-from zsm.evaluation import layouts, metrics
+from zsm.evaluation import layouts, metrics, scoring, systems
 
 
 class Page(HTMLParser):
@@ -109,7 +110,55 @@ def test_pictures_and_frames_can_be_limited(data: Path, bicubic_bundle: Path, tm
     result = evaluated(bicubic_bundle, *options, out=tmp_path / "scores.json")
     assert [clip["frames"] for clip in result["clips"]] == [1, 1]
     assert result["means"]["all clips"]["bicubic"]["interpolated"] == {"psnr": None, "ssim": None}
-    assert len(Page(path.read_text()).images()) == 1 + 4
+    page = Page(path.read_text())
+    assert len(page.images()) == 1 + 4
+    assert "2 clips, 2 frames scored, at most the first 1 of each clip." in page.text
+
+
+def test_the_page_says_that_only_whole_windows_were_scored(data: Path, bicubic_bundle: Path, tmp_path: Path) -> None:
+    path = tmp_path / "report.html"
+    evaluated(bicubic_bundle, "--data", data, "--html", path, "--whole-windows", out=tmp_path / "scores.json")
+    assert "2 clips, 10 frames scored, only whole windows of 7." in Page(path.read_text()).text
+
+
+def test_names_are_printed_as_they_are(
+    write_clip: Callable[[str, int, tuple[int, int]], layouts.Clip], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clip = write_clip("blank [bold]", 1, (16, 16))
+    folder = clip.source.parent.rename(tmp_path / "clips [hd]")
+    assert main(["eval", "--data", str(folder), "--predictions", str(folder)]) == 0
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "clips [hd]: PSNR in dB" in printed
+    assert "because a PSNR is infinite: blank [bold]" in printed
+
+
+def test_linked_folders_of_predictions_are_called_as_the_links_are(
+    write_clip: Callable[[str, int, tuple[int, int]], layouts.Clip], tmp_path: Path
+) -> None:
+    data = write_clip("a", 3, (16, 16)).source.parent
+    for name in ("theirs", "others"):
+        (tmp_path / name).symlink_to(data)
+    given = [argument for name in ("theirs", "others") for argument in ("--predictions", tmp_path / name)]
+    result = evaluated("--data", data, *given, out=tmp_path / "scores.json")
+    assert set(result["systems"]) >= {"theirs", "others"}
+
+
+def test_one_clip_at_a_time_is_held_in_memory(
+    write_clip: Callable[[str, int, tuple[int, int]], layouts.Clip], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clips = [write_clip(name, 3, (16, 16)) for name in ("a", "b", "c")]
+    truths: list[weakref.ref[Any]] = []
+    alive = []
+
+    def restore(trial: scoring.Trial) -> Any:
+        truths.append(weakref.ref(trial.truth))
+        alive.append(sum(truth() is not None for truth in truths))
+        return trial.truth
+
+    monkeypatch.setattr(systems, "baseline", lambda: scoring.System(restore=restore))
+    data = clips[0].source.parent
+    evaluated(*("--data", data, "--predictions", data, "--html", tmp_path / "page.html"), out=tmp_path / "scores.json")
+    assert alive == [1, 1, 1]
 
 
 def test_a_degraded_input_scores_worse_and_is_reported(data: Path, bicubic_bundle: Path, tmp_path: Path) -> None:

@@ -83,6 +83,36 @@ def test_clips_are_videos_and_folders_of_images(tmp_path: Path) -> None:
     assert [clip.name for clip in layouts.find(tmp_path / "b")] == ["b"]
 
 
+@pytest.mark.parametrize("layout", ["clips", "vid4"])
+def test_linked_folders_are_called_as_the_links_are(layout: str, tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        write(tmp_path / "elsewhere" / name / "frames" / "1.png", 1)
+        (tmp_path / "data").mkdir(exist_ok=True)
+        (tmp_path / "data" / name).symlink_to(tmp_path / "elsewhere" / name / "frames")
+    assert [clip.name for clip in layouts.find(tmp_path / "data", layout)] == ["a", "b"]
+
+
+def test_the_current_folder_is_called_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path / "walk" / "1.png", 1)
+    monkeypatch.chdir(tmp_path / "walk")
+    assert [clip.name for clip in layouts.find(Path())] == ["walk"]
+
+
+@pytest.mark.parametrize("suffix", ["", ".mp4"])
+def test_a_clips_shape_is_that_of_its_frames(suffix: str, tmp_path: Path) -> None:
+    if suffix:
+        video = cv2.VideoWriter(str(tmp_path / "a.mp4"), cv2.VideoWriter.fourcc(*"mp4v"), 25, (32, 16))
+        for _ in range(5):
+            video.write(np.zeros((16, 32, 3), np.uint8))
+        video.release()
+    else:
+        for number in range(5):
+            write(tmp_path / "a" / f"{number}.png", number, size=(32, 16))
+    (clip,) = layouts.find(tmp_path)
+    assert clip.shape() == clip.read().shape == (5, 16, 32, 3)
+    assert clip.shape(frames=3) == (3, 16, 32, 3)
+
+
 def test_hidden_images_are_no_clip_and_images_beside_clips_are_refused(tmp_path: Path) -> None:
     (tmp_path / "a.mp4").write_bytes(b"")
     write(tmp_path / "._a.png", 1)

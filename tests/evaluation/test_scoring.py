@@ -136,10 +136,15 @@ def test_predictions_score_like_the_system_that_made_them(clip: layouts.Clip, tm
     assert read.scores == made.scores
 
 
-def test_predictions_may_include_the_last_frame_that_is_not_scored(clip: layouts.Clip, tmp_path: Path) -> None:
-    made = only(systems.baseline(), clip, Protocol()).restored["it"]
-    save(np.concatenate([made, made[:1]]), tmp_path / "theirs" / "ball")
-    assert only(systems.predictions(tmp_path / "theirs"), clip, Protocol()).scores.frames == 7
+@pytest.mark.parametrize(("protocol", "scored"), [(Protocol(), 7), (Protocol(frames=4), 3)])
+@pytest.mark.parametrize("found", [7, 8])
+def test_of_predictions_of_the_whole_clip_those_scored_are_read(
+    protocol: Protocol, scored: int, found: int, clip: layouts.Clip, tmp_path: Path
+) -> None:
+    theirs = clip.read()[:found, :48, :64] // 2
+    save(theirs, tmp_path / "theirs" / "ball")
+    (read,) = only(systems.predictions(tmp_path / "theirs"), clip, protocol).restored.values()
+    assert np.array_equal(read, theirs[:scored])
 
 
 def test_invalid_predictions_are_rejected(clip: layouts.Clip, tmp_path: Path) -> None:
@@ -150,9 +155,50 @@ def test_invalid_predictions_are_rejected(clip: layouts.Clip, tmp_path: Path) ->
     save(made[:5], tmp_path / "theirs" / "ball")
     with pytest.raises(DataError, match="holds 5 frames, but 7"):
         only(theirs, clip, Protocol())
-    save(made[:, ::2], tmp_path / "theirs" / "ball")
-    with pytest.raises(DataError, match=r"expected uint8 \(7, 48, 64, 3\)"):
+    save(np.concatenate([made, made[:2]]), tmp_path / "theirs" / "ball")
+    with pytest.raises(DataError, match="holds 9 frames, but the clip only 8"):
         only(theirs, clip, Protocol())
+
+
+def test_output_of_another_shape_is_rejected(clip: layouts.Clip) -> None:
+    with pytest.raises(DataError, match=r"it returned uint8 \(7, 24, 64, 3\) for clip ball: expected uint8 \(7, 48,"):
+        only(System(restore=lambda trial: trial.truth[:, ::2]), clip, Protocol())
+
+
+def unusable_clip(write_clip: ClipWriter, theirs: Path) -> None:
+    write_clip("b", 3, (8, 8))
+
+
+def missing_predictions(write_clip: ClipWriter, theirs: Path) -> None:
+    write_clip("b", 3, (16, 16))
+
+
+def too_few_predictions(write_clip: ClipWriter, theirs: Path) -> None:
+    save(write_clip("b", 3, (16, 16)).read()[:2], theirs / "b")
+
+
+def small_predictions(write_clip: ClipWriter, theirs: Path) -> None:
+    save(write_clip("b", 3, (16, 16)).read()[:, :12], theirs / "b")
+
+
+@pytest.mark.parametrize(
+    ("mistake", "message"),
+    [
+        (unusable_clip, "clip b is 8x8"),
+        (missing_predictions, "theirs/b"),
+        (too_few_predictions, "holds 2 frames, but 3 are scored"),
+        (small_predictions, "holds frames of 16x12: expected 16x16"),
+    ],
+)
+def test_every_clip_is_checked_before_the_first_is_restored(
+    mistake: Callable[[ClipWriter, Path], None], message: str, write_clip: ClipWriter, tmp_path: Path
+) -> None:
+    save(write_clip("a", 3, (16, 16)).read(), tmp_path / "theirs" / "a")
+    mistake(write_clip, tmp_path / "theirs")
+    ours = System(restore=lambda trial: pytest.fail(f"restored {trial.clip.name}"))
+    both = {"ours": ours, "theirs": systems.predictions(tmp_path / "theirs")}
+    with pytest.raises((DataError, VideoError), match=message):
+        list(scoring.evaluate(layouts.find(tmp_path / "data"), both, Protocol()))
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,7 @@ from zsm.export import export_weights
 from zsm.export.int8 import Int8Options, graphs, plan, samples, trials
 from zsm.export.int8.ranges import Histogram
 from zsm.export.model import Network, NetworkConfig, checkpoint
+from zsm.runtime.video import images
 
 Array = NDArray[np.float32]
 
@@ -354,7 +355,8 @@ def test_a_block_beyond_the_budget_does_not_keep_others_out(
 
 def test_a_clip_may_begin_with_a_fade_in(bundle: Bundle, moving_clips: Path, tmp_path: Path) -> None:
     black = [np.zeros((80, 96, 3), np.uint8)] * 30
-    _write(tmp_path / "clip", [*black, *(cv2.imread(str(path)) for path in sorted((moving_clips / "left").iterdir()))])
+    moving = [images.read(path).astype(np.uint8) for path in sorted((moving_clips / "left").iterdir())]
+    _write(tmp_path / "clip", [*black, *moving])
     found = samples.read(tmp_path)
     assert [sample.clip for sample in found] == ["clip"]
     assert found[0].truth.std() > 10

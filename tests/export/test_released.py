@@ -1,7 +1,6 @@
 """Fetching the released checkpoint, from a server on this machine."""
 
 import hashlib
-import subprocess
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -14,6 +13,8 @@ from zsm.errors import CacheError, DataError
 from zsm.export import released
 
 CONTENT = b"weights " * 50_000
+BLOB = "e1cc6c4f556d4cc4ad412f67c92a3fe2e440450a"
+"""The ID that `git hash-object` gives the content."""
 
 
 class Server(BaseHTTPRequestHandler):
@@ -50,33 +51,25 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-@pytest.fixture
-def blob(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The ID that git itself gives the content."""
-    path = tmp_path_factory.mktemp("blob") / "content"
-    path.write_bytes(CONTENT)
-    return subprocess.run(["git", "hash-object", path], capture_output=True, text=True, check=True).stdout.strip()
-
-
 def files(folder: Path) -> list[Path]:
     return [path for path in folder.rglob("*") if path.is_file()]
 
 
-def test_fetched_once_and_kept(server: str, cache: Path, blob: str) -> None:
+def test_fetched_once_and_kept(server: str, cache: Path) -> None:
     seen: list[tuple[int, int | None]] = []
-    path = released.fetch(f"{server}/whole", blob, lambda done, total: seen.append((done, total)))
+    path = released.fetch(f"{server}/whole", BLOB, lambda done, total: seen.append((done, total)))
     assert path.read_bytes() == CONTENT
     assert seen[-1] == (len(CONTENT), len(CONTENT))
     requests = len(Server.requests)
-    assert released.fetch(f"{server}/whole", blob) == path
+    assert released.fetch(f"{server}/whole", BLOB) == path
     assert len(Server.requests) == requests
     assert files(cache) == [path]
 
 
-def test_a_damaged_file_in_the_cache_is_fetched_again(server: str, cache: Path, blob: str) -> None:
-    path = released.fetch(f"{server}/whole", blob)
+def test_a_damaged_file_in_the_cache_is_fetched_again(server: str, cache: Path) -> None:
+    path = released.fetch(f"{server}/whole", BLOB)
     path.write_bytes(b"damaged")
-    assert released.fetch(f"{server}/whole", blob).read_bytes() == CONTENT
+    assert released.fetch(f"{server}/whole", BLOB).read_bytes() == CONTENT
 
 
 @pytest.mark.parametrize(
@@ -87,9 +80,9 @@ def test_a_damaged_file_in_the_cache_is_fetched_again(server: str, cache: Path, 
         ("missing", "404"),
     ],
 )
-def test_a_failed_download_leaves_nothing(where: str, message: str, server: str, cache: Path, blob: str) -> None:
+def test_a_failed_download_leaves_nothing(where: str, message: str, server: str, cache: Path) -> None:
     with pytest.raises(DataError, match=message):
-        released.fetch(f"{server}/{where}", blob)
+        released.fetch(f"{server}/{where}", BLOB)
     assert files(cache) == []
 
 
@@ -103,7 +96,7 @@ def test_git_blob_ids() -> None:
     assert released.git_blob_id(b"x") == hashlib.sha1(b"blob 1\0x").hexdigest()
 
 
-def test_an_unusable_cache_is_reported(server: str, cache: Path, blob: str) -> None:
+def test_an_unusable_cache_is_reported(server: str, cache: Path) -> None:
     (cache / "weights").write_text("a file, where a folder should be")
     with pytest.raises(CacheError, match="set ZSM_CACHE to another folder"):
-        released.fetch(f"{server}/whole", blob)
+        released.fetch(f"{server}/whole", BLOB)

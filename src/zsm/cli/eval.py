@@ -61,7 +61,7 @@ def _configure_protocol(parser: argparse.ArgumentParser) -> None:
         metavar="KIND",
         help="degrade the input: noise, noise:SIGMA (8-bit levels), jpeg:QUALITY or h264:CRF",
     )
-    group.add_argument("--seed", type=int, default=0, help="seed of the degradation (default: %(default)s)")
+    group.add_argument("--seed", type=int, default=0, help="seed of the noise (default: %(default)s)")
 
 
 def _degradation(text: str) -> "Degradation":
@@ -75,67 +75,74 @@ def execute(args: argparse.Namespace) -> int:
 
     from rich.console import Console
 
+    from zsm import files
     from zsm.evaluation import layouts, page, report, scoring
 
     _check_systems(args)
     for path in filter(None, (args.out, args.html)):
-        report.check(path)
+        files.check_result(path)
     protocol = scoring.Protocol(
         frames=args.frames, whole_windows=args.whole_windows, degradation=args.degradation, seed=args.seed
     )
     clips = layouts.find(args.data, args.layout)
-    scores: list[scoring.ClipScores] = []
     shown: list[page.Picture] = []
+
+    def kept(scored: scoring.Scored) -> scoring.ClipScores:
+        if args.html and len(shown) < args.pictures:
+            shown.append(page.picture(scored))
+        return scored.scores
+
     with ExitStack() as stack:
         systems = _systems(args, stack)
-        for scored in _shown_progress(scoring.evaluate(clips, systems, protocol), len(clips)):
-            scores.append(scored.scores)
-            if args.html and len(shown) < args.pictures:
-                shown.append(page.picture(scored))
+        # A loop over the scored clips would hold the frames of each while the next is restored; `map` doesn't.
+        scores = list(_shown_progress(map(kept, scoring.evaluate(clips, systems, protocol)), len(clips)))
     facts = {name: system.facts for name, system in systems.items()}
-    result = report.Report(data=args.data.resolve().name, protocol=protocol, systems=facts, clips=scores)
+    result = report.Report(data=layouts.name_of(args.data), protocol=protocol, systems=facts, clips=scores)
+    text = json.dumps(report.to_json(result), indent=1, allow_nan=False)
     if args.json:
-        print(json.dumps(report.to_json(result), indent=1))
+        print(text)
     else:
         Console().print(report.table(result))
     if args.out:
-        report.write(args.out, report.to_json(result))
+        files.write_result(args.out, f"{text}\n")
     if args.html:
-        report.write(args.html, page.render(result, shown))
+        files.write_result(args.html, page.render(result, shown))
     return 0
 
 
 def _check_systems(args: argparse.Namespace) -> None:
+    from zsm.evaluation import degradations, layouts
+
     given = [*args.predictions, *([] if args.bundle is None else [args.bundle])]
     if not given:
         args.parser.error("nothing to score: give a BUNDLE, or --predictions DIR")
     if args.bundle is None:
         options.refuse(args, "only with a BUNDLE", *options.RUNTIME_OPTIONS)
-    if args.degradation is None:
-        options.refuse(args, "only with --degradation", "seed")
+    if not isinstance(args.degradation, degradations.Noise):
+        options.refuse(args, "only with --degradation noise", "seed")
     if args.html is None:
         options.refuse(args, "only with --html", "pictures")
-    if len({path.resolve().name for path in given}) < len(given):
+    if len({layouts.name_of(path) for path in given}) < len(given):
         args.parser.error("two systems have the same name: rename a folder of predictions")
 
 
 def _systems(args: argparse.Namespace, stack: ExitStack) -> dict[str, "scoring.System"]:
-    from zsm.evaluation import systems
+    from zsm.evaluation import layouts, systems
 
     found = {systems.BASELINE: systems.baseline()}
-    found |= {path.resolve().name: systems.predictions(path) for path in args.predictions}
+    found |= {layouts.name_of(path): systems.predictions(path) for path in args.predictions}
     if args.bundle is not None:
         from zsm import engine
 
         runtime = engine.Runtime(args.bundle, **options.runtime_options(args))
-        found[args.bundle.resolve().name] = systems.bundle(stack.enter_context(runtime))
+        found[layouts.name_of(args.bundle)] = systems.bundle(stack.enter_context(runtime))
     return found
 
 
-def _shown_progress(scored: "Iterable[scoring.Scored]", clips: int) -> "Iterator[scoring.Scored]":
+def _shown_progress(scores: "Iterable[scoring.ClipScores]", clips: int) -> "Iterator[scoring.ClipScores]":
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (TextColumn("scoring"), BarColumn(), MofNCompleteColumn(), TextColumn("clips"))
     with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True)) as progress:
-        yield from progress.track(scored, total=clips)
+        yield from progress.track(scores, total=clips)
