@@ -17,9 +17,9 @@ if(ZSM_CUDA)
   include(CheckLanguage)
   check_language(CUDA)
   if(CMAKE_CUDA_COMPILER)
-    set(chosen ${CMAKE_CUDA_ARCHITECTURES})
+    set(chosen "${CMAKE_CUDA_ARCHITECTURES}$ENV{CUDAARCHS}")
     enable_language(CUDA)
-    if(NOT chosen)  # replaces enable_language's default
+    if(chosen STREQUAL "")  # replaces enable_language's default
       zsm_cuda_architectures(${CMAKE_CUDA_COMPILER_VERSION} architectures)
       set(CMAKE_CUDA_ARCHITECTURES "${architectures}" CACHE STRING "GPU architectures to compile for" FORCE)
     endif()

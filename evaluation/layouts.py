@@ -42,7 +42,10 @@ class Clip:
         return np.stack(stack)
 
     def shape(self, frames: int | None = None) -> tuple[int, int, int, int]:
-        """Return the shape of `read(frames=frames)`, without holding the frames. Raises VideoError."""
+        """Return the shape of `read(frames=frames)`, without holding the frames; raises VideoError.
+
+        Of a folder of images only the first is read.
+        """
         with closing(open_source(self.source)) as source:
             width, height = source.info.size
             return sum(1 for _ in islice(source.frames(), frames)), height, width, 3

@@ -76,7 +76,7 @@ class System:
     facts: Mapping[str, Any] = field(default_factory=dict)
     """Facts for the report, such as the device; JSON values."""
     check: Callable[["Clip", tuple[int, ...]], None] = lambda clip, shape: None
-    """Called for every clip, with the shape of its truth, before any is restored; raises an Error if it can't be."""
+    """Called for every clip, with the shape of its truth, before any is restored; raises an Error if it won't do."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -43,8 +43,7 @@ def predictions(root: Path) -> System:
                 f"{folder} holds {found} frames, but {scored} are scored: if fewer were restored on purpose, "
                 "limit the frames of each clip, or score whole windows only"
             )
-        available, *_ = clip.shape(found)
-        if found > available:
+        if found > scored and found > (available := clip.shape(found)[0]):
             raise DataError(f"{folder} holds {found} frames, but the clip only {available}: remove those beyond")
         if (found_height, found_width) != (height, width):
             raise DataError(

@@ -188,6 +188,11 @@ class _Outputs:
                     f"frame {number} is interlaced; deinterlace the clip, for example with bwdif, or, if it is "
                     "progressive after all, say so with std.SetFieldBased(clip, 0)"
                 )
+            if self._sc and self._scene_changes[number] is not None and not self._has_scenes():
+                raise FrameError(
+                    f"frame {number} has _SceneChangeNext, but frame 0 doesn't; detect scenes in the whole clip, or "
+                    "pass sc=False"
+                )
             pixels = np.stack([np.asarray(frame[plane]) for plane in range(3)], axis=-1)
         self._read += 1
         return stream.push(pixels.astype(DTYPES[self._clip.format.id], copy=False), cut=self._is_cut(number))

@@ -26,7 +26,7 @@ DEFAULTS: dict[str, Any] = {
     "group": 1,
     "offset_group": 1,
 }
-"""Of the attributes that a node may leave out, as in ONNX's `DeformConv`."""
+"""The attributes that a node may leave out, with the values that ONNX's `DeformConv` gives them."""
 
 NAMES = ("kernel_shape", *DEFAULTS)
 
@@ -88,8 +88,9 @@ class DeformConv2d(ov.Op):  # type: ignore[misc]
         attributes = Attributes(**{name: self._values[name] for name in NAMES})
         shape = Shape.of(tuple(x.shape), weight.shape[0], attributes)
         native = _load(self._values["library"])
-        _check(native.operands(shape), inputs[1:])
-        outputs[0].shape = [x.shape[0], weight.shape[0], *native.output_size(shape)]
+        operands = native.operands(shape)
+        _check(operands, inputs[1:])
+        outputs[0].shape = [x.shape[0], weight.shape[0], *operands["offset_mask"][2:]]
         addresses = Tensors(*(tensor.data.ctypes.data for tensor in (*inputs, *outputs)))
         native.cpu_at(shape, x.element_type.to_dtype(), addresses, self._values["threads"])
         return True

@@ -13,10 +13,11 @@ mkdir -p build
 echo "Building the native deformable convolution; log in build/native.log" >&2
 if {
     pip --disable-pip-version-check --quiet install -c constraints.txt cmake ninja &&
-    { [ -f $library ] || cmake --preset release -DZSM_CUDA=OFF; } && # keeps a developer's options
+    { [ -f build/release/CMakeCache.txt ] || cmake --preset release -DZSM_CUDA=OFF; } && # keeps a developer's options
     cmake --build --preset release
 } >build/native.log 2>&1; then
     echo "The native deformable convolution is used." >&2
 else
-    echo "It can't be built here (see the log): an earlier build or ONNX Runtime's own is used, which is slower." >&2
+    [ -f $library ] && fallback="an earlier build is used" || fallback="ONNX Runtime's own is used, which is slower"
+    echo "It can't be built here (see the log): $fallback." >&2
 fi

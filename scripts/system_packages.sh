@@ -1,6 +1,6 @@
 #!/bin/sh
-# Check that commands are installed, named as their Debian packages are. Root and CI install the missing ones; anyone
-# else, or if that fails, is told how to.
+# Check that commands are installed, named as their Debian packages are. Root and CI install the missing ones; for
+# anyone else, or if that fails, it says how to.
 set -eu
 
 missing=""

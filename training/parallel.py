@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
+from multiprocessing.context import BaseContext
 from typing import TypeVar
 
 import cv2
@@ -22,19 +23,29 @@ def each(work: Callable[[Item], Result], items: Iterable[Item], workers: int) ->
     """
     if not workers:
         return [work(item) for item in items]
-    # Forked processes would inherit locks that torch's and OpenCV's threads may hold.
-    with ProcessPoolExecutor(workers, get_context("spawn"), use_one_thread) as pool:
+    with ProcessPoolExecutor(workers, clean_processes(), use_one_thread) as pool:
         try:
             return list(pool.map(work, items))
         except BrokenProcessPool as error:
             raise killed(workers) from error
 
 
+def clean_processes() -> BaseContext:
+    """Return a way to start processes that inherit nothing from this one.
+
+    A forked process would inherit locks that threads hold, and garbage that it can't collect: a video decoder waits
+    for its threads, which only this process has.
+    """
+    context = get_context("forkserver")
+    context.set_forkserver_preload(["zsm.training.data"])
+    return context
+
+
 def killed(workers: int) -> TrainingError:
     """What to say when one of so many processes died."""
     return TrainingError(
-        f"one of {workers} processes was killed, probably for lack of memory, or of shared memory (in Docker: "
-        "--shm-size); lower run.workers (or --workers)"
+        f"one of {workers} processes died; unless its own message is above, it was probably killed for lack of memory, "
+        "or of shared memory (in Docker: --shm-size): lower run.workers (or --workers)"
     )
 
 

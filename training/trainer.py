@@ -32,9 +32,6 @@ log = logging.getLogger("zsm")
 
 LATEST = "latest.safetensors"
 
-PATIENCE = 600
-"""Seconds without an example after which loading processes are taken to hang."""
-
 
 class Trainer:
     """A run in `folder`, new or resumed."""
@@ -85,13 +82,10 @@ class Trainer:
                     f"{self.processes.device} hasn't enough memory; lower optimiser.batch, data.outputs or data.crop"
                 ) from error
             except RuntimeError as error:
-                if "DataLoader timed out" in str(error):
-                    raise TrainingError(
-                        f"no examples arrived for {PATIENCE} s: a loading process hangs, or the footage can't be read; "
-                        "repeat the command to go on"
-                    ) from error
                 if "DataLoader worker (pid" not in str(error):  # an exception in a worker lacks the "(pid"
                     raise
+                raise parallel.killed(self.config.run.workers) from error
+            except (BrokenPipeError, EOFError) as error:  # a worker died before it read what it is to do
                 raise parallel.killed(self.config.run.workers) from error
         log.info("trained %d steps in %.0f s", self.progress.step, self.progress.seconds)
 
@@ -146,9 +140,7 @@ class Trainer:
             batch_sampler=Numbers(self.progress.step, batch, mine),
             num_workers=self.config.run.workers,
             worker_init_fn=parallel.use_one_thread,
-            timeout=PATIENCE if self.config.run.workers else 0,
-            # A forked worker would inherit objects of threads and of a GPU, and hang when it collects them as garbage.
-            multiprocessing_context="spawn" if self.config.run.workers else None,
+            multiprocessing_context=parallel.clean_processes() if self.config.run.workers else None,
             pin_memory=processes.device.type == "cuda",
         )
         try:

@@ -1,9 +1,9 @@
 """Finding the native libraries."""
 
-import _ctypes
 from pathlib import Path
 
 import pytest
+from numpy.random import mtrand
 
 from zsm.doctor import examine
 from zsm.errors import PluginError
@@ -29,7 +29,7 @@ def test_a_damaged_library_is_named(tmp_path: Path) -> None:
 
 def test_a_foreign_library_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     foreign = tmp_path / "libzsm_core.so"
-    foreign.symlink_to(_ctypes.__file__)
+    foreign.symlink_to(mtrand.__file__)
     with pytest.raises(PluginError, match=r"libzsm_core\.so is of another version, or not ours: .*; build it again"):
         Core(foreign)
     monkeypatch.setenv("ZSM_PLUGIN_DIR", str(tmp_path))

