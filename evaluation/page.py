@@ -88,7 +88,7 @@ def _header(report: Report) -> str:
     protocol = report.protocol
     scored = f"{len(report.clips)} clips, {frames} frames scored"
     if protocol.frames:
-        scored += f", from the first {protocol.frames} of each clip"
+        scored += f", of each clip at most {protocol.frames}"
     if protocol.whole_windows:
         scored += ", only whole windows of 7"
     how = "Bicubic 4x down, every other frame dropped"

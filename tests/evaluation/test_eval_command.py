@@ -112,7 +112,7 @@ def test_pictures_and_frames_can_be_limited(data: Path, bicubic_bundle: Path, tm
     assert result["means"]["all clips"]["bicubic"]["interpolated"] == {"psnr": None, "ssim": None}
     page = Page(path.read_text())
     assert len(page.images()) == 1 + 4
-    assert "2 clips, 2 frames scored, at most the first 1 of each clip." in page.text
+    assert "2 clips, 2 frames scored, of each clip at most 1." in page.text
 
 
 def test_the_page_says_that_only_whole_windows_were_scored(data: Path, bicubic_bundle: Path, tmp_path: Path) -> None:
