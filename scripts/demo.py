@@ -79,7 +79,7 @@ def demo(bundle: Path, out: Path, threads: int | None = None) -> None:
         )
     console.print(f"wrote {out / 'restored.mp4'} and {out / 'side-by-side.png'}", markup=False)
     if bundle == INCLUDED:
-        console.print(f"the same in INT8, a third of the size: .venv/bin/python scripts/demo.py {bundle}-int8")
+        console.print(f"the same in INT8, two fifths of the size: .venv/bin/python scripts/demo.py {bundle}-int8")
 
 
 @contextmanager
