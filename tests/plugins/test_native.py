@@ -41,12 +41,17 @@ def test_cpp_with_sanitizers(build: Callable[[str], Path], name: str) -> None:
     run_test(build("sanitize"), name)
 
 
-@pytest.mark.parametrize("name", ADAPTERS)
-def test_libraries_export_their_interface_and_nothing_else(built: Path, name: str) -> None:
+def library_or_skip(built: Path, name: str) -> Path:
     library = built / "lib" / f"libzsm_{name}.so"
     if not library.exists():
         need: Need = "onnxruntime-headers" if name == "onnxruntime" else "tensorrt-headers"
         missing(need, f"{library.name} isn't built: its headers, or nvcc for TensorRT's, are absent")
+    return library
+
+
+@pytest.mark.parametrize("name", ADAPTERS)
+def test_libraries_export_their_interface_and_nothing_else(built: Path, name: str) -> None:
+    library = library_or_skip(built, name)
     listing = subprocess.run(["nm", "-D", "--defined-only", library], text=True, capture_output=True, check=True)
     symbols = {line.split()[-1] for line in listing.stdout.splitlines()}
     assert {symbol for symbol in symbols if not symbol.startswith("zsm_")} == ADAPTERS[name]
@@ -73,10 +78,7 @@ def test_the_workspace_is_little_more_than_the_input(core: Core) -> None:
 @pytest.mark.parametrize("name", ["core", *ADAPTERS])
 def test_libraries_call_their_own_functions(built: Path, name: str) -> None:
     """And not those of another version that was loaded before: nothing of ours is left to the dynamic linker."""
-    library = built / "lib" / f"libzsm_{name}.so"
-    if not library.exists():
-        need: Need = "onnxruntime-headers" if name == "onnxruntime" else "tensorrt-headers"
-        missing(need, f"{library.name} isn't built: its headers, or nvcc for TensorRT's, are absent")
+    library = library_or_skip(built, name)
     relocations = subprocess.run(["readelf", "--relocs", "--wide", library], text=True, capture_output=True, check=True)
     assert "std" in relocations.stdout or "malloc" in relocations.stdout
     assert "zsm_" not in relocations.stdout
