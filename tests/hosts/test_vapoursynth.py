@@ -210,6 +210,17 @@ def test_interlaced_frames_are_refused(vs: Any, restore: Callable[..., Any], nod
     np.testing.assert_array_equal([pixels_of(frame) for frame in progressive.frames()], expected_of(clip))
 
 
+def test_scenes_detected_in_a_part_are_refused(
+    vs: Any, restore: Callable[..., Any], node_of: Callable[..., Any]
+) -> None:
+    clip = clip_of(6)
+    joined = node_of(clip[:3], cuts=None) + node_of(clip[3:])
+    with pytest.raises(vs.Error, match=r"zsm: frame 3 has _SceneChangeNext, but frame 0 doesn't; .* pass sc=False"):
+        restore(joined, threads=1).get_frame(7)
+    whole = restore(joined, threads=1, sc=False)
+    np.testing.assert_array_equal([pixels_of(frame) for frame in whole.frames()], expected_of(clip))
+
+
 def test_after_an_error_frames_can_be_requested_again(
     vs: Any, restore: Callable[..., Any], node_of: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
