@@ -43,12 +43,7 @@ def main() -> None:
     parser.add_argument("--sizes", type=Size.parse, nargs="+", default=[Size(112, 64), Size(180, 144), Size(480, 270)])
     parser.add_argument("--frames", type=int, default=40, help="input frames per round")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument(
-        "--precision",
-        choices=("fp32", "fp16"),
-        default="fp16",
-        help="of a bundle exported here",
-    )
+    parser.add_argument("--precision", choices=("fp32", "fp16"), default="fp16", help="of a bundle exported here")
     parser.add_argument("--device", default="cuda:0")
     parser.add_argument(
         "--config", default="{}", help="the network's settings as JSON (default: the full-size network)"

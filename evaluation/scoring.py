@@ -223,6 +223,7 @@ def evaluate(clips: Sequence["Clip"], systems: Mapping[str, System], protocol: P
 
 
 def _evaluate(clip: "Clip", systems: Mapping[str, System], protocol: Protocol) -> Scored:
+    """Score one clip. Within `evaluate`, its frames would be kept until the next clip's have been read."""
     prepared = prepare(clip, protocol)
     return compare(prepared, {name: system.restore(prepared) for name, system in systems.items()})
 

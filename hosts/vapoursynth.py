@@ -49,8 +49,8 @@ def restore(
     Output 2i is frame i enlarged, output 2i+1 the missing frame after it; the last output repeats the one before it.
     `sc`: a scene ends with each frame whose property `_SceneChangeNext` is set, as scene detectors do; nothing is mixed
     across such a cut, and the missing frame there repeats the one before it. If the first frame lacks the property, no
-    scenes were detected, and there are no cuts. The other arguments are those of `zsm.Runtime`. Properties are copied,
-    and durations halved.
+    scenes were detected, and there are no cuts; later frames must lack it too. The other arguments are those of
+    `zsm.Runtime`. Properties are copied, and durations halved.
 
     Frames equal those of `zsm.Runtime.stream` in whatever order they are requested. In order is fastest: after a seek
     the frames of one or two windows before the requested one are processed too, and `sc` reads the scene from its

@@ -353,7 +353,7 @@ def test_a_block_beyond_the_budget_does_not_keep_others_out(
     assert {block.stage for block in chosen.blocks if block.admitted} == set(STAGES) - {"reconstruct"}
 
 
-def test_a_clip_may_begin_with_a_fade_in(bundle: Bundle, moving_clips: Path, tmp_path: Path) -> None:
+def test_a_clip_may_begin_with_a_fade_in(moving_clips: Path, tmp_path: Path) -> None:
     black = [np.zeros((80, 96, 3), np.uint8)] * 30
     moving = [images.read(path).astype(np.uint8) for path in sorted((moving_clips / "left").iterdir())]
     _write(tmp_path / "clip", [*black, *moving])
