@@ -194,16 +194,14 @@ def unrolled_onnxruntime(models: Path, clip: Any, threads: int) -> Process:
 
 def unrolled_openvino(models: Path, clip: Any, threads: int, precision: str = "f32") -> Process:
     import onnx
-    import openvino as ov
 
-    from zsm.plugins.openvino import extensions
+    from zsm.plugins.openvino import core
 
     model = onnx.load(models / "unrolled.onnx")
     del model.functions[:]
-    core = ov.Core()
-    core.add_extension(extensions(None, threads))
+    reader = core(None, threads)
     settings = {"INFERENCE_NUM_THREADS": threads, "INFERENCE_PRECISION_HINT": precision, "PERFORMANCE_HINT": "LATENCY"}
-    compiled = core.compile_model(core.read_model(model.SerializeToString(), b""), "CPU", settings)
+    compiled = reader.compile_model(reader.read_model(model.SerializeToString(), b""), "CPU", settings)
     if compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name() != precision:
         raise SystemExit(f"OpenVINO doesn't compute in {precision} here")
     planes = planes_of(clip)

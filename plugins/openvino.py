@@ -34,11 +34,16 @@ EMPTY: dict[str, Any] = {"kernel_shape": [0], **DEFAULTS, "library": "", "thread
 """The types of the operation's attributes, by which OpenVINO reads them."""
 
 
-def extensions(library: Path | None, threads: int) -> list[ov.Extension]:
-    """What to add to an `openvino.Core`, so that it reads the operator.
+@cache
+def core(library: Path | None, threads: int) -> ov.Core:
+    """The `openvino.Core` that reads the operator; kept, and shared, until the process ends.
 
     `library`: the native library, which computes with that many threads; None for OpenVINO's DeformableConvolution.
     Raises PluginError if it can't be loaded.
+
+    A core gives the thread that first uses it a stack for signal handlers, and unmaps that stack when it is deleted.
+    Had two cores been created and then deleted in the same order, the thread would be left with the first one's stack,
+    and the next signal, such as Ctrl-C's, would crash the process.
     """
     if library is not None:
         _load(str(library))
@@ -52,7 +57,9 @@ def extensions(library: Path | None, threads: int) -> list[ov.Extension]:
         node = DeformConv2d(tensors, {**values, "library": str(library), "threads": threads})
         return list(node.outputs())
 
-    return [ConversionExtension(operator.NAME, operator.DOMAIN, convert), ov.OpExtension(DeformConv2d)]
+    reader = ov.Core()
+    reader.add_extension([ConversionExtension(operator.NAME, operator.DOMAIN, convert), ov.OpExtension(DeformConv2d)])
+    return reader
 
 
 class DeformConv2d(ov.Op):  # type: ignore[misc]

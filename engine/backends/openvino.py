@@ -15,7 +15,7 @@ from zsm.engine.devices import Device, OpenOptions
 from zsm.errors import BackendError
 from zsm.limits import cores
 from zsm.plugins import library
-from zsm.plugins.openvino import extensions
+from zsm.plugins.openvino import core
 from zsm.runtime import Backend, Session
 
 VERSION = ov.__version__.split("-")[0]
@@ -36,8 +36,7 @@ class Compiler:
         on_cpu = options.device.kind == "cpu"
         self.threads = options.threads or cores()
         self.native = library("core") if on_cpu else None
-        self._core = ov.Core()
-        self._core.add_extension(extensions(self.native, self.threads))
+        self._core = core(self.native, self.threads)
         self._device = _name(self._core, options.device)
         self._precision = TYPES[bundle.manifest.precision if options.precision == "bundle" else options.precision]
         folder = files.cache_folder() / "openvino"

@@ -1,6 +1,8 @@
 """The OpenVINO backend: the same frames, devices and precisions that are absent, INT8, and what `auto` chooses."""
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -93,6 +95,23 @@ def test_bfloat16_is_refused_or_close_to_float32(
     with Runtime(request.getfixturevalue("full_bundle"), precision="bfloat16") as rt:
         assert rt.describe()["computes_in"] == "bfloat16"
         assert -10 * np.log10(np.mean((rt(clip) - expected) ** 2)) >= 50
+
+
+def test_signals_arrive_after_runtimes_were_closed_in_the_order_of_opening(tiny_bundle: Path) -> None:
+    """OpenVINO's signal stack of a core that is gone would end the process."""
+    program = """
+import os, signal, sys
+from zsm.engine import Runtime
+first, second = (Runtime(sys.argv[1], backend="openvino", threads=threads) for threads in (1, 2))
+first.close()
+del first
+second.close()
+del second
+signal.signal(signal.SIGUSR1, lambda *_: print("arrived"))
+os.kill(os.getpid(), signal.SIGUSR1)
+"""
+    done = subprocess.run([sys.executable, "-c", program, tiny_bundle], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "arrived\n"), done.stderr
 
 
 def test_verify_passes(tiny_bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:

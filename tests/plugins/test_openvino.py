@@ -60,13 +60,10 @@ def inputs(a: Attributes, core: Core, size: tuple[int, int]) -> dict[str, Array]
 
 
 def compiled(content: bytes, library: Path | None, **settings: object) -> Any:
-    import openvino as ov
+    from zsm.plugins.openvino import core
 
-    from zsm.plugins.openvino import extensions
-
-    core = ov.Core()
-    core.add_extension(extensions(library, 2))
-    return core.compile_model(core.read_model(content, b""), "CPU", {"INFERENCE_PRECISION_HINT": "f32", **settings})
+    reader = core(library, 2)
+    return reader.compile_model(reader.read_model(content, b""), "CPU", {"INFERENCE_PRECISION_HINT": "f32", **settings})
 
 
 @pytest.mark.parametrize("native", [True, False], ids=["ours", "theirs"])
