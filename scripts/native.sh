@@ -9,15 +9,24 @@ if ! command -v c++ >/dev/null; then
         echo "No C++ compiler (such as g++): ONNX Runtime's own deformable convolution is used, which is slower." >&2
     exit 0
 fi
+configure() {
+    if [ ! -f build/release/CMakeCache.txt ]; then
+        cmake --preset release -DZSM_CUDA=OFF
+    elif [ ! -f $library ]; then
+        cmake build/release # with a developer's options; the headers' download may work this time
+    fi
+}
 mkdir -p build
 echo "Building the native deformable convolution; log in build/native.log" >&2
 if {
     pip --disable-pip-version-check --quiet install -c constraints.txt cmake ninja &&
-    { [ -f build/release/CMakeCache.txt ] || cmake --preset release -DZSM_CUDA=OFF; } && # keeps a developer's options
+    configure &&
     cmake --build --preset release
 } >build/native.log 2>&1; then
-    echo "The native deformable convolution is used." >&2
+    [ -f $library ] && result="The native deformable convolution is used" ||
+        result="ONNX Runtime's headers are missing (see the log): its own deformable convolution is used, which is slower"
 else
     [ -f $library ] && fallback="an earlier build is used" || fallback="ONNX Runtime's own is used, which is slower"
-    echo "It can't be built here (see the log): $fallback." >&2
+    result="It can't be built here (see the log): $fallback"
 fi
+echo "$result." >&2

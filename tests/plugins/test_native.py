@@ -127,22 +127,43 @@ def test_headers_of_an_old_onnxruntime_are_ignored(run: Callable[..., str], tmp_
     assert "ONNX Runtime" not in said
 
 
-@pytest.mark.parametrize("configured", [False, True])
-def test_the_demo_builds_what_changed(configured: bool, tmp_path: Path) -> None:
-    tools = tmp_path / "bin"
-    for folder in (tools, tmp_path / "scripts", tmp_path / "build" / "release"):
+@pytest.mark.parametrize(
+    ("there", "configures", "says"),
+    [
+        ([], ["cmake --preset release -DZSM_CUDA=OFF"], "ONNX Runtime's headers are missing"),
+        (["CMakeCache.txt"], ["cmake build/release"], "ONNX Runtime's headers are missing"),
+        (["CMakeCache.txt", "lib/libzsm_onnxruntime.so"], [], "The native deformable convolution is used"),
+    ],
+    ids=["nothing", "without headers", "all"],
+)
+def test_the_demo_builds_what_changed(there: list[str], configures: list[str], says: str, tmp_path: Path) -> None:
+    tools, release = tmp_path / "bin", tmp_path / "build" / "release"
+    for folder in (tools, tmp_path / "scripts", release / "lib"):
         folder.mkdir(parents=True)
     shutil.copy(ROOT / "scripts" / "native.sh", tmp_path / "scripts")
     for name in ("pip", "cmake", "c++"):
         (tools / name).write_text(f'#!/bin/sh\necho {name} "$@"\n')
         (tools / name).chmod(0o755)
-    if configured:
-        (tmp_path / "build" / "release" / "CMakeCache.txt").touch()
+    for name in there:
+        (release / name).touch()
     environment = os.environ | {"PATH": f"{tools}:{os.environ['PATH']}"}
-    subprocess.run([tmp_path / "scripts" / "native.sh"], env=environment, check=True)
+    done = subprocess.run([tmp_path / "scripts" / "native.sh"], env=environment, check=True, capture_output=True)
     _, *commands = (tmp_path / "build" / "native.log").read_text().splitlines()
-    configure = [] if configured else ["cmake --preset release -DZSM_CUDA=OFF"]
-    assert commands == [*configure, "cmake --build --preset release"]
+    assert commands == [*configures, "cmake --build --preset release"]
+    assert says in done.stderr.decode().splitlines()[-1]
+
+
+def test_headers_that_cannot_be_downloaded_cost_only_their_adapter(
+    run: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("https_proxy", "http://127.0.0.1:1")
+    nowhere = ("-DCMAKE_FIND_ROOT_PATH=/nonexistent", "-DCMAKE_FIND_ROOT_PATH_MODE_INCLUDE=ONLY")
+    said = run("cmake", "-G", "Ninja", "-S", ".", "-B", tmp_path, "-DZSM_CUDA=OFF", *nowhere)
+    assert "The download failed: " in said
+    assert "Skipped: ONNX Runtime adapter" in said
+    rules = (tmp_path / "build.ninja").read_text()
+    assert "libzsm_core.so" in rules
+    assert "libzsm_onnxruntime.so" not in rules
 
 
 def test_without_nvcc_and_headers_the_rest_builds_and_says_what_is_missing(
