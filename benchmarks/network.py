@@ -195,13 +195,12 @@ def unrolled_onnxruntime(models: Path, clip: Any, threads: int) -> Process:
 def unrolled_openvino(models: Path, clip: Any, threads: int, precision: str = "f32") -> Process:
     import onnx
 
-    from zsm.plugins.openvino import core
+    from zsm.plugins.openvino import compile_model, core
 
     model = onnx.load(models / "unrolled.onnx")
     del model.functions[:]
-    reader = core(None, threads)
     settings = {"INFERENCE_NUM_THREADS": threads, "INFERENCE_PRECISION_HINT": precision, "PERFORMANCE_HINT": "LATENCY"}
-    compiled = reader.compile_model(reader.read_model(model.SerializeToString(), b""), "CPU", settings)
+    compiled = compile_model(core(None, threads), model.SerializeToString(), "CPU", settings)
     if compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name() != precision:
         raise SystemExit(f"OpenVINO doesn't compute in {precision} here")
     planes = planes_of(clip)

@@ -5,8 +5,12 @@ Python because a library that is linked with OpenVINO only runs with that one re
 it becomes OpenVINO's DeformableConvolution.
 """
 
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import cache
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -34,6 +38,17 @@ EMPTY: dict[str, Any] = {"kernel_shape": [0], **DEFAULTS, "library": "", "thread
 """The types of the operation's attributes, by which OpenVINO reads them."""
 
 
+NAMESAKE = type(operator.NAME, (), {})()
+"""What OpenVINO's half of an operation refers to: an object whose type has the operator's name.
+
+It is meant to be the Python half, but then neither would ever be freed. So whoever needs operations keeps their Python
+halves: a core the one that it was told of, a compiled model those that it consists of. Those that OpenVINO makes for
+every inference, to learn the output's size, are not kept.
+"""
+
+_collected: ContextVar["list[DeformConv2d] | None"] = ContextVar("_collected", default=None)
+
+
 @cache
 def core(library: Path | None, threads: int) -> ov.Core:
     """The `openvino.Core` that reads the operator; kept, and shared, until the process ends.
@@ -58,8 +73,33 @@ def core(library: Path | None, threads: int) -> ov.Core:
         return list(node.outputs())
 
     reader = ov.Core()
-    reader.add_extension([ConversionExtension(operator.NAME, operator.DOMAIN, convert), ov.OpExtension(DeformConv2d)])
+    with _collecting() as operations:
+        reader.add_extension(
+            [ConversionExtension(operator.NAME, operator.DOMAIN, convert), ov.OpExtension(DeformConv2d)]
+        )
+    reader.operations = operations
     return reader
+
+
+def compile_model(
+    reader: ov.Core, model: bytes, device: str, settings: Mapping[str, object] = MappingProxyType({})
+) -> ov.CompiledModel:
+    """Compile an ONNX model that contains the operator; `reader` is what `core` returned."""
+    with _collecting() as operations:
+        compiled = reader.compile_model(reader.read_model(model, b""), device, dict(settings))
+    compiled.operations = operations
+    return compiled
+
+
+@contextmanager
+def _collecting() -> Iterator["list[DeformConv2d]"]:
+    """The operations that are made within."""
+    operations: list[DeformConv2d] = []
+    token = _collected.set(operations)
+    try:
+        yield operations
+    finally:
+        _collected.reset(token)
 
 
 class DeformConv2d(ov.Op):  # type: ignore[misc]
@@ -69,7 +109,9 @@ class DeformConv2d(ov.Op):  # type: ignore[misc]
 
     def __init__(self, tensors: list[ov.Output] | None = None, values: dict[str, Any] | None = None) -> None:
         """Without arguments, one to be filled by `visit_attributes`: OpenVINO does that with models from its cache."""
-        super().__init__(self)
+        super().__init__(NAMESAKE)
+        if (operations := _collected.get()) is not None:
+            operations.append(self)
         self._values = dict(values or EMPTY)
         if tensors is not None:
             self.set_arguments(tensors)

@@ -15,7 +15,7 @@ from zsm.engine.devices import Device, OpenOptions
 from zsm.errors import BackendError
 from zsm.limits import cores
 from zsm.plugins import library
-from zsm.plugins.openvino import core
+from zsm.plugins.openvino import compile_model, core
 from zsm.runtime import Backend, Session
 
 VERSION = ov.__version__.split("-")[0]
@@ -61,8 +61,7 @@ class Compiler:
         uint8.rewrite(model)
         _quantise_once(model.graph)
         try:
-            read = self._core.read_model(model.SerializeToString(), b"")
-            compiled = self._core.compile_model(read, self._device, self._settings | settings)
+            compiled = compile_model(self._core, model.SerializeToString(), self._device, self._settings | settings)
         except RuntimeError as error:
             raise BackendError(f"OpenVINO {VERSION} can't load stage {stage}: {error}") from error
         computes = compiled.get_property(HINT)
@@ -88,11 +87,10 @@ class OpenVinoBackend:
         model = onnx.load_from_string(content)
         compiled = self._compiler.compile(name, model)
         self._computes = compiled.get_property(HINT)
-        request = compiled.create_infer_request()
         outputs = [value.name for value in model.graph.output]
 
         def execute(inputs: Mapping[str, Array]) -> dict[str, Array]:
-            found = request.infer(dict(inputs), share_inputs=True)
+            found = compiled(dict(inputs))
             return {name: found[name] for name in outputs}
 
         return execute

@@ -1,5 +1,6 @@
 """The operator in OpenVINO: our own operation over the native library, and OpenVINO's in its place."""
 
+import gc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -60,10 +61,9 @@ def inputs(a: Attributes, core: Core, size: tuple[int, int]) -> dict[str, Array]
 
 
 def compiled(content: bytes, library: Path | None, **settings: object) -> Any:
-    from zsm.plugins.openvino import core
+    from zsm.plugins.openvino import compile_model, core
 
-    reader = core(library, 2)
-    return reader.compile_model(reader.read_model(content, b""), "CPU", {"INFERENCE_PRECISION_HINT": "f32", **settings})
+    return compile_model(core(library, 2), content, "CPU", {"INFERENCE_PRECISION_HINT": "f32", **settings})
 
 
 @pytest.mark.parametrize("native", [True, False], ids=["ours", "theirs"])
@@ -91,6 +91,29 @@ def test_tensors_that_do_not_fit_together_are_refused(libraries: Path, core: Cor
     feed[smaller] = feed[smaller][..., :4, :4]
     with pytest.raises(RuntimeError, match=r"DeformConv2d's offset_mask has shape .*; expected "):
         model(feed)
+
+
+def test_no_operation_outlives_its_model(libraries: Path, core: Core) -> None:
+    """OpenVINO makes one for every inference, with a copy of its inputs."""
+    from zsm.plugins.openvino import DeformConv2d
+
+    def operations() -> int:
+        gc.collect()
+        return sum(type(found) is DeformConv2d for found in gc.get_objects())
+
+    def model_of_ours() -> Any:
+        return compiled(graph(NETWORK), libraries / "libzsm_core.so")
+
+    model_of_ours()  # the core keeps one
+    before, feed = operations(), inputs(NETWORK, core, (9, 7))
+    model = model_of_ours()
+    model(feed)
+    kept = operations()
+    for _ in range(5):
+        model(feed)
+    assert operations() == kept > before
+    del model
+    assert operations() == before
 
 
 def test_a_model_from_the_cache_computes_the_same(libraries: Path, core: Core, tmp_path: Path) -> None:
