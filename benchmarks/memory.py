@@ -33,9 +33,9 @@ def count(frames: Iterable[object]) -> int:
     return sum(1 for _ in frames)
 
 
-def measure(bundle: str, size: Size, frames: int, limit: str | None) -> dict[str, Any]:
+def measure(bundle: str, backend: str, size: Size, frames: int, limit: str | None) -> dict[str, Any]:
     frame = np.random.default_rng(0).integers(0, 256, (size.height, size.width, 3), np.uint8)
-    with Runtime(bundle, tile="auto" if limit else None, memory=limit) as runtime:
+    with Runtime(bundle, backend=backend, tile="auto" if limit else None, memory=limit) as runtime:
         count(runtime.stream([frame[:32, :32]] * 2))  # libraries and weights are loaded
         before = machine.peak_rss_mib()
         count(runtime.stream([frame] * frames))  # to warm up
@@ -62,6 +62,7 @@ def measure(bundle: str, size: Size, frames: int, limit: str | None) -> dict[str
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("bundle")
+    parser.add_argument("--backend", default="onnxruntime")
     parser.add_argument("--sizes", default="112x64,240x136,480x270,960x540")
     parser.add_argument("--limits", default="none")
     parser.add_argument("--frames", type=int, default=4)
@@ -70,24 +71,14 @@ def main() -> None:
     args = parser.parse_args()
     limits = [None if limit == "none" else limit for limit in args.limits.split(",")]
     if args.one:
-        print(json.dumps(measure(args.bundle, Size.parse(args.sizes), args.frames, limits[0])))
+        print(json.dumps(measure(args.bundle, args.backend, Size.parse(args.sizes), args.frames, limits[0])))
         return
     rows = []
     for size in args.sizes.split(","):
         for limit in limits:
-            command = [
-                sys.executable,
-                __file__,
-                args.bundle,
-                "--one",
-                "--sizes",
-                size,
-                "--limits",
-                str(limit or "none"),
-            ]
-            done = subprocess.run(
-                [*command, "--frames", str(args.frames)], check=True, stdout=subprocess.PIPE, text=True
-            )
+            what = ["--one", "--backend", args.backend, "--sizes", size, "--limits", str(limit or "none")]
+            command = [sys.executable, __file__, args.bundle, *what, "--frames", str(args.frames)]
+            done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
             rows.append(json.loads(done.stdout))
             print(rows[-1], flush=True)
     result = {
@@ -95,6 +86,7 @@ def main() -> None:
         "date": date.today().isoformat(),
         "machine": machine.describe(),
         "bundle": args.bundle,
+        "backend": args.backend,
         "rows": rows,
     }
     args.out.write_text(json.dumps(result, indent=1) + "\n")

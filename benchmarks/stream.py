@@ -21,19 +21,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("bundle")
     parser.add_argument("--size", type=Size.parse, default=Size(112, 64))
+    parser.add_argument("--backend", default="onnxruntime")
     parser.add_argument("--lengths", type=int, nargs="+", default=[40, 400])
     parser.add_argument("--rounds", type=int, default=3, help="the fastest run and the highest peak memory count")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/stream-cpu.json"))
     parser.add_argument("--length", type=int, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.length:
-        print(json.dumps(stream(args.bundle, args.size, args.length)))
+        print(json.dumps(stream(args.bundle, args.backend, args.size, args.length)))
         return
     runs = [{length: in_own_process(args, length) for length in args.lengths} for _ in range(args.rounds)]
     result = {
         "command": f"python {' '.join(sys.argv)}",
         "date": time.strftime("%Y-%m-%d"),
         "size": str(args.size),
+        "backend": args.backend,
         "machine": machine.describe(),
         "rounds": args.rounds,
         "frames": {length: best([run[length] for run in runs]) for length in args.lengths},
@@ -44,15 +46,16 @@ def main() -> None:
 
 
 def in_own_process(args: argparse.Namespace, length: int) -> dict[str, float]:
-    command = [sys.executable, __file__, str(args.bundle), "--size", str(args.size), "--length", str(length)]
+    how = ["--backend", args.backend, "--size", str(args.size), "--length", str(length)]
+    command = [sys.executable, __file__, args.bundle, *how]
     values: dict[str, float] = json.loads(subprocess.run(command, capture_output=True, check=True).stdout)
     return values
 
 
-def stream(bundle: Path, size: Size, length: int) -> dict[str, float]:
+def stream(bundle: str, backend: str, size: Size, length: int) -> dict[str, float]:
     generator = np.random.default_rng(0)
     frames = (generator.integers(0, 256, (size.height, size.width, 3), np.uint8) for _ in range(length))
-    with Runtime(bundle) as runtime:
+    with Runtime(bundle, backend=backend) as runtime:
         runtime(np.zeros((4, size.height, size.width, 3), np.uint8))
         begin = time.perf_counter()
         outputs = sum(1 for _ in runtime.stream(frames))
