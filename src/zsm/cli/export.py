@@ -40,7 +40,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--report", type=Path, metavar="FILE", help="with --int8: write each block's loss and gain as an SVG plot"
     )
-    parser.add_argument("--portable", action="store_true", help="files that any ONNX Runtime opens (TensorRT doesn't)")
+    parser.add_argument(
+        "--portable", action="store_true", help="files that any ONNX Runtime from 1.25 opens (TensorRT doesn't)"
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace an existing bundle")
     parser.add_argument("--licence", help="licence of the weights, recorded in the bundle")
     options.add_size(parser)

@@ -16,7 +16,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     options.add_bundle(parser)
     options.add_size(parser)
     options.add_window(parser)
-    parser.add_argument("--memory", action="store_true", help="estimate the memory that frames of that size need")
+    parser.add_argument(
+        "--memory", action="store_true", help="estimate the memory that TensorRT needs on a GPU for frames of that size"
+    )
     parser.add_argument("--trtexec", action="store_true", help="print the trtexec command for each stage at that size")
     options.add_json(parser)
 

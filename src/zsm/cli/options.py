@@ -84,11 +84,11 @@ def add_size(parser: Parser) -> None:
     parser.add_argument("--size", type=size, default=SIZE, metavar="WxH", help="LR frame size (default: %(default)s)")
 
 
-def add_device(parser: Parser) -> None:
+def add_device(parser: Parser, default: str = "cpu") -> None:
     parser.add_argument(
         "--device",
         type=device,
-        default="cpu",
+        default=default,
         metavar="NAME",
         help="cpu, cuda:N, or Intel's gpu:N or npu (default: %(default)s)",
     )

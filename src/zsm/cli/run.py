@@ -63,8 +63,8 @@ def _configure_cluster(group: Any) -> None:
     group.add_argument(
         "--ray",
         metavar="ADDRESS",
-        help="let a Ray cluster make the segments: HOST:PORT, auto for the one that this machine belongs to, local for "
-        "one of its own",
+        help="let a Ray cluster make the segments: HOST:PORT, auto for the one at $RAY_ADDRESS, else the one that "
+        "this machine belongs to, local for one of its own",
     )
     group.add_argument(
         "--ray-cpus", type=positive, default=1, metavar="N", help="CPUs that a segment takes (default: %(default)s)"
@@ -125,7 +125,7 @@ def _configure_encoding(group: Any) -> None:
         "--encoder-threads",
         type=positive,
         metavar="N",
-        help="threads of a software encoder, on which frames may depend (default: one per processor)",
+        help="threads of a software encoder, on which frames may depend (default: one per processor, at most 16)",
     )
     group.add_argument(
         "--segment",

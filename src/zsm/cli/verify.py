@@ -14,7 +14,7 @@ SUMMARY = "compare a device with the CPU, stage by stage"
 
 def configure(parser: argparse.ArgumentParser) -> None:
     options.add_bundle(parser)
-    options.add_gpu(parser)
+    options.add_device(parser, default="cuda:0")
     options.add_backend(parser)
     options.add_precision(parser)
     options.add_size(parser)
