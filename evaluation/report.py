@@ -24,6 +24,8 @@ class Report:
     systems: Mapping[str, Mapping[str, Any]]
     """Facts about each system, by name, in the table's order."""
     clips: Sequence[ClipScores] = field(repr=False)
+    complete: bool = True
+    """Whether these are all clips of the data set."""
 
     @property
     def left_out(self) -> list[str]:
@@ -63,6 +65,7 @@ def to_json(report: Report) -> dict[str, Any]:
         {
             "zsm": __version__,
             "data": report.data,
+            "complete": report.complete,
             "protocol": asdict(report.protocol) | {"degradation": _text(report.protocol.degradation)},
             "systems": report.systems,
             "means": {

@@ -6,12 +6,13 @@ HR frames are cropped to a multiple of 4. Every other one, shrunk by bicubic, is
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from math import isinf, isnan, nan
+from math import isinf, isnan, nan, prod
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from zsm.engine import host
 from zsm.errors import ArgumentError, ArgumentTypeError, DataError
 from zsm.evaluation import bicubic, metrics
 from zsm.runtime import SCALE
@@ -211,15 +212,30 @@ def whole_windows(frames: int) -> int:
 def evaluate(clips: Sequence["Clip"], systems: Mapping[str, System], protocol: Protocol) -> Iterator[Scored]:
     """Score every system on every clip, one clip at a time.
 
-    All clips are checked before the first is restored: raises VideoError or DataError for one that can't be used, and
-    whatever a system's `check` raises. Later, raises DataError for output of the wrong shape or dtype.
+    All clips are checked before the first is restored: raises VideoError or DataError for one that can't be used or
+    doesn't fit in memory, and whatever a system's `check` raises. Later, raises DataError for output of the wrong shape
+    or dtype.
     """
     for clip in clips:
-        shape = _truth_shape(clip, clip.shape(protocol.frames), protocol)
+        read = clip.shape(protocol.frames)
+        shape = _truth_shape(clip, read, protocol)
+        _check_memory(clip, read, shape, len(systems))
         for system in systems.values():
             system.check(clip, shape)
     for clip in clips:
         yield _evaluate(clip, systems, protocol)
+
+
+def _check_memory(clip: "Clip", read: tuple[int, ...], truth: tuple[int, ...], systems: int) -> None:
+    """Raise DataError if memory can't hold a clip, of these shapes as it is read and as it is scored."""
+    lr = (truth[0] // 2 + 1) * prod(truth[1:]) // SCALE**2
+    # While a clip is read, it is held as a list of frames and as an array.
+    needed, free = max(2 * prod(read), prod(read) + lr + systems * prod(truth)), host.free_memory()
+    if needed > free:
+        raise DataError(
+            f"clip {clip.name} takes {needed / 2**30:.1f} GiB of memory, but only {free / 2**30:.1f} are free: "
+            "limit the frames of each clip (--frames)"
+        )
 
 
 def _evaluate(clip: "Clip", systems: Mapping[str, System], protocol: Protocol) -> Scored:

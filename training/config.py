@@ -60,6 +60,11 @@ class Data:
             self.layout == "clips" or self.preparation == Preparation(),
             "data.preparation is for layout clips; vimeo's septuplets are taken as they are",
         )
+        _require(
+            self.layout == "vimeo" or bool(self.hold_out) or not self.validate_degraded,
+            f"data.validate_degraded is {list(self.validate_degraded)}, but data.hold_out names no clips;"
+            " name some, or remove validate_degraded",
+        )
         _require(self.candidates >= 1, f"data.candidates is {self.candidates}; give 1 or more")
         _require(1 <= self.outputs <= SEPTUPLET, f"data.outputs is {self.outputs}; give 1 to {SEPTUPLET}")
         for text in (self.degradation, *self.validate_degraded):
@@ -89,6 +94,11 @@ class Loss:
             _require(weight >= 0, f"loss.{name} is {weight}; give 0 or more")
         _require(any(self.weights), "every loss weight is 0; give one above 0")
         _require(self.synthesis_blocks >= 0, f"loss.synthesis_blocks is {self.synthesis_blocks}; give 0 or more")
+        _require(
+            any(self.weights[1:]) or self.synthesis_blocks == Loss.synthesis_blocks,
+            f"loss.synthesis_blocks is {self.synthesis_blocks}, but loss.first_order and second_order are 0;"
+            " give one above 0, or remove synthesis_blocks",
+        )
 
     @property
     def weights(self) -> tuple[float, float, float]:
@@ -170,6 +180,25 @@ class TrainingConfig:
     start: Start = field(default_factory=Start)
     run: Run = field(default_factory=Run)
 
+    def __post_init__(self) -> None:
+        network, data, start, run = self.network, self.data, self.start, self.run
+        _require(
+            not start.base or network.base != "none",
+            "start.base is true, but network.base is 'none'; give another base, or remove start.base",
+        )
+        _require(
+            not start.identity
+            or "deformable" in (network.interpolation, network.recurrence)
+            or network.recurrence_blocks > 0,
+            f"start.identity is true, but a network of interpolation {network.interpolation!r} and recurrence"
+            f" {network.recurrence!r} without recurrence_blocks has no alignments or refinements; remove identity",
+        )
+        _require(
+            data.layout == "vimeo" or bool(data.hold_out) or run.validation_septuplets == Run.validation_septuplets,
+            f"run.validation_septuplets is {run.validation_septuplets}, but data.hold_out names no clips;"
+            " name some, or remove validation_septuplets",
+        )
+
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON; equal for equal configurations."""
         values: dict[str, Any] = _plain(asdict(self))
@@ -179,7 +208,8 @@ class TrainingConfig:
 def load(path: Path) -> TrainingConfig:
     """Read a configuration file.
 
-    Raises ArgumentError for a missing file, invalid TOML, an unknown key, or a value of the wrong type or range.
+    Raises ArgumentError for a missing file, invalid TOML, an unknown key, a value of the wrong type or range, or
+    settings that contradict each other or would have no effect.
     """
     try:
         values = tomllib.loads(path.read_text())

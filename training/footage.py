@@ -131,14 +131,9 @@ def _prepare_clip(clip: Clip, cache: Path, preparation: Preparation) -> list[Pat
     scales = preparation.fitting_scales(min(first.shape[:2]))
     origin: dict[str, object] = {"source": _signature(clip)}
     folders = {scale: cache / f"{clip.name}@{scale:g}" for scale in scales}
-    stale: dict[float, list[Frames]] = {
-        scale: [] for scale, folder in folders.items() if not _made_from(folder, origin)
-    }
-    for frame in clip.frames() if stale else ():
-        for scale, frames in stale.items():
-            frames.append(_shrink(frame, scale))
-    for scale, frames in stale.items():
-        _write(folders[scale], frames, origin)
+    stale = {scale: folder for scale, folder in folders.items() if not _made_from(folder, origin)}
+    if stale:
+        _add_frames(stale, clip, origin)
     for folder in folders.values():
         _add_starts(folder, preparation)
         _add_versions(folder, preparation.compressed)
@@ -161,13 +156,35 @@ def _made_from(folder: Path, origin: dict[str, object]) -> bool:
     return found == json.loads(json.dumps(origin))
 
 
+def _add_frames(folders: dict[float, Path], clip: Clip, origin: dict[str, object]) -> None:
+    """Make the folders, by scale. The clip is read once, and held at each scale until it is written."""
+    shrunk: dict[float, list[Frames]] = {scale: [] for scale in folders}
+    for frame in clip.frames():
+        for scale, frames in shrunk.items():
+            frames.append(_shrink(frame, scale))
+    for scale, folder in folders.items():
+        _write(folder, shrunk[scale], origin)
+
+
 def _write(folder: Path, frames: list[Frames], origin: dict[str, object]) -> None:
     with files.staging(folder) as temporary:
-        np.save(temporary / "hr.npy", np.stack(frames))
+        _save_frames(temporary / "hr.npy", frames)
         (temporary / "footage.json").write_text(json.dumps(origin))
         if not _made_from(folder, origin):  # another run may have been quicker
             shutil.rmtree(folder, ignore_errors=True)
             temporary.rename(folder)
+
+
+def _save_frames(path: Path, frames: list[Frames]) -> None:
+    """Write what `np.save` would write of an array of the frames, without making one. Raises OSError.
+
+    Not in a memory map: on a full disk, that ends the process.
+    """
+    header = {"descr": "|u1", "fortran_order": False, "shape": (len(frames), *frames[0].shape)}
+    with path.open("wb") as file:
+        np.lib.format.write_array_header_1_0(file, header)
+        for frame in frames:
+            file.write(frame.tobytes())
 
 
 def _starts(folder: Path, preparation: Preparation) -> Path:
@@ -229,7 +246,7 @@ def septuplet_starts(frames: Sequence[Frames], still: float) -> NDArray[np.int64
 
 def _changes(frames: Sequence[Frames]) -> list[float]:
     """Mean absolute difference of luma from each frame to the next."""
-    lumas = [cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY).astype(np.float32) for frame in frames]
+    lumas = (cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY).astype(np.float32) for frame in frames)
     return [float(np.abs(b - a).mean()) for a, b in pairwise(lumas)]
 
 

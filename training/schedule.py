@@ -5,13 +5,16 @@ from math import cos, inf, pi
 
 from zsm.errors import ArgumentError
 
+STEPS = 600_000
+"""Length of a run that is given neither in steps nor in minutes."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Schedule:
     """Cosine annealing (section 3.6), after a linear warm-up. Raises ArgumentError for invalid settings."""
 
-    steps: int = 600_000
-    """Length of the run."""
+    steps: int | None = None
+    """Length of the run, 600,000 by default; None in a run of `minutes`."""
     learning_rate: float = 4e-4
     """Reached after the warm-up, and again at each restart."""
     final_learning_rate: float = 1e-7
@@ -26,25 +29,45 @@ class Schedule:
     """
 
     def __post_init__(self) -> None:
-        if self.steps < 1:
-            raise ArgumentError(f"schedule.steps is {self.steps}; give 1 or more")
-        if not 0 <= self.final_learning_rate <= self.learning_rate:
+        if not 0 <= self.final_learning_rate <= self.learning_rate < inf:
             raise ArgumentError(
                 f"schedule.final_learning_rate is {self.final_learning_rate} and learning_rate {self.learning_rate};"
-                " give numbers of at least 0, the final one no greater"
+                " give finite numbers of at least 0, the final one no greater"
             )
         for name in ("warm_up", "period"):
             if getattr(self, name) < 0:
                 raise ArgumentError(f"schedule.{name} is {getattr(self, name)}; give 0 or more steps")
-        if self.minutes is not None and not 0 < self.minutes < inf:
-            raise ArgumentError(f"schedule.minutes is {self.minutes}; give a number above 0")
-        if self.minutes is not None and self.period:
-            raise ArgumentError("schedule.minutes and schedule.period can't be combined; remove one")
+        if self.minutes is None:
+            steps = STEPS if self.steps is None else self.steps
+            self._check_steps(steps)
+            object.__setattr__(self, "steps", steps)
+        else:
+            self._check_minutes(self.minutes)
+
+    def _check_steps(self, steps: int) -> None:
+        if steps < 1:
+            raise ArgumentError(f"schedule.steps is {steps}; give 1 or more")
+        if self.warm_up >= steps:
+            raise ArgumentError(f"schedule.warm_up is {self.warm_up}, but the run has {steps} steps; give fewer")
+        if self.period and steps % self.period:
+            raise ArgumentError(
+                f"schedule.steps is {steps}, but schedule.period {self.period}, so the run would end at a high rate;"
+                " give a multiple of the period"
+            )
+
+    def _check_minutes(self, minutes: float) -> None:
+        if not 0 < minutes < inf:
+            raise ArgumentError(f"schedule.minutes is {minutes}; give a number above 0")
+        for name, given in (("steps", self.steps is not None), ("period", self.period > 0)):
+            if given:
+                raise ArgumentError(f"schedule.minutes and schedule.{name} can't be combined; remove one")
 
     def progress(self, step: int, seconds: float) -> float:
         """Fraction of the run completed, from 0 to 1, after `step` steps that took `seconds`."""
-        done = step / self.steps if self.minutes is None else seconds / (60 * self.minutes)
-        return min(done, 1.0)
+        if self.steps is not None:
+            return min(step / self.steps, 1.0)
+        assert self.minutes is not None
+        return min(seconds / (60 * self.minutes), 1.0)
 
     def rate(self, step: int, seconds: float) -> float:
         """Learning rate of step `step`, counted from 0, if `seconds` have been spent before it."""

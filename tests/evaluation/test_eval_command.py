@@ -71,6 +71,53 @@ def test_an_untrained_bundle_scores_like_the_baseline(
     assert "mean, all clips" in printed
 
 
+def unreadable(clip: layouts.Clip, monkeypatch: pytest.MonkeyPatch) -> tuple[int, str]:
+    (clip.source / "002.png").write_bytes(b"no image")
+    return 1, "zsm eval: .*002.png can't be decoded"
+
+
+def interrupted(clip: layouts.Clip, monkeypatch: pytest.MonkeyPatch) -> tuple[int, str]:
+    def restore(trial: scoring.Trial) -> Any:
+        if trial.clip == clip:
+            raise KeyboardInterrupt
+        return trial.truth
+
+    monkeypatch.setattr(systems, "baseline", lambda: scoring.System(restore=restore))
+    return 130, "zsm eval: interrupted"
+
+
+@pytest.mark.parametrize("failure", [unreadable, interrupted])
+def test_the_scores_of_complete_clips_survive_a_failure(
+    failure: Callable[[layouts.Clip, pytest.MonkeyPatch], tuple[int, str]],
+    write_clip: Callable[[str, int, tuple[int, int]], layouts.Clip],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    clips = [write_clip(name, 3, (16, 16)) for name in ("a", "b", "c")]
+    data, out = clips[0].source.parent, tmp_path / "scores.json"
+    whole = evaluated("--data", data, "--predictions", data, out=out)
+    assert whole["complete"] is True
+    out.unlink()
+    capsys.readouterr()
+    status, message = failure(clips[1], monkeypatch)
+    assert main(["eval", "--data", str(data), "--predictions", str(data), "--out", str(out)]) == status
+    *_, written, error = capsys.readouterr().err.splitlines()
+    assert written == f"zsm eval: the scores of 1 of 3 clips were written to {out}"
+    assert re.match(message, error)
+    result = json.loads(out.read_text())
+    assert result["complete"] is False
+    assert [clip["name"] for clip in result["clips"]] == ["a"]
+    assert result["clips"][0]["systems"]["data"] == whole["clips"][0]["systems"]["data"]
+
+
+def test_a_failure_before_a_clip_is_complete_writes_nothing(data: Path, tmp_path: Path) -> None:
+    out = tmp_path / "scores.json"
+    (layouts.find(data)[0].source / "002.png").write_bytes(b"no image")
+    assert main(["eval", "--data", str(data), "--predictions", str(data), "--out", str(out)]) == 1
+    assert not out.exists()
+
+
 def test_predictions_are_scored(data: Path, tmp_path: Path) -> None:
     theirs = tmp_path / "theirs"
     for clip in layouts.find(data):

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import tracemalloc
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from zsm.engine import host
 from zsm.errors import ArgumentError, ArgumentTypeError, DataError, VideoError
 from zsm.evaluation import bicubic, degradations, layouts, metrics, scoring, systems
 from zsm.evaluation.scoring import Protocol, System
@@ -199,6 +201,39 @@ def test_every_clip_is_checked_before_the_first_is_restored(
     both = {"ours": ours, "theirs": systems.predictions(tmp_path / "theirs")}
     with pytest.raises((DataError, VideoError), match=message):
         list(scoring.evaluate(layouts.find(tmp_path / "data"), both, Protocol()))
+
+
+def test_a_clip_is_refused_if_memory_cannot_hold_what_scoring_it_takes(
+    write_clip: ClipWriter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clip = write_clip("long", 301, (50, 50))
+    save(clip.read()[:, :48, :48] // 2, tmp_path / "theirs" / "long")
+    both = {"ours": systems.baseline(), "theirs": systems.predictions(tmp_path / "theirs")}
+    tracemalloc.start()
+    assert len(list(scoring.evaluate([clip], both, Protocol()))) == 1
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    monkeypatch.setattr(host, "free_memory", lambda: int(1.1 * peak))
+    assert len(list(scoring.evaluate([clip], both, Protocol()))) == 1
+    monkeypatch.setattr(host, "free_memory", lambda: int(0.9 * peak))
+    with pytest.raises(DataError, match="clip long"):
+        next(scoring.evaluate([clip], both, Protocol()))
+
+
+class Long(layouts.Clip):
+    """A clip that is said to have a million frames of 1080p."""
+
+    def shape(self, frames: int | None = None) -> tuple[int, int, int, int]:
+        return 1_000_000, 1080, 1920, 3
+
+
+def test_a_clip_that_does_not_fit_in_memory_is_named_before_another_is_restored(clip: layouts.Clip) -> None:
+    ours = System(restore=lambda trial: pytest.fail(f"restored {trial.clip.name}"))
+    film = Long(name="film", source=clip.source)
+    with pytest.raises(
+        DataError, match=r"clip film takes 11768\.2 GiB of memory, but only \d+\.\d are free: .*--frames"
+    ):
+        next(scoring.evaluate([clip, film], {"ours": ours}, Protocol()))
 
 
 @pytest.mark.parametrize(

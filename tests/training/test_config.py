@@ -67,6 +67,22 @@ def test_every_table_reaches_its_dataclass(tmp_path: Path) -> None:
         ("start.keep = 0.5", r"start\.keep needs start\.weights"),
         ("loss.reconstruction = 0", "every loss weight is 0"),
         ("loss = ", "TOML"),
+        ("schedule = {steps = 9, minutes = 5}", r"schedule\.minutes and schedule\.steps can't be combined; remove one"),
+        ("schedule = {steps = 10, warm_up = 10}", r"schedule\.warm_up is 10, but the run has 10 steps; give fewer"),
+        ("schedule.warm_up = 600_000", r"warm_up is 600000, but the run has 600000 steps"),
+        ("schedule = {steps = 100, period = 30}", r"steps is 100, but schedule\.period 30, .*; give a multiple"),
+        ("schedule = {steps = 100, period = 200}", r"steps is 100, but schedule\.period 200, .*; give a multiple"),
+        ("schedule.learning_rate = inf", r"learning_rate inf; give finite numbers"),
+        ("schedule.learning_rate = nan", r"learning_rate nan; give finite numbers"),
+        ("schedule.final_learning_rate = nan", r"final_learning_rate is nan .*; give finite numbers"),
+        ("start.base = true", r"start\.base is true, but network\.base is 'none'; give another base, or"),
+        (
+            "network = {interpolation = 'naive', recurrence = 'plain'}\nstart.identity = true",
+            r"start\.identity is true, but .* interpolation 'naive' and recurrence 'plain' .*; remove",
+        ),
+        ("loss.synthesis_blocks = 3", r"loss\.synthesis_blocks is 3, but loss\.first_order and second_order are 0"),
+        ("data.validate_degraded = ['noise']", r"data\.validate_degraded is \['noise'\], but data\.hold_out names"),
+        ("run.validation_septuplets = 4", r"validation_septuplets is 4, but data\.hold_out names no clips;"),
     ],
 )
 def test_a_wrong_file_gets_one_message_that_names_it(tmp_path: Path, text: str, named: str) -> None:
@@ -75,6 +91,30 @@ def test_a_wrong_file_gets_one_message_that_names_it(tmp_path: Path, text: str, 
         config.load(path)
     assert str(path) in str(raised.value)
     assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "schedule = {steps = 100, warm_up = 99}",
+        "schedule = {steps = 90, period = 30}",
+        "schedule = {minutes = 5, warm_up = 100}",
+        "network.base = 'bicubic'\nstart.base = true",
+        "start.identity = true",
+        "network = {interpolation = 'naive', recurrence = 'deformable'}\nstart.identity = true",
+        "network = {interpolation = 'naive', recurrence = 'plain', recurrence_blocks = 1}\nstart.identity = true",
+        "loss = {second_order = 0.1, synthesis_blocks = 3}",
+        "data = {hold_out = ['a'], validate_degraded = ['noise']}\nrun.validation_septuplets = 4",
+        "data = {layout = 'vimeo', validate_degraded = ['noise']}\nrun.validation_septuplets = 4",
+    ],
+)
+def test_settings_that_go_together_load(tmp_path: Path, text: str) -> None:
+    assert config.load(write(tmp_path, text)) != TrainingConfig()
+
+
+def test_a_run_without_a_length_has_600_000_steps(tmp_path: Path) -> None:
+    assert config.load(write(tmp_path, "")).schedule.steps == 600_000
+    assert config.load(write(tmp_path, "schedule.minutes = 5")).schedule.steps is None
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:

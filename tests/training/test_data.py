@@ -1,4 +1,5 @@
 import os
+import tracemalloc
 from dataclasses import replace
 from pathlib import Path
 
@@ -145,6 +146,18 @@ def test_footage_that_was_damaged_is_prepared_again(footage_folder: Path, tmp_pa
     (footage.folder / "hr.npy").write_bytes(b"")
     (again,) = prepare(clips, tmp_path, replace(SMALL, scales=(1.0,)))
     np.testing.assert_array_equal(again.hr, whole)
+
+
+def test_preparing_a_clip_takes_hardly_more_memory_than_the_clip(tmp_path: Path) -> None:
+    frames = gliding(60, 64, 82)
+    write_clip(tmp_path / "data" / "clip", frames)
+    tracemalloc.start()
+    (footage,) = prepare(layouts.find(tmp_path / "data"), tmp_path / "cache", replace(SMALL, scales=(1.0,)))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 1.3 * frames.nbytes
+    np.save(tmp_path / "frames.npy", frames[:, :, :80])
+    assert (footage.folder / "hr.npy").read_bytes() == (tmp_path / "frames.npy").read_bytes()
 
 
 def test_a_clip_with_a_broken_link_gives_one_message(tmp_path: Path) -> None:

@@ -317,9 +317,10 @@ def test_a_tiny_network_overfits_one_septuplet() -> None:
     network = initial.network(config, Start(base=True, identity=True))
     objective = Objective(network, (1.0, 0.0, 0.0), 0).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     lr, hr = one_septuplet(side=4)
-    schedule = Schedule(steps=200, learning_rate=4e-3)
+    steps = 200
+    schedule = Schedule(steps=steps, learning_rate=4e-3)
     adam = torch.optim.Adam(objective.parameters(), betas=(0.9, 0.99))
-    for step in range(schedule.steps):
+    for step in range(steps):
         adam.param_groups[0]["lr"] = schedule.rate(step, 0)
         adam.zero_grad()
         objective(lr[:, ::2], lr, hr).total.backward()

@@ -6,16 +6,19 @@ frame averaging).
 """
 
 import argparse
+import sys
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from zsm.cli import options
+from zsm.errors import Error
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from zsm.evaluation import scoring
+    from zsm.evaluation import report, scoring
     from zsm.evaluation.degradations import Degradation
 
 SUMMARY = "score a bundle or another system's frames: PSNR, SSIM, temporal consistency"
@@ -71,8 +74,6 @@ def _degradation(text: str) -> "Degradation":
 
 
 def execute(args: argparse.Namespace) -> int:
-    import json
-
     from rich.console import Console
 
     from zsm import files
@@ -86,28 +87,45 @@ def execute(args: argparse.Namespace) -> int:
     )
     clips = layouts.find(args.data, args.layout)
     shown: list[page.Picture] = []
+    scores: list[scoring.ClipScores] = []
 
-    def kept(scored: scoring.Scored) -> scoring.ClipScores:
+    def keep(scored: scoring.Scored) -> None:
         if args.html and len(shown) < args.pictures:
             shown.append(page.picture(scored))
-        return scored.scores
+        scores.append(scored.scores)
 
     with ExitStack() as stack:
         systems = _systems(args, stack)
-        # A loop over the scored clips would hold the frames of each while the next is restored; `map` doesn't.
-        scores = list(_shown_progress(map(kept, scoring.evaluate(clips, systems, protocol)), len(clips)))
-    facts = {name: system.facts for name, system in systems.items()}
-    result = report.Report(data=layouts.name_of(args.data), protocol=protocol, systems=facts, clips=scores)
-    text = json.dumps(report.to_json(result), indent=1, allow_nan=False)
+        facts = {name: system.facts for name, system in systems.items()}
+        result = report.Report(data=layouts.name_of(args.data), protocol=protocol, systems=facts, clips=scores)
+        try:
+            # A loop over the scored clips would hold the frames of each while the next is restored; `map` doesn't.
+            for _ in _shown_progress(map(keep, scoring.evaluate(clips, systems, protocol)), len(clips)):
+                pass
+        except (Error, OSError, MemoryError, KeyboardInterrupt):
+            if args.out and scores:
+                files.write_result(args.out, _as_json(replace(result, complete=False)))
+                written = f"the scores of {len(scores)} of {len(clips)} clips were written to {args.out}"
+                print(f"{args.parser.prog}: {written}", file=sys.stderr)
+            raise
+    text = _as_json(result)
     if args.json:
-        print(text)
+        print(text, end="")
     else:
         Console().print(report.table(result))
     if args.out:
-        files.write_result(args.out, f"{text}\n")
+        files.write_result(args.out, text)
     if args.html:
         files.write_result(args.html, page.render(result, shown))
     return 0
+
+
+def _as_json(result: "report.Report") -> str:
+    import json
+
+    from zsm.evaluation import report
+
+    return json.dumps(report.to_json(result), indent=1, allow_nan=False) + "\n"
 
 
 def _check_systems(args: argparse.Namespace) -> None:
@@ -139,10 +157,10 @@ def _systems(args: argparse.Namespace, stack: ExitStack) -> dict[str, "scoring.S
     return found
 
 
-def _shown_progress(scores: "Iterable[scoring.ClipScores]", clips: int) -> "Iterator[scoring.ClipScores]":
+def _shown_progress(scored: "Iterable[None]", clips: int) -> "Iterator[None]":
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (TextColumn("scoring"), BarColumn(), MofNCompleteColumn(), TextColumn("clips"))
     with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True)) as progress:
-        yield from progress.track(scores, total=clips)
+        yield from progress.track(scored, total=clips)
