@@ -5,7 +5,9 @@ Python because a library that is linked with OpenVINO only runs with that one re
 it becomes OpenVINO's DeformableConvolution.
 """
 
+import threading
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import cache
@@ -21,7 +23,7 @@ from openvino.frontend.onnx import ConversionExtension
 
 from zsm.errors import PluginError
 from zsm.plugins import operator
-from zsm.plugins.native import Attributes, Core, Shape, Tensors
+from zsm.plugins.native import Array, Attributes, Core, Shape, Tensors
 
 DEFAULTS: dict[str, Any] = {
     "strides": [1, 1],
@@ -46,10 +48,10 @@ halves: a core the one that it was told of, a compiled model those that it consi
 every inference, to learn the output's size, are not kept.
 """
 
+_making = threading.Lock()
 _collected: ContextVar["list[DeformConv2d] | None"] = ContextVar("_collected", default=None)
 
 
-@cache
 def core(library: Path | None, threads: int) -> ov.Core:
     """The `openvino.Core` that reads the operator; kept, and shared, until the process ends.
 
@@ -60,6 +62,12 @@ def core(library: Path | None, threads: int) -> ov.Core:
     Had two cores been created and then deleted in the same order, the thread would be left with the first one's stack,
     and the next signal, such as Ctrl-C's, would crash the process.
     """
+    with _making:
+        return _core(library, threads)
+
+
+@cache
+def _core(library: Path | None, threads: int) -> ov.Core:
     if library is not None:
         _load(str(library))
 
@@ -91,6 +99,29 @@ def compile_model(
     return compiled
 
 
+def infer(compiled: ov.CompiledModel, inputs: Mapping[str, Array]) -> dict[str, Array]:
+    """Run a model: its outputs by name.
+
+    Raises what an operation raised. OpenVINO may ignore that and return the outputs of the run before. In the main
+    thread, Ctrl-C would be such an exception wherever it comes: there, operations run in another one.
+    """
+    if compiled.operations and threading.current_thread() is threading.main_thread():
+        with ThreadPoolExecutor(1) as beside:
+            return beside.submit(_infer, compiled, inputs).result()
+    return _infer(compiled, inputs)
+
+
+def _infer(compiled: ov.CompiledModel, inputs: Mapping[str, Array]) -> dict[str, Array]:
+    try:
+        found = compiled(dict(inputs))
+    finally:
+        for operation in compiled.operations:
+            failure, operation.failure = operation.failure, None
+            if failure is not None:
+                raise failure
+    return {name: value for output, value in found.items() for name in output.names}
+
+
 @contextmanager
 def _collecting() -> Iterator["list[DeformConv2d]"]:
     """The operations that are made within."""
@@ -110,6 +141,8 @@ class DeformConv2d(ov.Op):  # type: ignore[misc]
     def __init__(self, tensors: list[ov.Output] | None = None, values: dict[str, Any] | None = None) -> None:
         """Without arguments, one to be filled by `visit_attributes`: OpenVINO does that with models from its cache."""
         super().__init__(NAMESAKE)
+        self.failure: BaseException | None = None
+        """What the last evaluation raised."""
         if (operations := _collected.get()) is not None:
             operations.append(self)
         self._values = dict(values or EMPTY)
@@ -133,6 +166,14 @@ class DeformConv2d(ov.Op):  # type: ignore[misc]
         return True
 
     def evaluate(self, outputs: list[ov.Tensor], inputs: list[ov.Tensor]) -> bool:
+        try:
+            self._compute(outputs, inputs)
+        except BaseException as error:
+            self.failure = error
+            raise
+        return True
+
+    def _compute(self, outputs: list[ov.Tensor], inputs: list[ov.Tensor]) -> None:
         x, _, weight, _ = inputs
         attributes = Attributes(**{name: self._values[name] for name in NAMES})
         shape = Shape.of(tuple(x.shape), weight.shape[0], attributes)
@@ -142,7 +183,6 @@ class DeformConv2d(ov.Op):  # type: ignore[misc]
         outputs[0].shape = [x.shape[0], weight.shape[0], *operands["offset_mask"][2:]]
         addresses = Tensors(*(tensor.data.ctypes.data for tensor in (*inputs, *outputs)))
         native.cpu_at(shape, x.element_type.to_dtype(), addresses, self._values["threads"])
-        return True
 
 
 def _check(expected: dict[str, tuple[int, ...]], tensors: list[ov.Tensor]) -> None:

@@ -1,6 +1,6 @@
 """Stages on OpenVINO: on CPUs, and on Intel's GPUs and NPUs."""
 
-from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import onnx
@@ -9,13 +9,13 @@ import openvino as ov
 from zsm import files
 from zsm.engine import host
 from zsm.engine.backends import uint8
-from zsm.engine.backends.arrays import Array, ArraySession, Stage, open_stages
+from zsm.engine.backends.arrays import ArraySession, Stage, open_stages
 from zsm.engine.bundle.manifest import Bundle
 from zsm.engine.devices import Device, OpenOptions
 from zsm.errors import BackendError
 from zsm.limits import cores
 from zsm.plugins import library
-from zsm.plugins.openvino import compile_model, core
+from zsm.plugins.openvino import compile_model, core, infer
 from zsm.runtime import Backend, Session
 
 VERSION = ov.__version__.split("-")[0]
@@ -87,13 +87,7 @@ class OpenVinoBackend:
         model = onnx.load_from_string(content)
         compiled = self._compiler.compile(name, model)
         self._computes = compiled.get_property(HINT)
-        outputs = [value.name for value in model.graph.output]
-
-        def execute(inputs: Mapping[str, Array]) -> dict[str, Array]:
-            found = compiled(dict(inputs))
-            return {name: found[name] for name in outputs}
-
-        return execute
+        return partial(infer, compiled)
 
     def open(self, height: int, width: int) -> Session:
         """Prepare for frames of one size."""

@@ -111,10 +111,11 @@ def _openvino(
     bundle: Bundle, model: onnx.ModelProto, inputs: Mapping[str, Array], options: OpenOptions
 ) -> dict[str, Array]:
     from zsm.engine.backends.openvino import Compiler
+    from zsm.plugins.openvino import infer
 
     marked = onnx.load_from_string(_marked(model)())
     names = [value.name for value in marked.graph.output]
-    results = Compiler(bundle, options).compile("", marked)(dict(inputs))
+    results = infer(Compiler(bundle, options).compile("", marked), inputs)
     return {name: results[name] for name in names}
 
 

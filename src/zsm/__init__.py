@@ -7,10 +7,8 @@ with zsm.Runtime("compact") as rt:
 """
 
 import os
+import sys
 from typing import TYPE_CHECKING, Any
-
-# ONNX Runtime reads this when it is first imported.
-os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 from zsm.errors import (
     ArgumentError,
@@ -35,6 +33,10 @@ from zsm.errors import (
 
 if TYPE_CHECKING:
     from zsm.engine import Runtime
+
+# ONNX Runtime and OpenVINO would send usage events. They look for this when they are first imported.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
 
 __version__ = "0.1.0"
 __all__ = [

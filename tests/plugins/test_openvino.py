@@ -1,6 +1,7 @@
 """The operator in OpenVINO: our own operation over the native library, and OpenVINO's in its place."""
 
 import gc
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from onnx import TensorProto, helper
 from tests.needs import module
 
 from zsm.engine import Runtime
+from zsm.errors import PluginError
 from zsm.plugins.native import Attributes, Core, Shape
 
 Array = NDArray[Any]
@@ -85,12 +87,39 @@ def test_attributes_may_be_left_out(libraries: Path, core: Core) -> None:
 
 
 @pytest.mark.parametrize("smaller", ["x", "offset_mask"])
-def test_tensors_that_do_not_fit_together_are_refused(libraries: Path, core: Core, smaller: str) -> None:
-    model = compiled(graph(NETWORK), libraries / "libzsm_core.so")
+@pytest.mark.parametrize("threads", [1, 2])
+def test_tensors_that_do_not_fit_together_are_refused(libraries: Path, core: Core, threads: int, smaller: str) -> None:
+    """With one thread, OpenVINO ignores what an operation raises."""
+    from zsm.plugins.openvino import infer
+
+    model = compiled(graph(NETWORK), libraries / "libzsm_core.so", INFERENCE_NUM_THREADS=threads)
     feed = inputs(NETWORK, core, (40, 40))
-    feed[smaller] = feed[smaller][..., :4, :4]
-    with pytest.raises(RuntimeError, match=r"DeformConv2d's offset_mask has shape .*; expected "):
-        model(feed)
+    right = infer(model, feed)["y"]
+    with pytest.raises(PluginError, match=r"DeformConv2d's offset_mask has shape .*; expected "):
+        infer(model, feed | {smaller: feed[smaller][..., :4, :4]})
+    np.testing.assert_array_equal(infer(model, feed)["y"], right)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_an_interrupt_in_the_operator_is_not_lost(
+    libraries: Path, core: Core, threads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from zsm.plugins.openvino import infer
+
+    model = compiled(graph(NETWORK), libraries / "libzsm_core.so", INFERENCE_NUM_THREADS=threads)
+    feed = inputs(NETWORK, core, (9, 7))
+    right = infer(model, feed)["y"]
+    compute = Core.cpu_at
+
+    def interrupted(*arguments: Any) -> None:
+        signal.raise_signal(signal.SIGINT)
+        compute(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Core, "cpu_at", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            infer(model, feed)
+    np.testing.assert_array_equal(infer(model, feed)["y"], right)
 
 
 def test_no_operation_outlives_its_model(libraries: Path, core: Core) -> None:
