@@ -44,8 +44,9 @@ def measure(bundle: str, backend: str, size: Size, frames: int, limit: str | Non
         seconds, cpu_seconds = time.perf_counter() - begin[0], time.process_time() - begin[1]
         tile = Size.parse(runtime.tile(size.width, size.height, 1) or str(size))
     tiling = Tiling(
-        Bundle(bundle), Device.parse("cpu"), host.free_memory, window=4, overlap=1, tile="auto", memory=None
-    )
+        Bundle(bundle), Device.parse("cpu"), host.free_memory,
+        window=4, overlap=1, tile="auto", memory=None, backend=lambda: backend,
+    )  # fmt: skip
     return {
         "size": str(size),
         "limit": limit,

@@ -63,6 +63,7 @@ class Estimator:
         self._bundle = bundle
         self._kind = kind
         self._portable = kind == "cpu" and onnxruntime_library() is None
+        self._widened = kind == "cpu" and bundle.manifest.precision == "fp16"
         self._window = window
         self._graphs = cache(self._load)
 
@@ -102,6 +103,10 @@ class Estimator:
         import onnx
 
         model = onnx.load_from_string(self._bundle.read(stage))
+        if self._widened:  # CPUs compute in float32, on copies
+            for value in (*model.graph.input, *model.graph.output, *model.graph.value_info):
+                if value.type.tensor_type.elem_type == onnx.TensorProto.FLOAT16:
+                    value.type.tensor_type.elem_type = onnx.TensorProto.FLOAT
         parts = blocks.cut(model) if self._kind == "cpu" and stage == "reconstruct" else None
         return parts or model.graph
 
@@ -112,7 +117,8 @@ class Estimator:
         known = symbols(size, n)
         graph = self._graphs(stage)
         if not isinstance(graph, blocks.Cut):
-            return _live(graph, known, portable=self._portable) - _ends(graph, known)
+            live = _live(graph, known, portable=self._portable)
+            return live if self._widened else live - _ends(graph, known)
         trunk, tail = graph.trunk.graph, graph.tail.graph
         output = sum(_bytes(value, known) for value in tail.output)
         feature = sum(_bytes(value, known) for value in trunk.output)

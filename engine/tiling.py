@@ -19,6 +19,9 @@ log = logging.getLogger("zsm")
 RESERVE = {"cpu": 1.2, "cuda": 1.5, "gpu": 1.5, "npu": 1.5}
 """Memory required, as a multiple of the estimate: libraries add workspaces, copies in other layouts, unused gaps."""
 
+OPENVINO = 2.3
+"""The same for OpenVINO on a CPU, where each stage keeps its memory between runs."""
+
 MOST = 64
 """The most tiles along an axis."""
 
@@ -41,12 +44,12 @@ class Tiling:
         overlap: int,
         tile: str | None,
         memory: str | int | None,
-        arenas: Callable[[], bool] = lambda: False,
+        backend: Callable[[], str] = lambda: "onnxruntime",
         used: Callable[[], int] = lambda: host.own("VmRSS"),
     ) -> None:
         """Take the Runtime's arguments `tile` and `memory`. `free` tells how much of the device's memory is free.
 
-        `arenas` tells whether each stage keeps its memory between runs, `used` what the process has of the host's.
+        `backend` tells which one computes, `used` how much of the host's memory the process has.
 
         Raises SizeError, TileError or ArgumentError for invalid values, ArgumentTypeError for those of other types.
         """
@@ -55,7 +58,7 @@ class Tiling:
         self._estimate = Estimator(bundle, "cpu" if device.on_host else "cuda", window)
         self._device = device
         self._free = free
-        self._arenas = arenas
+        self._backend = backend
         self._used = used
         self._window = window
         self._outputs = 2 * (window - overlap) + 1
@@ -144,8 +147,11 @@ class Tiling:
     def needs(self, size: Size, tile: Size, itemsize: int) -> int:
         """Bytes that frames of `size` need in tiles of `tile`; of a GPU, its own memory."""
         tiled = tile != size
-        need = self._estimate(tile, itemsize, tiled=tiled, arenas=self._arenas()).total
-        return int(RESERVE[self._device.kind] * need) + self._pixels(size, itemsize, tiled=tiled)
+        kind, backend = self._device.kind, self._backend()
+        arenas = (kind, backend) == ("cuda", "onnxruntime")
+        reserve = OPENVINO if (kind, backend) == ("cpu", "openvino") else RESERVE[kind]
+        need = self._estimate(tile, itemsize, tiled=tiled, arenas=arenas).total
+        return int(reserve * need) + self._pixels(size, itemsize, tiled=tiled)
 
     def _pixels(self, size: Size, itemsize: int, *, tiled: bool) -> int:
         """Bytes of frames and outputs on the host: of a whole window in tiles, else of two at a time."""

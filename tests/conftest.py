@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
@@ -42,10 +43,15 @@ BICUBIC = NetworkConfig(
 )
 
 
-def pytest_configure() -> None:
+def pytest_configure(config: pytest.Config) -> None:
     required()  # a misspelt name ends the run
-    # Libraries that this checkout was built with, as by `make demo`, would change results.
+    # Libraries that this checkout was built with, as by `make demo`, would change results, and so would what
+    # `zsm bench --compare` found out on this machine.
     os.environ.setdefault("ZSM_PLUGIN_DIR", str(Path(__file__).parent))
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        cache = tempfile.TemporaryDirectory(prefix="zsm-cache-")
+        config.add_cleanup(cache.cleanup)
+        os.environ["ZSM_CACHE"] = cache.name
 
 
 @pytest.hookimpl(tryfirst=True)

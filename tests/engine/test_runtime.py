@@ -7,9 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from zsm.engine import Bundle, Runtime
+from zsm.engine import Bundle, Runtime, host
+from zsm.engine.bundle.shapes import Size
 from zsm.engine.devices import Device
-from zsm.errors import ArgumentError, ArgumentTypeError, BackendError, Error, SizeError, WindowError
+from zsm.engine.tiling import Tiling
+from zsm.errors import ArgumentError, ArgumentTypeError, BackendError, Error, OutOfMemoryError, SizeError, WindowError
 
 
 @pytest.mark.parametrize("device", ["gpu:", "cuda:x", "cpu:0", "npu:1", "", "CPU"])
@@ -129,6 +131,27 @@ def test_two_runtimes_and_two_streams_do_not_disturb_each_other(tiny_bundle: Pat
         other(clips[0])
         np.testing.assert_array_equal(np.stack([a for a, _ in both]), alone[0])
         np.testing.assert_array_equal(np.stack([b for _, b in both]), alone[1])
+
+
+def test_a_clip_s_outputs_count_as_memory_that_it_takes(bicubic_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(host, "own", lambda field: 0)  # a limit then leaves the same room on every machine
+    clip = np.random.default_rng(0).integers(0, 256, (5, 400, 300, 3), np.uint8)
+    tiling = Tiling(
+        Bundle(bicubic_bundle), Device.parse("cpu"), lambda: 0, window=4, overlap=1, tile="auto", memory=None
+    )
+    limit = tiling.needs(Size(300, 400), Size(300, 400), 1) + 9 * 1600 * 1200 * 3 - 1
+    with Runtime(bicubic_bundle, memory=limit) as rt:
+        whole = list(rt.stream(clip))
+        assert rt.describe()["tile"] is None
+    with Runtime(bicubic_bundle, memory=limit) as rt:
+        np.testing.assert_array_equal(rt(clip), whole)
+        assert rt.describe()["tile"] is not None
+    with Runtime(bicubic_bundle, memory=limit) as rt:
+        with pytest.raises(OutOfMemoryError, match=r"1000 frames of 300x400 .* outputs, 10,981 MiB: .* with stream"):
+            rt([clip[0]] * 1000)
+        np.testing.assert_array_equal(list(rt.stream(clip)), whole)
+    with Runtime(bicubic_bundle, memory="1MiB") as rt, pytest.raises(OutOfMemoryError, match="raise the limit"):
+        rt(clip)
 
 
 def test_a_stream_ends_with_its_runtime(tiny_bundle: Path) -> None:
