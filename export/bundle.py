@@ -70,9 +70,12 @@ def export_bundle(
 
 def _plan(network: Network, out: Path, options: Int8Options, progress: Progress) -> Plan:
     """Choose int8 layers by running the network in float32, from a temporary folder beside `out`."""
+    progress("reading clips")
+    samples = int8.read(options.clips)
     with files.staging(out) as folder:
         _fill(folder, network, Options(), None, progress)
-        return int8.plan(Bundle(folder), options, progress)
+        progress(f"calibrating on {len(samples)} windows of {len({sample.clip for sample in samples})} clips")
+        return int8.plan(Bundle(folder), samples, options, progress)
 
 
 def _fill(folder: Path, network: Network, options: Options, plan: Plan | None, progress: Progress) -> None:

@@ -14,16 +14,18 @@ with zero point 0, as explicit QuantizeLinear and DequantizeLinear pairs. Everyt
 | `report` | the table and the plot |
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from math import inf
 from pathlib import Path
 
 from zsm.engine.bundle.manifest import Bundle
 from zsm.errors import ArgumentError
-from zsm.export.int8 import samples, trials
+from zsm.export.int8 import trials
+from zsm.export.int8.samples import Sample, read
 from zsm.export.int8.select import BUDGET, Plan, Selection
 
-__all__ = ["Int8Options", "Plan", "plan"]
+__all__ = ["Int8Options", "Plan", "plan", "read"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,18 +40,20 @@ class Int8Options:
     """The stages that may be quantised."""
 
     def __post_init__(self) -> None:
-        if not self.budget > 0:
-            raise ArgumentError(f"the INT8 budget is {self.budget:g} dB; give more than 0, such as {BUDGET:g}")
+        if not 0 < self.budget < inf:
+            raise ArgumentError(
+                f"the INT8 budget is {self.budget:g} dB; give more than 0, such as {BUDGET:g}, or 100 for all layers"
+            )
         unknown = sorted(set(self.stages) - set(trials.ORDER))
         if unknown or not self.stages:
             raise ArgumentError(f"unknown stage {', '.join(unknown) or 'list'}; choose from {', '.join(trials.ORDER)}")
 
 
-def plan(bundle: Bundle, options: Int8Options, progress: Callable[[str], None] = lambda _: None) -> Plan:
+def plan(
+    bundle: Bundle, samples: Sequence[Sample], options: Int8Options, progress: Callable[[str], None] = lambda _: None
+) -> Plan:
     """Choose what to quantise of an FP32 bundle; this runs the network hundreds of times.
 
-    Raises DataError for clips that can't be used, and ArgumentError if the budget admits no layer.
+    Raises ArgumentError if the budget admits no layer, and OSError if the bundle's folder can't be written to.
     """
-    progress("reading clips")
-    chosen = Selection(bundle, trials.Trials(bundle, samples.read(options.clips)), options.stages, progress)
-    return chosen.choose(options.budget)
+    return Selection(bundle, trials.Trials(bundle, samples), options.stages, progress).choose(options.budget)

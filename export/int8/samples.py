@@ -1,6 +1,5 @@
 """Short pieces of real clips, to calibrate on and to measure with: LR frames, and the HR frames that they come from."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,13 +19,16 @@ LENGTH = 7
 SPACING = 25
 """Frames from the beginning of one sample to that of the next."""
 PER_CLIP = 2
+"""At most; one if there are more than half of `MOST` clips."""
+MOST = 64
+"""Samples, as the network runs over all of them for every block; of more clips, some are left out."""
 SEARCHED = 1500
 """Frames at the beginning of a clip in which samples are looked for: films fade in."""
 LARGEST = (384, 512)
 """Height and width that larger frames are cropped to, in HR pixels."""
 SMALLEST = 64
 FLAT = 1.0
-"""Standard deviation of luma, in 8-bit levels, below which a sample shows nothing."""
+"""Standard deviation of luma, in 8-bit levels, below which a frame shows nothing."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,46 +38,51 @@ class Sample:
     clip: str
     lr: NDArray[np.uint8]
     """(4,h,w,3)."""
-    truth: NDArray[np.float64]
-    """Luma of the HR frames (7,4h,4w)."""
+    truth: NDArray[np.uint8]
+    """The HR frames (7,4h,4w,3)."""
 
 
 def read(folder: Path) -> list[Sample]:
     """Read samples from a folder of videos, or of folders of images.
 
-    Raises DataError if there are no clips, or if one is too short, too small or of one colour.
+    Raises DataError if there are no clips, or if some are too short, too small or of one colour.
     """
     from zsm.evaluation import layouts  # reads videos, which takes packages that other exports don't need
 
-    return [sample for clip in layouts.find(folder) for sample in _samples(clip)]
+    clips = layouts.find(folder)
+    chosen = [clips[number * len(clips) // MOST] for number in range(MOST)] if len(clips) > MOST else clips
+    samples, unusable = list[Sample](), list[str]()
+    for clip in chosen:
+        try:
+            samples += _samples(clip, 1 if len(chosen) > MOST // 2 else PER_CLIP)
+        except DataError as error:
+            unusable.append(str(error))
+    if unusable:
+        raise DataError("; ".join(unusable))
+    return samples
 
 
-def _samples(clip: "Clip") -> list[Sample]:
-    """The first pieces that show something."""
-    samples, flat = list[Sample](), False
-    for hr in _pieces(clip):
-        truth = metrics.luma(hr)
-        if truth.std() < FLAT:
-            flat = True
+def _samples(clip: "Clip", most: int) -> list[Sample]:
+    """The first pieces of which every frame shows something."""
+    samples, piece = list[Sample](), list[NDArray[np.uint8]]()
+    begin = frames = 0
+    for number, frame in enumerate(clip.frames(frames=SEARCHED)):
+        frames = number + 1
+        if number < begin:
             continue
-        samples.append(Sample(clip=clip.name, lr=bicubic.resize(hr[::2], 1 / SCALE), truth=truth))
-        if len(samples) == PER_CLIP:
-            break
+        cropped = _cropped(frame, clip.name)
+        piece = [*piece, cropped] if metrics.luma(cropped).std() >= FLAT else []
+        if len(piece) == LENGTH:
+            lr = bicubic.resize(np.stack(piece[::2]), 1 / SCALE)
+            samples.append(Sample(clip=clip.name, lr=lr, truth=np.stack(piece)))
+            if len(samples) == most:
+                break
+            piece, begin = [], frames + SPACING - LENGTH
     if samples:
         return samples
-    if flat:
-        raise DataError(f"clip {clip.name} shows a single colour, which says nothing about ranges: leave it out")
-    raise DataError(f"clip {clip.name} has fewer than {LENGTH} frames, too few for calibration: leave it out")
-
-
-def _pieces(clip: "Clip") -> Iterator[NDArray[np.uint8]]:
-    piece: list[NDArray[np.uint8]] = []
-    for number, frame in enumerate(clip.frames(frames=SEARCHED)):
-        if number % SPACING < LENGTH:
-            piece.append(_cropped(frame, clip.name))
-        if len(piece) == LENGTH:
-            yield np.stack(piece)
-            piece = []
+    if frames < LENGTH:
+        raise DataError(f"clip {clip.name} has fewer than {LENGTH} frames, too few for calibration: leave it out")
+    raise DataError(f"clip {clip.name} has no {LENGTH} frames in a row that show more than one colour: leave it out")
 
 
 def _cropped(frame: NDArray[np.uint8], name: str) -> NDArray[np.uint8]:

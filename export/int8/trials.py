@@ -1,10 +1,14 @@
 """The network run over samples, with some of its stages replaced."""
 
+import io
+import tempfile
 from collections import ChainMap, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from statistics import mean
+from typing import BinaryIO
 
 import numpy as np
 import onnx
@@ -20,6 +24,9 @@ from zsm.runtime import network
 
 Scores = dict[str, float]
 """Y-PSNR in dB by clip: the mean over all frames of its samples."""
+
+HIGHEST = 50.0
+"""dB; what is closer to the truth, such as a dark picture, counts as this: the difference can't be seen."""
 
 Models = Mapping[str, ModelProto]
 """Graphs by stage."""
@@ -46,10 +53,11 @@ class _Window:
 class Trials:
     """Runs a float32 bundle over samples, with any of its stages replaced.
 
-    What the stages before the first replaced one compute is kept from the first run.
+    What the stages before the first replaced one compute is kept from the first run, in a file in the bundle's folder.
     """
 
     def __init__(self, bundle: Bundle, samples: Sequence[Sample]) -> None:
+        """Raises OSError if the file can't be written."""
         self._network = bundle.network
         self.samples = samples
         self.models = {
@@ -57,7 +65,11 @@ class Trials:
         }
         pixels = {name: onnx.load_from_string(bundle.read(name)) for name in ("ingest_uint8", "emit_uint8")}
         self._sessions = self._opened({**self.models, **pixels})
-        self._known = [self._window(self._session(sample, self._sessions), sample, None, 0) for sample in samples]
+        with tempfile.TemporaryFile(dir=bundle.path) as file:  # what is mapped outlives it
+            self._known = [
+                _stored(self._window(self._session(sample, self._sessions), sample, None, 0), file)
+                for sample in samples
+            ]
 
     def psnr(self, replaced: Models) -> Scores:
         """Score the network with some stages replaced."""
@@ -69,7 +81,8 @@ class Trials:
             window = self._window(session, sample, known, first)
             for hidden, truth in zip(window.hidden, sample.truth, strict=True):
                 pixels = network.reconstruct(session, self._network, hidden, DTYPE)[0]
-                scores[sample.clip].append(metrics.psnr(metrics.luma(pixels), truth))
+                psnr = metrics.psnr(metrics.luma(pixels), metrics.luma(truth))
+                scores[sample.clip].append(min(psnr, HIGHEST))
         return {clip: mean(each) for clip, each in scores.items()}
 
     def observe(self, tensors: Mapping[str, set[str]], visit: Visit) -> None:
@@ -95,6 +108,27 @@ class Trials:
         frames = known.frames if known and first > 0 else [network.extract(session, frame) for frame in sample.lr]
         gaps = known.gaps if known and first > 1 else [network.interpolate(session, a, b) for a, b in pairwise(frames)]
         return _Window(frames, gaps, network.window(session, self._network, frames, gaps))
+
+
+def _stored(window: _Window, file: BinaryIO) -> _Window:
+    """The same window, with its arrays in a file: their memory can be given back, as they can be read again."""
+    store = partial(_mapped, file)
+    frames = [
+        network.Features(store(frame.planes), {name: store(level) for name, level in frame.levels.items()})
+        for frame in window.frames
+    ]
+    hidden = [
+        network.Hidden(tuple(map(store, each.states)), store(each.previous), store(each.following))
+        for each in window.hidden
+    ]
+    return _Window(frames, [store(gap) for gap in window.gaps], hidden)
+
+
+def _mapped(file: BinaryIO, array: NDArray[np.float32]) -> NDArray[np.float32]:
+    offset = file.seek(0, io.SEEK_END)
+    file.write(array.tobytes())
+    file.flush()
+    return np.memmap(file, array.dtype, "r", offset, array.shape)
 
 
 class _Observed(ArraySession):
