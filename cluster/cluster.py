@@ -18,6 +18,7 @@ import numpy as np
 from zsm.cluster import task
 from zsm.cluster.engines import Depot, ToDepot
 from zsm.engine import Bundle
+from zsm.engine.bundle.manifest import included
 from zsm.engine.bundle.shapes import Size
 from zsm.engine.devices import Device
 from zsm.engine.tiling import Tiling
@@ -56,6 +57,8 @@ class Cluster:
     All nodes need the same versions of zsm and PyAV, and the bundle under the same path. The frames
     are those that `zsm.Runtime` with as many threads and `video.restore` give in one process, whatever workers there
     are, and whichever are lost. Close it, or use `with`.
+
+    A process has one connection to Ray. If there is one already, it is used, and stays when this is closed.
     """
 
     def __init__(
@@ -73,14 +76,14 @@ class Cluster:
     ) -> None:
         """Connect to a cluster.
 
-        `address`: `auto` for the cluster that this machine belongs to, `local` for one of this machine's own, or
-        HOST:PORT. `cpus`, `gpus`: what a segment takes; with a part of a GPU, such as 0.5, several share it. `backend`,
-        `window`, `overlap`: as for `zsm.Runtime`; TensorRT engines are taken from this machine's cache, and what it
-        lacks is built by a worker. `tile`: as there, but `auto` makes tiles only if `memory` is given and too small,
-        because free memory differs between nodes.
+        `address`: `auto` for the cluster that this process or machine belongs to, `local` for one of this machine's
+        own, or HOST:PORT. `cpus`, `gpus`: what a segment takes; with a part of a GPU, such as 0.5, several share it.
+        `backend`, `window`, `overlap`: as for `zsm.Runtime`; TensorRT engines are taken from this machine's cache, and
+        what it lacks is built by a worker. `tile`: as there, but `auto` makes tiles only if `memory` is given and too
+        small, because free memory differs between nodes.
 
-        Raises BundleError, ArgumentError, WindowError or TileError for invalid arguments, and ClusterError if there is
-        no cluster.
+        Raises BundleError, ArgumentError, WindowError or TileError for invalid arguments, ClusterError if there is no
+        cluster, or if this process is connected to another one, and CacheError if engines can't be kept.
         """
         if cpus < 1 or gpus < 0:
             raise ArgumentError(f"a segment takes at least 1 CPU, and no less than 0 GPUs; got {cpus} and {gpus:g}")
@@ -88,7 +91,8 @@ class Cluster:
             raise ArgumentError(f"a segment takes a part of one GPU, or a whole number of GPUs; got {gpus:g}")
         self._window, self._overlap = windows.check(window, overlap)
         self._bundle = Bundle(bundle)
-        self._name = str(bundle) if self._bundle.path != Path(bundle) else str(Path(bundle).absolute())
+        comes_with_zsm = self._bundle.path == included().get(str(bundle))
+        self._name = str(bundle) if comes_with_zsm else str(self._bundle.path)
         self._cpus, self._gpus = cpus, gpus
         self._device = "cuda:0" if gpus else "cpu"
         self._backend = backend
@@ -101,10 +105,15 @@ class Cluster:
             overlap=overlap,
             tile=None if tile == "auto" and memory is None else tile,
             memory=memory,
+            backend=lambda: backend,
             used=lambda: BASE,
         )
-        self._ray = _connect(address)
-        self._depot = _here(self._ray, Depot, cache_folder().absolute()) if gpus else None
+        self._ray, self._owns_connection = _connect(address)
+        try:
+            self._depot = _here(self._ray, Depot, cache_folder()) if gpus else None
+        except BaseException:
+            self.close()
+            raise
 
     @property
     def scale(self) -> int:
@@ -182,8 +191,11 @@ class Cluster:
         return restore_elsewhere(source, target, self, options, crew, listener=listener, stop=stop)
 
     def close(self) -> None:
-        """Disconnect from the cluster; one of this machine's own ends."""
-        self._ray.shutdown()
+        """Disconnect from the cluster, unless the process was connected before; one of this machine's own ends."""
+        self._depot = None
+        if self._owns_connection:
+            self._owns_connection = False
+            self._ray.shutdown()
 
     def __enter__(self) -> Self:
         return self
@@ -403,11 +415,14 @@ def _check(film: task.Film) -> tuple[str, str]:
     return film.choose_backend(), address
 
 
-def _connect(address: str) -> Any:
-    """Connect to a cluster and return Ray; raises ClusterError."""
+def _connect(address: str) -> tuple[Any, bool]:
+    """Connect to a cluster; returns Ray, and whether this process wasn't connected before. Raises ClusterError."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     import ray
 
+    if ray.is_initialized():
+        _check_connection(ray, address)
+        return ray, False
     options: dict[str, Any] = {"include_dashboard": False} if address == "local" else {}
     try:
         _reach(address)
@@ -418,7 +433,23 @@ def _connect(address: str) -> Any:
             f"can't connect to the Ray cluster {address!r}: {reason}; start one with `ray start --head`, or give "
             "local to use this machine alone"
         ) from error
-    return ray
+    return ray, True
+
+
+def _check_connection(ray: Any, address: str) -> None:
+    """Raise ClusterError if this process is connected to another cluster than the one that is asked for."""
+    there = ray.get_runtime_context()
+    same = address == "auto"
+    if address == "local":
+        same = [node["NodeID"] for node in ray.nodes() if node["Alive"]] == [there.get_node_id()]
+    elif address != "auto":
+        with suppress(OSError, ValueError):  # nothing listens there
+            same = _endpoint(address) == _endpoint(there.gcs_address)
+    if not same:
+        raise ClusterError(
+            f"this process is connected to the Ray cluster {there.gcs_address}, and can't use {address!r} as well; "
+            "give auto to use that one, or call ray.shutdown() first"
+        )
 
 
 def _here(ray: Any, kind: type, *arguments: Any) -> Any:
@@ -435,10 +466,20 @@ def _reach(address: str) -> None:
     if address == "auto":
         found = os.environ.get("RAY_ADDRESS") or _current()
     if found is not None and found != "local":
-        host, colon, port = found.strip().rpartition(":")
-        if not (host and colon and port.isdecimal()):
-            raise ValueError("give auto, local or HOST:PORT")
-        socket.create_connection((host, int(port)), timeout=CONNECTING).close()
+        _endpoint(found)
+
+
+def _endpoint(address: str) -> tuple[str, int]:
+    """The IP address and port behind HOST:PORT, where something must listen; all addresses of this machine are one.
+
+    Raises OSError or ValueError.
+    """
+    host, colon, port = address.strip().rpartition(":")
+    if not (host and colon and port.isdecimal()):
+        raise ValueError("give auto, local or HOST:PORT")
+    with socket.create_connection((host, int(port)), timeout=CONNECTING) as connection:
+        there, here = connection.getpeername()[0], connection.getsockname()[0]
+    return "here" if there == here else there, int(port)
 
 
 def _current() -> str | None:

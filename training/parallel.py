@@ -1,10 +1,13 @@
 """Work on many files, shared among processes."""
 
+import os
 from collections.abc import Callable, Iterable
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
+from multiprocessing.connection import wait
 from multiprocessing.context import BaseContext
+from threading import Thread
 from typing import TypeVar
 
 import cv2
@@ -50,6 +53,21 @@ def killed(workers: int) -> TrainingError:
 
 
 def use_one_thread(_worker: int = 0) -> None:
-    """Limit BLAS and OpenCV to one thread: a thread per core in every process makes them many times slower."""
+    """Limit a worker's BLAS and OpenCV to one thread: a thread per core in every process makes them many times slower.
+
+    Every worker begins with this, so it also sees to it that the worker ends with the process that it works for.
+    """
+    Thread(target=_end_with_parent, daemon=True).start()
     threadpool_limits(1)
     cv2.setNumThreads(1)
+
+
+def _end_with_parent() -> None:
+    """Wait until the process that this one works for has ended, be it killed, and end.
+
+    What the system calls the parent, and torch watches, is the fork server, which lives as long as its workers.
+    """
+    parent = parent_process()
+    assert parent is not None
+    wait([parent.sentinel])
+    os._exit(1)

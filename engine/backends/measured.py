@@ -19,11 +19,10 @@ LIBRARIES = ("onnxruntime", "onnxruntime-gpu", "openvino")
 
 def remember(bundle: Bundle, seconds: Mapping[str, float]) -> None:
     """Store the seconds per output frame that each backend took on the CPU. If that fails, it is logged."""
-    file = _file(bundle)
     try:
-        files.write(file, json.dumps(seconds))
+        files.write(_file(bundle), json.dumps(seconds))
     except OSError as error:
-        log.warning("%s can't be written: %s; --backend auto won't know what was measured", file, error)
+        log.warning("measurements can't be written: %s; --backend auto won't know them", error)
 
 
 def recall(bundle: Bundle) -> dict[str, float]:

@@ -155,15 +155,16 @@ class Bundle:
         """
         path = Path(path)
         exists = os.path.exists(path)  # noqa: PTH110 (a name that is too long doesn't exist; pathlib raises OSError)
-        self.path = path if exists else included().get(str(path), path)
-        file = self.path / MANIFEST
+        folder = path if exists else included().get(str(path), path)
+        file = folder / MANIFEST
         try:
             self.manifest = Manifest.from_json(file.read_bytes())
+            self.path = folder.absolute()  # stages are read later, when the program may have changed its folder
         except BundleError as error:
             raise BundleError(f"{file} can't be used: {error}") from error
         except (FileNotFoundError, NotADirectoryError) as error:
             raise BundleError(
-                f"{self.path} is not a bundle: it has no {MANIFEST}; make one with zsm-export, or use one that comes "
+                f"{folder} is not a bundle: it has no {MANIFEST}; make one with zsm-export, or use one that comes "
                 f"with zsm: {', '.join(included())}"
             ) from error
         except (OSError, ValueError) as error:

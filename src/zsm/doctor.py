@@ -41,7 +41,7 @@ def _basics() -> Iterator[Check]:
     about = machine.describe()
     yield Check(name="zsm", works=True, found=f"{zsm.__version__}, Python {about['python']}, {about['system']}")
     yield Check(name="processor", works=True, found=f"{about['cpu']}, {about['cores']} cores")
-    yield Check(name="cache", works=True, found=str(cache_folder()))
+    yield _attempt("cache", lambda: str(cache_folder()), "set ZSM_CACHE to a folder that may be written to")
 
 
 def _package(module: str, distribution: str, extra: str, use: str, *, needed: bool = False) -> Check:
@@ -83,7 +83,9 @@ def _onnxruntime() -> Iterator[Check]:
             needed=True,
         )
         return
-    check = _package("onnxruntime", both[0] if both else "onnxruntime", "cpu", "running anything", needed=True)
+    alone = importlib.util.find_spec("openvino") is None
+    use = "running anything" if alone else "--backend onnxruntime"
+    check = _package("onnxruntime", both[0] if both else "onnxruntime", "cpu", use, needed=alone)
     yield check
     if check.works:
         import onnxruntime

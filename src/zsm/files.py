@@ -20,9 +20,13 @@ LONGEST_NAME = 255
 
 
 def cache_folder() -> Path:
-    """`$ZSM_CACHE`, or the system's usual place for caches."""
+    """`$ZSM_CACHE`, or the system's usual place for caches, as an absolute path. Raises CacheError if there is none."""
     chosen = os.environ.get(VARIABLE)
-    return Path(chosen) if chosen else Path(platformdirs.user_cache_dir("zsm", appauthor=False))
+    try:
+        folder = Path(chosen) if chosen else Path(platformdirs.user_cache_dir("zsm", appauthor=False)).expanduser()
+        return folder.absolute()
+    except (OSError, RuntimeError) as error:
+        raise CacheError(f"there is no place for the cache: {error}; set ZSM_CACHE to a folder's full path") from error
 
 
 def make_cache_folder(folder: Path) -> None:

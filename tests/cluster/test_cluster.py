@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -326,6 +327,68 @@ def test_workers_open_a_film_by_a_function(is_whole: Same, clip: Path, nodes: No
     assert done.stdout.count(refused) == 2
     assert f"{refused} (stubborn); give one" in done.stdout
     assert is_whole(tmp_path / "out.mkv")
+
+
+CONNECTIONS = """
+import os
+import sys
+
+import platformdirs
+import ray
+
+from zsm.cluster import Cluster
+from zsm.errors import CacheError, ClusterError
+
+
+def attempt(kind, address, **options):
+    try:
+        Cluster("compact", address=address, **options)
+    except kind as error:
+        print("said:", error)
+
+
+def fail(*names, **options):
+    raise RuntimeError("no home")
+
+
+address = sys.argv[1]
+ray.init(address=address, log_to_driver=False)
+with Cluster("compact", address="auto"), Cluster("compact", address=address):
+    print("said:", ray.is_initialized())
+print("said:", ray.is_initialized())
+for other in ("local", "127.0.0.1:1", "nonsense", sys.argv[2]):
+    attempt(ClusterError, other)
+ray.shutdown()
+
+cluster = Cluster("compact", address=address)
+cluster.close()
+print("said:", ray.is_initialized())
+ray.init(address=address, log_to_driver=False)
+cluster.close()
+print("said:", ray.is_initialized())
+ray.shutdown()
+
+os.environ.pop("ZSM_CACHE", None)
+platformdirs.user_cache_dir = fail
+attempt(CacheError, address, gpus=1)
+print("said:", ray.is_initialized())
+"""
+
+
+def test_a_connection_is_used_and_closed_by_whoever_made_it(nodes: Nodes) -> None:
+    """Not twice, not by another one, and also if what needed it fails."""
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        elsewhere = f"127.0.0.1:{other.getsockname()[1]}"
+        arguments = [sys.executable, "-c", CONNECTIONS, nodes.address, elsewhere]
+        done = subprocess.run(arguments, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    said = [line[6:] for line in done.stdout.splitlines() if line.startswith("said: ")]
+    assert said[:2] == ["True", "True"]
+    for address, message in zip(("local", "127.0.0.1:1", "nonsense", elsewhere), said[2:6], strict=True):
+        assert re.match(rf"this process is connected to .*:\d+, and can't use '{address}' as well; give auto", message)
+    assert said[6:8] == ["False", "True"]
+    assert "set ZSM_CACHE" in said[8]
+    assert said[9:] == ["False"]
 
 
 def test_each_film_is_checked_though_another_one_looked_the_same(clip: Path) -> None:

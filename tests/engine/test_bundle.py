@@ -5,6 +5,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from zsm.engine import Bundle, Runtime
@@ -29,8 +30,17 @@ def test_a_folder_comes_before_an_included_bundle(tmp_path: Path, monkeypatch: p
         Bundle("compact")
 
 
+def test_a_bundle_is_found_again_from_another_folder(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its graphs are read once more for the first frame."""
+    clip = np.random.default_rng(0).random((2, 4, 4, 3), np.float32)
+    monkeypatch.chdir(tiny_bundle.parent)
+    with Runtime(tiny_bundle.name, threads=1) as rt, Runtime(tiny_bundle, threads=1) as absolute:
+        monkeypatch.chdir("/")
+        np.testing.assert_array_equal(rt(clip), absolute(clip))
+
+
 def test_an_unknown_name_lists_the_included_bundles() -> None:
-    with pytest.raises(BundleError, match=r"nosuch is not a bundle: .*comes with zsm: compact"):
+    with pytest.raises(BundleError, match=r"^nosuch is not a bundle: .*comes with zsm: compact"):
         Bundle("nosuch")
 
 

@@ -2,6 +2,7 @@
 
 import sys
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 from tests.needs import module
@@ -10,7 +11,7 @@ from zsm import doctor
 from zsm.doctor import Check, examine
 from zsm.engine.backends.gpu import cuda
 from zsm.engine.backends.tensorrt import bindings as trt
-from zsm.errors import BackendError, OutOfMemoryError
+from zsm.errors import BackendError, CacheError, OutOfMemoryError
 
 
 def checks() -> dict[str, Check]:
@@ -20,6 +21,26 @@ def checks() -> dict[str, Check]:
 def test_every_failed_check_says_how_to_fix_it() -> None:
     for check in examine():
         assert check.works or check.fix, check.name
+
+
+def test_openvino_is_enough(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    module("openvino", "openvino", "pip install 'zsm[openvino]'")
+    (tmp_path / "onnxruntime.py").write_text("raise ImportError('absent')")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "onnxruntime")
+    found = checks()["onnxruntime"]
+    assert not found.works
+    assert not found.needed
+
+
+def test_without_a_home_the_cache_is_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail() -> NoReturn:
+        raise CacheError("there is no place for the cache")
+
+    monkeypatch.setattr(doctor, "cache_folder", fail)
+    found = checks()["cache"]
+    assert not found.works
+    assert "ZSM_CACHE" in found.fix
 
 
 def test_tensorrt_that_fails_to_load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

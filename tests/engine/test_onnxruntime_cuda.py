@@ -3,6 +3,7 @@
 import gc
 import subprocess
 import sys
+import threading
 import time
 import weakref
 from collections.abc import Callable
@@ -89,6 +90,24 @@ def test_cuda_libraries_that_are_absent_are_named(
     ):
         load_cuda()
     assert capsys.readouterr().out == ""
+
+
+def say() -> None:
+    print("a frame")
+
+
+def test_what_other_threads_print_while_cuda_is_loaded_is_no_error(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def preload() -> None:
+        other = threading.Thread(target=say)
+        other.start()
+        other.join()
+
+    monkeypatch.setattr(ort, "preload_dlls", preload)
+    load_cuda.cache_clear()
+    load_cuda()
+    assert capsys.readouterr().out == "a frame\n"
 
 
 def test_without_the_provider_the_message_says_what_to_install(tiny_bundle: Path) -> None:

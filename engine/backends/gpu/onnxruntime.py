@@ -1,12 +1,12 @@
 """Stages on ONNX Runtime's CUDA provider, on our memory and stream, without a round trip to the host."""
 
 import contextlib
-import io
 import tempfile
 import weakref
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
+from types import FunctionType
 from typing import Any
 
 import onnx
@@ -50,10 +50,12 @@ def load_cuda() -> None:
 
     Libraries that the process has loaded already, as by importing torch, serve as well.
     """
-    printed = io.StringIO()
-    with contextlib.redirect_stdout(printed):
-        ort.preload_dlls()
-    if said := printed.getvalue().splitlines():
+    said: list[str] = []
+    # It prints what it can't load. Standard output may be a video, and other threads print too, so it is only given a
+    # `print` of its own.
+    preload = ort.preload_dlls
+    FunctionType(preload.__code__, preload.__globals__ | {"print": said.append}, argdefs=preload.__defaults__)()
+    if said:
         raise BackendError(f"ONNX Runtime can't load CUDA: {said[0]}; pip install 'zsm[gpu]' brings its libraries")
 
 
