@@ -1,5 +1,6 @@
 """`Runtime`: a bundle that is ready to process frames."""
 
+import weakref
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from functools import partial
@@ -96,15 +97,16 @@ class Runtime:
         self.bundle = bundle if isinstance(bundle, Bundle) else Bundle(bundle)
         self._device = options.device
         self._precision = options.precision
+        this = weakref.proxy(self)  # or a dropped Runtime would keep itself, and its threads, for a while
         self._tiling = Tiling(
             self.bundle,
             self._device,
-            lambda: self._open().free_memory(),
+            lambda: this._open().free_memory(),
             window=self._window,
             overlap=self._overlap,
             tile=tile,
             memory=memory,
-            backend=lambda: str(self._open().describe()["backend"]),
+            backend=lambda: str(this._open().describe()["backend"]),
         )
         self._backend: Backend | None
         self._backend, self._reason = open_backend(self.bundle, backend, options)

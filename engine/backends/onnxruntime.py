@@ -124,7 +124,10 @@ class OnnxRuntimeBackend:
         return ArraySession(self._stages, height, width)
 
     def _give_back(self) -> None:
-        """Return the arena's free memory to the system: tensors of another size wouldn't fit in well."""
+        """Return the arena's free memory to the system: tensors of another size wouldn't fit in well.
+
+        All Runtimes share the arena.
+        """
         options = ort.RunOptions()
         options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
         ingest = self._stages["ingest_uint8"]
@@ -135,6 +138,9 @@ class OnnxRuntimeBackend:
         """None: a CPU has no memory but the host's."""
 
     def free_memory(self) -> int:
+        """The host's, once what frames of another size have left in the arena is given back."""
+        if self._planes is not None:
+            self._give_back()
         return host.free_memory()
 
     def describe(self) -> dict[str, Any]:
@@ -149,5 +155,8 @@ class OnnxRuntimeBackend:
         }
 
     def close(self) -> None:
-        """Release the stages."""
+        """Release the stages, and the memory that they worked in."""
+        if self._planes is not None:
+            self._give_back()
+            self._planes = None
         self._stages.clear()

@@ -1,5 +1,6 @@
 """Choosing where a bundle runs, the arguments of `Runtime`, and its life."""
 
+import gc
 import sys
 from pathlib import Path
 from typing import Any
@@ -131,6 +132,27 @@ def test_two_runtimes_and_two_streams_do_not_disturb_each_other(tiny_bundle: Pat
         other(clips[0])
         np.testing.assert_array_equal(np.stack([a for a, _ in both]), alone[0])
         np.testing.assert_array_equal(np.stack([b for _, b in both]), alone[1])
+
+
+def threads() -> int:
+    """Of this process, those of native libraries too."""
+    return len(list(Path("/proc/self/task").iterdir()))
+
+
+def test_a_dropped_runtime_is_gone_at_once(tiny_bundle: Path) -> None:
+    """With its threads, of which every stage has as many as a backend may use."""
+    Runtime(tiny_bundle, threads=3)(np.zeros((2, 4, 4, 3), np.uint8))
+    gc.collect()
+    gc.disable()
+    try:
+        before = threads()
+        runtime = Runtime(tiny_bundle, threads=3)
+        runtime(np.zeros((2, 4, 4, 3), np.uint8))
+        assert threads() > before
+        del runtime
+        assert threads() == before
+    finally:
+        gc.enable()
 
 
 def test_a_clip_s_outputs_count_as_memory_that_it_takes(bicubic_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
