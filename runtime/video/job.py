@@ -178,7 +178,7 @@ def _described(source: Source, target: Path, settings: Settings, options: Option
     return (
         options.job(settings)
         | identify_source(info)
-        | {"rate": str(info.rate), "stream": str(info.stream), "tile": str(tile)}
+        | {"rate": str(info.rate), "stream": str(info.stream), "tile": tile or "off"}
         | ({"segment": str(options.segment)} if _is_video(target) else {})  # images are resumed anywhere
     )
 

@@ -9,8 +9,9 @@ from typing import Generic, TypeVar
 Item = TypeVar("Item")
 POLL = 0.05
 PATIENCE = 5.0
-"""Seconds to wait for a reader that hangs, as in a pipe that nobody writes to. One that is only busy mustn't be left
-behind: when Python ends while it is in OpenCV, the process aborts."""
+"""Seconds to wait for a reader that hangs, as in a pipe that nobody writes to, and for a writer that does, once Ctrl-C
+has interrupted the wait. A part that is only busy mustn't be left behind: when Python ends while it is in OpenCV, the
+process aborts."""
 
 
 class AbandonedError(Exception):
@@ -109,7 +110,8 @@ def run(
 ) -> None:
     """Read, restore and write at the same time; the calling thread restores.
 
-    Raises the first error of any part, after the others have stopped; only a reader that hangs is left behind.
+    Raises the first error of any part, after the others have stopped. Only a reader that hangs is left behind, and a
+    writer that hangs if Ctrl-C interrupts the wait for it.
     """
     failure = Failure()
     incoming: Channel[In] = Channel(depth, failure)
@@ -130,25 +132,48 @@ def run(
             outgoing.put(item)
         outgoing.finish()
 
-    reader, writer = _start(reading, failure), _start(writing, failure)
+    reader, writer = _Part(reading, failure), _Part(writing, failure)
     try:
+        reader.start()
+        writer.start()
         restoring()
-        writer.join()
+        writer.ended.wait()
     except BaseException as error:
         failure.set(error)
-    writer.join()  # however long its current call takes: the caller removes or keeps what it writes
-    reader.join(PATIENCE)
+    writer.wait()  # however long its current call takes: the caller removes or keeps what it writes
+    reader.wait(PATIENCE)
     if failure.error is not None:
         raise failure.error
 
 
-def _start(part: Callable[[], None], failure: Failure) -> threading.Thread:
-    def guarded() -> None:
-        try:
-            part()
-        except BaseException as error:
-            failure.set(error)
+class _Part(threading.Thread):
+    """A part that works in a thread of its own."""
 
-    thread = threading.Thread(target=guarded, daemon=True, name=f"zsm-{part.__name__}")
-    thread.start()
-    return thread
+    def __init__(self, work: Callable[[], None], failure: Failure) -> None:
+        super().__init__(daemon=True, name=f"zsm-{work.__name__}")
+        self._work = work
+        self._failure = failure
+        self.ended = threading.Event()
+
+    def run(self) -> None:
+        try:
+            self._work()
+        except BaseException as error:
+            self._failure.set(error)
+        finally:
+            self.ended.set()
+
+    def wait(self, seconds: float = threading.TIMEOUT_MAX) -> None:
+        """Wait for the end, at most so many seconds, and at most PATIENCE after Ctrl-C, however often that comes.
+
+        Not with `join` alone: before Python 3.13 a thread counts as ended once an exception has interrupted its `join`.
+        """
+        deadline = time.monotonic() + seconds
+        while self.ident is not None:  # it has been started
+            try:
+                if self.ended.wait(max(deadline - time.monotonic(), 0)):
+                    self.join()
+                return
+            except BaseException as error:  # Ctrl-C, or what another signal's handler raises
+                self._failure.set(error)
+                deadline = min(deadline, time.monotonic() + PATIENCE)

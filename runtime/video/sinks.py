@@ -15,7 +15,7 @@ from av.error import FFmpegError
 
 from zsm import files
 from zsm.errors import Error, StoppedError, VideoError
-from zsm.runtime.video import colour, encoders, images
+from zsm.runtime.video import colour, encoders, images, pipeline
 from zsm.runtime.video.colour import Codes
 from zsm.runtime.video.resume import Segment, Workspace
 from zsm.runtime.video.source import message
@@ -152,9 +152,10 @@ class SegmentSink:
             self._open.abandon()
 
     def _close_segment(self) -> None:
-        writer, self._open = self._open, None
-        assert writer is not None
-        self._enter(self._number, writer.close(self._workspace.segment(self._number)))
+        assert self._open is not None
+        segment = self._open.close(self._workspace.segment(self._number))
+        self._open = None
+        self._enter(self._number, segment)
 
     def _enter(self, number: int, segment: Segment) -> None:
         self._workspace.journal.segments[number] = segment
@@ -162,7 +163,7 @@ class SegmentSink:
 
 
 class SegmentWriter:
-    """The segment that is being written."""
+    """The segment that is being written, perhaps in another thread than the one that abandons it."""
 
     def __init__(self, path: Path, plan: encoders.Plan) -> None:
         self._path = path
@@ -174,26 +175,43 @@ class SegmentWriter:
         self._packets = 0
         self._delay = 0
         self.frames = 0
+        self._in_use = threading.Lock()
+        self._abandoned = False
 
     def write(self, pixels: Codes) -> None:
-        frame = colour.from_rgb(pixels, self._plan.colour, self._plan.pixel_format)
-        frame.pts = self.frames
-        frame.time_base = 1 / self._plan.rate
-        self.frames += 1
-        self._mux(self._stream.encode(frame))
+        with self._in_use:
+            self._check_abandoned()
+            frame = colour.from_rgb(pixels, self._plan.colour, self._plan.pixel_format)
+            frame.pts = self.frames
+            frame.time_base = 1 / self._plan.rate
+            self.frames += 1
+            self._mux(self._stream.encode(frame))
 
     def close(self, path: Path) -> Segment:
-        self._mux(self._stream.encode(None))
-        self._container.close()
-        self._path.replace(path)
+        with self._in_use:
+            self._check_abandoned()
+            self._mux(self._stream.encode(None))
+            self._container.close()
+            self._check_abandoned()
+            self._path.replace(path)
         if self._packets != self.frames:
             raise VideoError(f"the encoder {self._plan.encoder} made {self._packets} packets of {self.frames} frames")
         return Segment(frames=self.frames, delay=self._delay)
 
     def abandon(self) -> None:
-        with suppress(FFmpegError):
-            self._container.close()
+        """Remove the file, and close it, unless a writer hangs in it: that may still use what would be freed."""
+        self._abandoned = True
+        if self._in_use.acquire(blocking=False):
+            try:
+                with suppress(FFmpegError):
+                    self._container.close()
+            finally:
+                self._in_use.release()
         self._path.unlink(missing_ok=True)
+
+    def _check_abandoned(self) -> None:
+        if self._abandoned:
+            raise pipeline.AbandonedError
 
     def _mux(self, packets: list[Any]) -> None:
         for packet in packets:

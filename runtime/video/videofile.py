@@ -1,10 +1,10 @@
 """A video file, or a pipe, as a source of frames."""
 
+import threading
 from collections import Counter
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from inspect import GEN_RUNNING, getgeneratorstate
 from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -91,6 +91,9 @@ class VideoSource:
         """What came with the frames and isn't carried along."""
         self._moved = False
         """Whether frames have been read since the file was opened."""
+        self._in_use = threading.Lock()
+        """Held while the next frame is read."""
+        self._closing = self._closed = False
         self._open()
         self.clock = Clock(jumps_ahead=self.clock_jumps)
         try:
@@ -150,6 +153,32 @@ class VideoSource:
 
     def frames(self) -> Iterator[SourceFrame]:
         """Yield all frames, their times strictly increasing. A pipe can be read only once."""
+        return self._while_open(self._all())
+
+    def enter(self, entry: Entry) -> Iterator[SourceFrame]:
+        """Yield frames that have been seen before; raises VideoError if one is decoded differently now.
+
+        Seeks to the key frame before them. If a frame turns out to be another than before, begins again further back,
+        and at worst at the beginning.
+        """
+        return self._while_open(self._seen(entry))
+
+    def _while_open(self, frames: Iterator[SourceFrame]) -> Iterator[SourceFrame]:
+        """Pass frames on until the file is closed, which it isn't while one is read."""
+        try:
+            while True:
+                with self._in_use:
+                    if self._closed:
+                        raise VideoError(f"{self._name} was closed before all of it was read")
+                    frame = next(frames, None)
+                if frame is None:
+                    return
+                yield frame
+        finally:
+            if self._closing:  # which was left to this reader
+                self.close()
+
+    def _all(self) -> Iterator[SourceFrame]:
         if isinstance(self._aside, list):
             self._aside = None
         if self._moved:
@@ -164,12 +193,7 @@ class VideoSource:
         if number < announced:
             self._troubles.append(f"the file announces {announced} frames, {number} could be read")
 
-    def enter(self, entry: Entry) -> Iterator[SourceFrame]:
-        """Yield frames that have been seen before; raises VideoError if one is decoded differently now.
-
-        Seeks to the key frame before them. If a frame turns out to be another than before, begins again further back,
-        and at worst at the beginning.
-        """
+    def _seen(self, entry: Entry) -> Iterator[SourceFrame]:
         done = 0
         for frames in self._attempts(entry):
             for number, frame in enumerate(islice(frames, len(entry.frames))):
@@ -204,11 +228,16 @@ class VideoSource:
         return [*self._notes, *self._troubles, *counted, *lost]
 
     def close(self) -> None:
-        """Close the file, unless a reader hangs in it, in another thread: that may still use what would be freed."""
-        if getgeneratorstate(self._frames) != GEN_RUNNING:
-            # A suspended generator and its source keep each other alive, and with them the decoder and its threads.
-            self._frames.close()
-            self._opened.close()
+        """Close the file, or leave that to a reader that hangs in it, in another thread: it may use what this frees."""
+        self._closing = True
+        if self._in_use.acquire(blocking=False):
+            try:
+                # A suspended generator and its source keep each other alive, and with them the decoder and its threads.
+                self._frames.close()
+                self._closed = True
+                self._opened.close()
+            finally:
+                self._in_use.release()
 
     @property
     def clock_jumps(self) -> bool:

@@ -6,6 +6,7 @@ import io
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -169,19 +170,47 @@ def test_failures_exit_with_1_and_one_line(arguments: list[str], capsys: pytest.
     assert said.err.count("\n") == 1
 
 
-def test_a_reader_that_goes_away_ends_the_command_with_141() -> None:
+MAIN = "import sys; from zsm.cli import main; sys.exit(main())"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "stream"), [("info compact --json", "stdout"), ("info compact", "stdout"), ("info nowhere", "stderr")]
+)
+def test_a_reader_that_goes_away_ends_the_command_with_141(arguments: str, stream: str) -> None:
     read, write = os.pipe()
     os.close(read)
-    code = "import sys; from zsm.cli import main; sys.exit(main())"
-    done = subprocess.run(
-        [sys.executable, "-c", code, "info", "compact", "--json"],
-        stdout=write,
-        stderr=subprocess.PIPE,
-        text=True,
-        check=False,
-    )
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, stream: write}
+    done = subprocess.run([sys.executable, "-c", MAIN, *arguments.split()], **streams, check=False)  # type: ignore[call-overload]
     os.close(write)
-    assert (done.returncode, done.stderr) == (141, "")
+    assert (done.returncode, done.stdout or b"", done.stderr or b"") == (141, b"", b"")
+
+
+def redirected(arguments: str, redirection: str, code: str = MAIN) -> subprocess.CompletedProcess[str]:
+    command = f"{shlex.join([sys.executable, '-c', code])} {arguments} {redirection}"
+    return subprocess.run(command, shell=True, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize("arguments", ["info compact", "run compact absent.mkv out.mkv", "cache list"])
+def test_json_needs_standard_output(arguments: str) -> None:
+    done = redirected(f"{arguments} --json", ">&-")
+    assert done.returncode == 2
+    prog = f"zsm {arguments.split()[0]}"
+    assert done.stderr.startswith(f"usage: {prog} ")
+    assert done.stderr.endswith(f"\n{prog}: error: --json needs standard output, which is closed\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status"), [("info nowhere", 1), ("bench compact --tile 5x7", 2), ("info compact --window 5", 2)]
+)
+def test_no_message_goes_to_standard_output_in_place_of_a_closed_standard_error(arguments: str, status: int) -> None:
+    done = redirected(arguments, "2>&-")
+    assert (done.returncode, done.stdout) == (status, "")
+
+
+def test_no_file_takes_the_place_of_a_closed_stream() -> None:
+    """Whatever a library prints would go into it."""
+    code = "import os, sys; from zsm.cli import main; main(); sys.exit(os.open(os.devnull, os.O_RDONLY))"
+    assert redirected("info compact", "<&- >&- 2>&-", code).returncode > 2
 
 
 def test_ctrl_c_ends_the_command_with_130(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -5,6 +5,7 @@ import io
 import json
 import os
 import re
+import select
 import shutil
 import signal
 import subprocess
@@ -646,6 +647,59 @@ def test_ctrl_c_while_a_pipe_hangs(
         finally:
             process.kill()
     assert not (tmp_path / "out.mkv").exists()
+
+
+def test_an_output_that_does_not_block_gets_all_of_the_video(bicubic_bundle: Path, clip: Path) -> None:
+    """As some programs leave the pipe that they share."""
+    ours, theirs = os.pipe()
+    os.set_blocking(theirs, False)
+    code = "import sys; from zsm.cli import main; sys.exit(main())"
+    command = [sys.executable, "-c", code, "run", str(bicubic_bundle), str(clip), "-", "--no-progress"]
+    with subprocess.Popen(command, stdout=theirs) as process, os.fdopen(ours, "rb") as pipe:
+        while select.select([], [theirs], [], 0)[1]:
+            assert process.poll() is None
+            time.sleep(0.01)
+        os.close(theirs)
+        found = pipe.read()
+    assert process.returncode == 0
+    assert found == zsm("run", bicubic_bundle, clip, "-", "--no-progress").stdout
+
+
+IMPATIENT = """
+import sys
+from zsm.cli import main
+from zsm.runtime.video import pipeline
+pipeline.PATIENCE = 0.2
+sys.exit(main())
+"""
+
+
+@pytest.mark.parametrize(("arguments", "bytes_written"), [(["-"], 1), (["out.mkv", "--json"], 3500)])
+def test_ctrl_c_while_nobody_reads_the_output(
+    bicubic_bundle: Path, clip: Path, tmp_path: Path, arguments: list[str], bytes_written: int
+) -> None:
+    """The second one waits for what is being written, the third doesn't."""
+    ours, theirs = os.pipe()
+    fcntl.fcntl(theirs, fcntl.F_SETPIPE_SZ, 4096)
+    command = [sys.executable, "-c", IMPATIENT, "run", str(bicubic_bundle), str(clip), *arguments, "--no-progress"]
+    env = {**os.environ, "PYTHONUNBUFFERED": ""}
+    with subprocess.Popen(command, cwd=tmp_path, stdout=theirs, stderr=subprocess.PIPE, env=env) as process:
+        os.close(theirs)
+        assert process.stderr is not None
+        try:
+            while int.from_bytes(fcntl.ioctl(ours, termios.FIONREAD, bytes(4)), sys.byteorder) < bytes_written:
+                assert process.poll() is None
+                time.sleep(0.01)
+            for _ in range(3):
+                time.sleep(0.7)
+                assert process.poll() is None
+                process.send_signal(signal.SIGINT)
+            assert process.wait(timeout=30) == 130
+            assert process.stderr.read().splitlines()[-1] == b"zsm run: interrupted"
+        finally:
+            process.kill()
+            os.close(ours)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_pipe_may_be_closed_while_it_hangs(ffmpeg: Ffmpeg, clip: Path) -> None:

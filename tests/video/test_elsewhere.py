@@ -489,6 +489,69 @@ def test_files_are_closed_without_the_garbage_collector(folder: Path) -> None:
         gc.enable()
 
 
+HANGING = """
+import io, sys, threading
+from pathlib import Path
+from zsm.runtime.video import open_source
+from zsm.runtime.video.source import Entry, Seen
+
+hanging, hangs, data = False, threading.Event(), threading.Event()
+opened = []
+
+def wait():
+    if hanging:
+        hangs.set()
+        data.wait()
+
+class Film(io.BytesIO):
+    def read(self, size=-1):
+        wait()
+        return super().read(size)
+
+    def seek(self, offset, whence=0):
+        wait()
+        return super().seek(offset, whence)
+
+def open_film():
+    wait()
+    opened.append(Film(content))
+    return opened[-1]
+
+content = Path(sys.argv[1]).read_bytes()
+source = open_source(open_film)
+seen = [Seen(f.time, f.stamp, f.duration, f.key, f.digest(), False) for f in source.frames()]
+keys = [frame.stamp for frame in seen[25::-1] if frame.key]
+frames = source.frames() if sys.argv[2] == "again" else source.enter(Entry(first=25, frames=seen[25:], keys=keys))
+found = []
+reader = threading.Thread(target=lambda: found.extend(frames))
+hanging = True
+reader.start()
+hangs.wait()
+source.close()
+hanging = False
+data.set()
+reader.join()
+print(len(found), all(film.closed for film in opened))
+"""
+
+
+@pytest.mark.parametrize(("how", "frames"), [("again", 60), ("entering", 35)])
+def test_a_source_may_be_closed_while_its_reader_hangs(folder: Path, how: str, frames: int) -> None:
+    """In whatever the reader does: opening the file again, or seeking. The reader closes it in the end."""
+    command = [sys.executable, "-c", HANGING, str(folder / "film.mkv"), how]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"{frames} True\n", "")
+
+
+def test_a_closed_source_is_not_read_to_a_false_end(folder: Path) -> None:
+    source = open_source(folder / "film.mkv")
+    frames = source.frames()
+    next(frames)
+    source.close()
+    with pytest.raises(VideoError, match=r"film\.mkv was closed before all of it was read"):
+        next(frames)
+
+
 @pytest.mark.parametrize("error", [ValueError("odd"), RuntimeError("odd"), KeyError("odd"), EOFError("odd")])
 def test_errors_of_any_kind_from_a_function(folder: Path, tmp_path: Path, error: Exception) -> None:
     content = (folder / "end.mp4").read_bytes()

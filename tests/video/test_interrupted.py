@@ -16,11 +16,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tests.conftest import ROOT
 from tests.video.conftest import REPEATER, Pixels, Repeater, three_scenes
 
 from zsm.cli import main
 from zsm.errors import Error, FrameError, OutOfMemoryError, StoppedError, VideoError
-from zsm.runtime.video import Encoding, Options, open_source, read_frames, restore, restore_source
+from zsm.runtime.video import Encoding, Options, images, open_source, read_frames, restore, restore_source
 from zsm.runtime.video.timestamps import FpsMode
 
 Ffmpeg = Callable[..., bytes]
@@ -153,6 +154,11 @@ def test_stopping_between_any_two_segments_changes_nothing(ffmpeg: Ffmpeg, clip:
     assert frame_hashes(ffmpeg, pieces) == frame_hashes(ffmpeg, whole)
 
 
+class Tiled(Repeater):
+    def tile(self, width: int, height: int, itemsize: int, *, besides: int = 0) -> str | None:
+        return "64x64"
+
+
 def test_an_interrupted_run_is_not_thrown_away_unasked(clip: Path, tmp_path: Path) -> None:
     stop = threading.Event()
     stop.set()
@@ -167,6 +173,8 @@ def test_an_interrupted_run_is_not_thrown_away_unasked(clip: Path, tmp_path: Pat
         run()
     with pytest.raises(VideoError, match="was another job, with different network, window;"):
         run(Repeater(identity="another", window=5), resume=True)
+    with pytest.raises(VideoError, match=r"different tile \(it had --tile off\);"):
+        run(Tiled(), resume=True)
     stop.clear()
     run(overwrite=True)
     with pytest.raises(VideoError, match="exists; replace it with --overwrite"):
@@ -295,3 +303,60 @@ def test_reading_up_to_where_a_run_goes_on_is_stopped(clip: Path, tmp_path: Path
     assert made
     (folder / "scan.jsonl").unlink()
     assert finished_part(resume=True) == made
+
+
+CTRL_C_TWICE = """
+import signal, sys, threading, time
+import numpy as np
+from tests.video.conftest import Repeater
+from zsm.runtime.video import Encoding, pipeline, restore
+
+pipeline.PATIENCE = float(sys.argv[3])
+came, out = threading.Event(), threading.Event()
+
+def interrupt(number, frame):
+    came.set()
+    raise KeyboardInterrupt
+
+def at_work():
+    return [thread.name for thread in threading.enumerate() if thread.name == "zsm-writing"]
+
+class Slow(np.ndarray):
+    # Converting it takes until Ctrl-C has been pressed twice and, if nobody waits for it, the run has ended.
+    @property
+    def dtype(self):
+        if threading.current_thread().name == "zsm-writing":
+            for _ in range(2):
+                came.clear()
+                signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+                came.wait()
+                time.sleep(0.2)
+            out.wait(0 if pipeline.PATIENCE else None)
+        return super().dtype
+
+class Slowly(Repeater):
+    def outputs(self, frames, cuts):
+        for number, frame in enumerate(super().outputs(frames, cuts)):
+            yield frame.view(Slow) if number == 1 else frame
+
+signal.signal(signal.SIGINT, interrupt)
+try:
+    restore(sys.argv[1], sys.argv[2], Slowly(), encoding=Encoding(codec="ffv1", threads=1))
+except KeyboardInterrupt:
+    print(*at_work())
+out.set()
+while at_work():
+    time.sleep(0.01)
+"""
+
+
+@pytest.mark.parametrize(("patience", "left"), [("30", ""), ("0", "zsm-writing")])
+def test_ctrl_c_twice_while_a_frame_is_written(tmp_path: Path, patience: str, left: str) -> None:
+    """The writer is waited for; one that takes too long is left alone, and what it uses isn't freed."""
+    (tmp_path / "in").mkdir()
+    for number in range(3):
+        images.write(tmp_path / "in" / f"{number}.png", np.zeros((8, 8, 3), np.uint8))
+    command = [sys.executable, "-c", CTRL_C_TWICE, str(tmp_path / "in"), str(tmp_path / "out.mkv"), patience]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"{left}\n", "")
+    assert [path.name for path in tmp_path.iterdir()] == ["in"]

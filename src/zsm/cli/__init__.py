@@ -53,6 +53,7 @@ EXTRAS = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run `zsm` and return the exit status; argparse exits by itself on wrong usage."""
+    _stand_in_for_closed_streams()
     parser = argparse.ArgumentParser(
         prog="zsm",
         description="Space-time video super-resolution: 4x the resolution, 2x the frame rate.",
@@ -68,10 +69,25 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def export_main(argv: Sequence[str] | None = None) -> int:
     """Run `zsm-export`, which is `zsm export`."""
+    _stand_in_for_closed_streams()
     module = _module("export")
     parser = argparse.ArgumentParser(prog="zsm-export", description=module.__doc__)
     _configure(module, parser)
     return _run("export", parser.parse_args(argv))
+
+
+def _stand_in_for_closed_streams() -> None:
+    """Keep the numbers of standard streams that are closed from files, into which libraries would print their messages.
+
+    Also let what is meant for a closed standard error go nowhere: `print` and argparse would take standard output.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # it gets the lowest number that is free
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w")  # noqa: PTH123, SIM115
 
 
 def _module(command: str) -> ModuleType:
@@ -84,15 +100,30 @@ def _configure(module: ModuleType, parser: argparse.ArgumentParser) -> None:
 
 
 def _run(command: str, args: argparse.Namespace) -> int:
+    if args.json and sys.stdout is None:
+        args.parser.error("--json needs standard output, which is closed")
+    try:
+        return _execute(command, args)
+    except BrokenPipeError:
+        pass
+    except SystemExit as error:
+        if not isinstance(error.__context__, BrokenPipeError):  # which Rich ends the program for
+            raise
+    # The reader of our output is gone (as with `| head`). Python flushes once more at exit, which mustn't fail.
+    for stream in filter(None, (sys.stdout, sys.stderr)):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+    return CLOSED
+
+
+def _execute(command: str, args: argparse.Namespace) -> int:
+    """Execute a command; errors are explained, unless there is nobody to read that."""
     prog = args.parser.prog
     try:
         status: int = _module(command).execute(args) or 0
         if sys.stdout is not None:
             sys.stdout.flush()  # here, where a closed pipe is still handled
     except BrokenPipeError:
-        # The reader of our output is gone (as with `| head`). Python flushes once more at exit, which mustn't fail.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return CLOSED
+        raise
     except FrameError as error:  # an ArgumentError that comes from the input, not from the command line
         return _explain(prog, error, FAILED)
     except (ArgumentError, ArgumentTypeError) as error:

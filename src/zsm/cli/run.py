@@ -8,6 +8,7 @@ inputs), or `-`. Audio, subtitles, chapters and metadata are passed through.
 import argparse
 import io
 import json
+import select
 import signal
 import sys
 import threading
@@ -16,7 +17,7 @@ from contextlib import AbstractContextManager, closing, contextmanager, nullcont
 from dataclasses import asdict
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 from zsm.cli import INTERRUPTED
 from zsm.cli.options import (
@@ -31,6 +32,8 @@ from zsm.cli.options import (
 from zsm.errors import ArgumentError, Error, StoppedError, VideoError
 
 if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
+
     from zsm import cluster, engine
     from zsm.runtime import video
 
@@ -275,7 +278,7 @@ def _restore(
             if args.ray is not None:
                 summary = runtime.restore_source(source, Path(target), options, **progress)
             else:
-                output = sys.stdout.buffer if target == "-" else Path(target)
+                output: Any = _Unbuffered(sys.stdout.fileno()) if target == "-" else Path(target)
                 summary = video.restore_source(source, output, runtime, options, raw=bool(args.raw), **progress)
         report.done(summary)
 
@@ -296,6 +299,32 @@ def _explained(what: str) -> Iterator[None]:
         raise VideoError(f"{what}: {message(error)}{f' ({name})' if name else ''}") from error
 
 
+class _Unbuffered(io.FileIO):
+    """A standard stream to write to without Python's buffer, whose lock a thread that hangs would hold.
+
+    A signal's handler couldn't print any more, and at exit Python waits for the lock, and aborts.
+    """
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number, "w", closefd=False)
+
+    def write(self, data: "ReadableBuffer", /) -> int:
+        """Write all of it."""
+        rest = memoryview(data)
+        while rest := rest[super().write(rest) or 0 :]:
+            select.select([], [self], [])  # which a stream that doesn't block leaves to us
+        return len(memoryview(data))
+
+
+def _unbuffered(stream: TextIO) -> TextIO:
+    """The same stream without Python's buffer, if it is one of the system's."""
+    try:
+        number = stream.fileno()
+    except io.UnsupportedOperation:
+        return stream
+    return io.TextIOWrapper(_Unbuffered(number), write_through=True)
+
+
 class _Report:
     """Output for the user: a progress line and sentences, or JSON lines."""
 
@@ -303,7 +332,7 @@ class _Report:
         from rich.console import Console
 
         self._json = args.json
-        self._stream = sys.stderr if args.output == "-" else sys.stdout
+        self._stream = _unbuffered(sys.stderr if args.output == "-" else sys.stdout) if args.json else None
         self._quiet = args.no_progress or args.json
         self._console = Console(stderr=True, highlight=False, soft_wrap=True)
         self._bar: Any = None
@@ -311,7 +340,7 @@ class _Report:
 
     def event(self, kind: str, **values: Any) -> None:
         """Print an event, with `--json`."""
-        if self._json:
+        if self._stream is not None:
             # In one call: what a signal's handler or another thread prints would come before print's line end.
             self._stream.write(json.dumps({"event": kind, **values}) + "\n")
             self._stream.flush()
