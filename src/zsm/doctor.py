@@ -83,9 +83,10 @@ def _onnxruntime() -> Iterator[Check]:
             needed=True,
         )
         return
-    alone = importlib.util.find_spec("openvino") is None
-    use = "running anything" if alone else "--backend onnxruntime"
-    check = _package("onnxruntime", both[0] if both else "onnxruntime", "cpu", use, needed=alone)
+    # OpenVINO does instead if ONNX Runtime is absent, but not if it is broken.
+    needed = bool(importlib.util.find_spec("onnxruntime")) or not importlib.util.find_spec("openvino")
+    use = "running anything" if needed else "--backend onnxruntime"
+    check = _package("onnxruntime", both[0] if both else "onnxruntime", "cpu", use, needed=needed)
     yield check
     if check.works:
         import onnxruntime
