@@ -3,7 +3,6 @@
 import weakref
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
-from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self, overload
@@ -15,13 +14,11 @@ from zsm.engine.backends import open_backend
 from zsm.engine.backends.gpu.frames import DeviceFrame
 from zsm.engine.backends.timed import StageTime, TimedBackend
 from zsm.engine.bundle.manifest import Bundle
-from zsm.engine.bundle.shapes import Size
 from zsm.engine.devices import CLOSED, ChosenPrecision, Device, Exchange, OpenOptions
 from zsm.engine.tiling import Tiling
-from zsm.errors import ArgumentError, ArgumentTypeError, BackendError, FrameError, OutOfMemoryError
+from zsm.errors import ArgumentError, ArgumentTypeError, BackendError, FrameError
 from zsm.runtime import SCALE, Backend, Cuts, FrameStream, Pixels, To, windows
 from zsm.runtime.arguments import whole_number
-from zsm.runtime.tiles import TileOf
 
 AHEAD = 2
 """Outputs on their way from a GPU while further frames are read, so that the GPU never waits for the host."""
@@ -166,13 +163,12 @@ class Runtime:
         """Process a whole clip, an array (N,H,W,3) or a list of N frames, into an array (2N-1,4H,4W,3).
 
         `cuts` as for `stream`. Raises FrameError for an invalid clip or frame, WindowError or ArgumentTypeError for
-        invalid cuts, BackendError or OutOfMemoryError if computing fails or the outputs don't fit in memory.
+        invalid cuts, BackendError or OutOfMemoryError if computing fails.
         """
         count = _length(clip)
         if isinstance(cuts, Iterator):
             cuts = list(cuts)
-        tile_of = partial(self._tile_beside_outputs, count) if self._device.on_host else self._tiling
-        outputs = self._new_stream(tile_of, to="host").run(clip, cuts)
+        outputs = self.stream(clip, cuts=cuts, to="host")
         if cuts is not None and not callable(cuts):
             windows.plan(count, self._window, self._overlap, cuts)  # raises for a cut beyond the clip
         first = next(outputs)
@@ -268,11 +264,6 @@ class Runtime:
         """
         if to == "device" and self._tiling.always:
             raise ArgumentError("tiles are joined on the host; leave out to='device', or tile")
-        return self._new_stream(self._tiling, live=live, to=to, first=first, every=every)
-
-    def _new_stream(
-        self, tile_of: TileOf, *, live: bool = False, to: To | None, first: int = 0, every: int = 1
-    ) -> FrameStream:
         return FrameStream(
             self._open(),
             network=self.bundle.network,
@@ -282,20 +273,12 @@ class Runtime:
             to=to,
             first=first,
             every=every,
-            tile_of=tile_of,
+            tile_of=self._tile_of,
         )
 
-    def _tile_beside_outputs(self, count: int, width: int, height: int, itemsize: int) -> tuple[int, int] | None:
-        """The tiles for a clip of `count` frames, all of whose outputs are to fit in the memory as well."""
-        outputs = (2 * count - 1) * width * height * SCALE**2 * 3 * itemsize
-        try:
-            return self._tiling(width, height, itemsize, besides=outputs)
-        except OutOfMemoryError as error:
-            self._tiling.largest(Size(width, height), itemsize, self.room)  # raises if one by one they don't fit either
-            raise OutOfMemoryError(
-                f"{count} frames of {width}x{height} don't fit in {self.room / 2**20:,.0f} MiB of memory together with"
-                f" their outputs, {outputs / 2**20:,.0f} MiB: process fewer at a time, or one by one with stream"
-            ) from error
+    def _tile_of(self, width: int, height: int, itemsize: int) -> tuple[int, int] | None:
+        """`_tiling`, as a method, so that a stream keeps its Runtime."""
+        return self._tiling(width, height, itemsize)
 
     def describe(self) -> dict[str, Any]:
         """Report what runs where, in plain values; raises BackendError once the Runtime is closed."""

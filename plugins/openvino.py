@@ -115,10 +115,11 @@ def _infer(compiled: ov.CompiledModel, inputs: Mapping[str, Array]) -> dict[str,
     try:
         found = compiled(dict(inputs))
     finally:
+        failures = [operation.failure for operation in compiled.operations if operation.failure is not None]
         for operation in compiled.operations:
-            failure, operation.failure = operation.failure, None
-            if failure is not None:
-                raise failure
+            operation.failure = None
+        if failures:
+            raise failures[0]
     return {name: value for output, value in found.items() for name in output.names}
 
 

@@ -156,7 +156,9 @@ class OnnxRuntimeBackend:
 
     def close(self) -> None:
         """Release the stages, and the memory that they worked in."""
-        if self._planes is not None:
-            self._give_back()
+        try:
+            if self._planes is not None:
+                self._give_back()
+        finally:
             self._planes = None
-        self._stages.clear()
+            self._stages.clear()

@@ -3,9 +3,8 @@
 import io
 import tempfile
 from collections import ChainMap, defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from itertools import pairwise
 from statistics import mean
 from typing import BinaryIO
@@ -112,23 +111,37 @@ class Trials:
 
 def _stored(window: _Window, file: BinaryIO) -> _Window:
     """The same window, with its arrays in a file: their memory can be given back, as they can be read again."""
-    store = partial(_mapped, file)
+    begin = file.seek(0, io.SEEK_END)
+    for array in _arrays(window):
+        file.write(array.tobytes())
+    file.flush()
+    # One map for all arrays, as each takes a file descriptor.
+    mapped: NDArray[np.float32] = np.memmap(file, np.float32, "r", begin)
+
+    def store(array: NDArray[np.float32]) -> NDArray[np.float32]:
+        nonlocal mapped
+        found, mapped = mapped[: array.size].reshape(array.shape), mapped[array.size :]
+        return found
+
     frames = [
         network.Features(store(frame.planes), {name: store(level) for name, level in frame.levels.items()})
         for frame in window.frames
     ]
+    gaps = [store(gap) for gap in window.gaps]
     hidden = [
         network.Hidden(tuple(map(store, each.states)), store(each.previous), store(each.following))
         for each in window.hidden
     ]
-    return _Window(frames, [store(gap) for gap in window.gaps], hidden)
+    return _Window(frames, gaps, hidden)
 
 
-def _mapped(file: BinaryIO, array: NDArray[np.float32]) -> NDArray[np.float32]:
-    offset = file.seek(0, io.SEEK_END)
-    file.write(array.tobytes())
-    file.flush()
-    return np.memmap(file, array.dtype, "r", offset, array.shape)
+def _arrays(window: _Window) -> Iterator[NDArray[np.float32]]:
+    for frame in window.frames:
+        yield frame.planes
+        yield from frame.levels.values()
+    yield from window.gaps
+    for hidden in window.hidden:
+        yield from (*hidden.states, hidden.previous, hidden.following)
 
 
 class _Observed(ArraySession):

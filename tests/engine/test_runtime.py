@@ -2,17 +2,16 @@
 
 import gc
 import sys
+import weakref
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from zsm.engine import Bundle, Runtime, host
-from zsm.engine.bundle.shapes import Size
+from zsm.engine import Bundle, Runtime
 from zsm.engine.devices import Device
-from zsm.engine.tiling import Tiling
-from zsm.errors import ArgumentError, ArgumentTypeError, BackendError, Error, OutOfMemoryError, SizeError, WindowError
+from zsm.errors import ArgumentError, ArgumentTypeError, BackendError, Error, SizeError, WindowError
 
 
 @pytest.mark.parametrize("device", ["gpu:", "cuda:x", "cpu:0", "npu:1", "", "CPU"])
@@ -134,46 +133,28 @@ def test_two_runtimes_and_two_streams_do_not_disturb_each_other(tiny_bundle: Pat
         np.testing.assert_array_equal(np.stack([b for _, b in both]), alone[1])
 
 
-def threads() -> int:
-    """Of this process, those of native libraries too."""
-    return len(list(Path("/proc/self/task").iterdir()))
-
-
 def test_a_dropped_runtime_is_gone_at_once(tiny_bundle: Path) -> None:
-    """With its threads, of which every stage has as many as a backend may use."""
-    Runtime(tiny_bundle, threads=3)(np.zeros((2, 4, 4, 3), np.uint8))
+    """With its sessions, each of which has as many threads as a backend may use."""
     gc.collect()
     gc.disable()
     try:
-        before = threads()
-        runtime = Runtime(tiny_bundle, threads=3)
-        runtime(np.zeros((2, 4, 4, 3), np.uint8))
-        assert threads() > before
+        runtime = Runtime(tiny_bundle, threads=1)
+        list(runtime.stream(np.zeros((2, 4, 4, 3), np.uint8)))
+        gone = weakref.ref(runtime)
         del runtime
-        assert threads() == before
+        assert gone() is None
     finally:
         gc.enable()
 
 
-def test_a_clip_s_outputs_count_as_memory_that_it_takes(bicubic_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(host, "own", lambda field: 0)  # a limit then leaves the same room on every machine
-    clip = np.random.default_rng(0).integers(0, 256, (5, 400, 300, 3), np.uint8)
-    tiling = Tiling(
-        Bundle(bicubic_bundle), Device.parse("cpu"), lambda: 0, window=4, overlap=1, tile="auto", memory=None
-    )
-    limit = tiling.needs(Size(300, 400), Size(300, 400), 1) + 9 * 1600 * 1200 * 3 - 1
-    with Runtime(bicubic_bundle, memory=limit) as rt:
-        whole = list(rt.stream(clip))
-        assert rt.describe()["tile"] is None
-    with Runtime(bicubic_bundle, memory=limit) as rt:
-        np.testing.assert_array_equal(rt(clip), whole)
-        assert rt.describe()["tile"] is not None
-    with Runtime(bicubic_bundle, memory=limit) as rt:
-        with pytest.raises(OutOfMemoryError, match=r"1000 frames of 300x400 .* outputs, 10,981 MiB: .* with stream"):
-            rt([clip[0]] * 1000)
-        np.testing.assert_array_equal(list(rt.stream(clip)), whole)
-    with Runtime(bicubic_bundle, memory="1MiB") as rt, pytest.raises(OutOfMemoryError, match="raise the limit"):
-        rt(clip)
+def test_a_stream_keeps_its_runtime(tiny_bundle: Path) -> None:
+    clip = np.random.default_rng(0).random((3, 4, 4, 3), np.float32)
+    outputs = Runtime(tiny_bundle, threads=1).stream(clip)
+    stream = Runtime(tiny_bundle, threads=1).open_stream()
+    with Runtime(tiny_bundle, threads=1) as rt:
+        np.testing.assert_array_equal(list(outputs), rt(clip))
+        pushed = [output for frame in clip for output in stream.push(frame)]
+        np.testing.assert_array_equal([*pushed, *stream.finish()], rt(clip))
 
 
 def test_a_stream_ends_with_its_runtime(tiny_bundle: Path) -> None:

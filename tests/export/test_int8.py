@@ -347,6 +347,16 @@ def test_of_many_clips_some_are_taken(tmp_path: Path) -> None:
     assert len(found) == len(set(found)) == samples.MOST
 
 
+def test_a_sample_takes_one_file_descriptor(bundle: Bundle, moving_clips: Path) -> None:
+    def descriptors() -> int:
+        return len(list(Path("/proc/self/fd").iterdir()))
+
+    found, before = samples.read(moving_clips), descriptors()
+    measured = trials.Trials(bundle, found)
+    assert descriptors() <= before + len(found)
+    assert set(measured.psnr({})) == {"left", "down"}
+
+
 def test_dark_frames_weigh_no_more_than_others(bundle: Bundle, moving_clips: Path) -> None:
     """Where the network is right to a hundredth of a level, int8 may lose 20 dB that nobody sees."""
     [sample, *_] = samples.read(moving_clips)
