@@ -100,10 +100,11 @@ def compile_model(
 
 
 def infer(compiled: ov.CompiledModel, inputs: Mapping[str, Array]) -> dict[str, Array]:
-    """Run a model: its outputs by name.
+    """Run a model; returns its outputs by name.
 
-    Raises what an operation raised. OpenVINO may ignore that and return the outputs of the run before. In the main
-    thread, Ctrl-C would be such an exception wherever it comes: there, operations run in another one.
+    Raises what an operation raised, which OpenVINO may ignore, returning the outputs of the run before. Called from the
+    main thread, it runs operations in another one, because Python raises KeyboardInterrupt in whatever the main thread
+    executes.
     """
     if compiled.operations and threading.current_thread() is threading.main_thread():
         with ThreadPoolExecutor(1) as beside:
