@@ -27,13 +27,14 @@ endif()
 
 if(NOT onnxruntime_INCLUDE_DIR AND ZSM_DOWNLOAD)
   # The adapter uses the API of version 1.18, whatever the headers' version.
-  set(release onnxruntime-linux-x64-1.24.4)
+  set(version 1.24.4)
+  set(release "onnxruntime-linux-x64-${version}")
   set(hash 3a211fbea252c1e66290658f1b735b772056149f28321e71c308942cdb54b747)
   set(include_dir "${CMAKE_BINARY_DIR}/${release}/include")
   if(NOT EXISTS "${include_dir}/onnxruntime_c_api.h")
     message(STATUS "Downloading ONNX Runtime's headers")
     set(archive "${CMAKE_BINARY_DIR}/${release}.tgz")
-    file(DOWNLOAD "https://github.com/microsoft/onnxruntime/releases/download/v1.24.4/${release}.tgz" "${archive}"
+    file(DOWNLOAD "https://github.com/microsoft/onnxruntime/releases/download/v${version}/${release}.tgz" "${archive}"
       TIMEOUT 120 STATUS status)
     list(POP_FRONT status code reason)
     if(code EQUAL 0)

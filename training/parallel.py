@@ -26,7 +26,7 @@ def each(work: Callable[[Item], Result], items: Iterable[Item], workers: int) ->
     """
     if not workers:
         return [work(item) for item in items]
-    with ProcessPoolExecutor(workers, clean_processes(), use_one_thread) as pool:
+    with ProcessPoolExecutor(workers, clean_processes(), begin_worker) as pool:
         try:
             return list(pool.map(work, items))
         except BrokenProcessPool as error:
@@ -52,10 +52,11 @@ def killed(workers: int) -> TrainingError:
     )
 
 
-def use_one_thread(_worker: int = 0) -> None:
-    """Limit a worker's BLAS and OpenCV to one thread: a thread per core in every process makes them many times slower.
+def begin_worker(_worker: int = 0) -> None:
+    """What every worker runs first.
 
-    Every worker begins with this, so it also sees to it that the worker ends with the process that it works for.
+    BLAS and OpenCV get one thread: a thread per core in every process makes them many times slower. And the worker ends
+    with the process that it works for.
     """
     Thread(target=_end_with_parent, daemon=True).start()
     threadpool_limits(1)

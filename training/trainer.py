@@ -139,7 +139,7 @@ class Trainer:
             examples,
             batch_sampler=Numbers(self.progress.step, batch, mine),
             num_workers=self.config.run.workers,
-            worker_init_fn=parallel.use_one_thread,
+            worker_init_fn=parallel.begin_worker,
             multiprocessing_context=parallel.clean_processes() if self.config.run.workers else None,
             pin_memory=processes.device.type == "cuda",
         )

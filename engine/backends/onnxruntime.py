@@ -118,16 +118,18 @@ class OnnxRuntimeBackend:
             raise BackendError(CLOSED)
         known = symbols(Size(width, height), 1)
         planes = known["H"], known["W"]
-        if self._planes not in (None, planes):  # the tiles of a frame have the same, though the last may be smaller
+        if self._planes != planes:  # the tiles of a frame have the same, though the last may be smaller
             self._give_back()
         self._planes = planes
         return ArraySession(self._stages, height, width)
 
     def _give_back(self) -> None:
-        """Return the arena's free memory to the system: tensors of another size wouldn't fit in well.
+        """Return the arena's free memory, if any frames came, to the system: tensors of another size fit in badly.
 
         All Runtimes share the arena.
         """
+        if self._planes is None:
+            return
         options = ort.RunOptions()
         options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
         ingest = self._stages["ingest_uint8"]
@@ -139,8 +141,7 @@ class OnnxRuntimeBackend:
 
     def free_memory(self) -> int:
         """The host's, once what frames of another size have left in the arena is given back."""
-        if self._planes is not None:
-            self._give_back()
+        self._give_back()
         return host.free_memory()
 
     def describe(self) -> dict[str, Any]:
@@ -157,8 +158,7 @@ class OnnxRuntimeBackend:
     def close(self) -> None:
         """Release the stages, and the memory that they worked in."""
         try:
-            if self._planes is not None:
-                self._give_back()
+            self._give_back()
         finally:
             self._planes = None
             self._stages.clear()
